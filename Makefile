@@ -1,0 +1,43 @@
+# make demo   sets everything up and runs the main job: draw glyphs, train, generate
+# make test   sets everything up and runs the tests;   make lint   ruff, format, types
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test slow lint format clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: install data/glyphs/dataset.json
+	$(BIN)/mmgen train examples/glyphs.toml --out runs/demo --force
+	$(BIN)/mmgen generate runs/demo --given label=A attributes=bold,italic --targets image -n 16 -o runs/demo/bold-italic-A.png
+	@echo "Open runs/demo/figures: what was generated from what."
+
+data/glyphs/dataset.json: | install
+	$(BIN)/mmgen data glyphs --out data/glyphs
+
+test: install
+	$(BIN)/python -m pytest
+
+slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv data runs

@@ -1,0 +1,30 @@
+"""mmgen: deep generative models over K modalities, any subset generating any other.
+
+``import mmgen`` does not import torch; that happens at the first use of a name below.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmgen.generation import Run as Run
+    from mmgen.generation import load as load
+    from mmgen.hooks import hookimpl as hookimpl
+    from mmgen.modality import Modality as Modality
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Modality": "mmgen.modality",
+    "Run": "mmgen.generation",
+    "hookimpl": "mmgen.hooks",
+    "load": "mmgen.generation",
+}
+
+__all__ = ["Modality", "Run", "__version__", "hookimpl", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mmgen' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

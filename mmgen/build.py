@@ -1,0 +1,123 @@
+"""The wiring diagram: Experiment + Registry → modalities, data, model, device."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mmgen import plugins
+from mmgen.config import Experiment
+from mmgen.data.store import Dataset, read_dataset
+from mmgen.errors import ConfigError, DataError, PluginError, listed, nearest
+from mmgen.modality import Modality
+from mmgen.models import MODELS, Model
+from mmgen.plugins import Registry
+
+
+def registry(modules: Sequence[str] = ()) -> Registry:
+    """Finds the plugins; ``modules`` are one-file plugins as with ``mmgen -p``."""
+    return plugins.load(modules)
+
+
+def device(name: str) -> torch.device:
+    """Returns the device of a name; ``auto`` takes CUDA, then MPS, then CPU.
+
+    Raises:
+        ConfigError: If there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"train.device: {name!r} cannot be used here: {reason}") from None
+    return chosen
+
+
+def dataset(experiment: Experiment) -> Dataset:
+    """Opens the experiment's data set.
+
+    Raises:
+        DataError: If it is absent; the message gives the command that writes it.
+    """
+    path = experiment.data.path
+    if not path.exists() and experiment.data.source:
+        raise DataError(
+            f"{path}: the data set is not there yet. Write it with\n"
+            f"  mmgen data {experiment.data.source} --out {path}\n"
+            "or name another folder with --data DIR"
+        )
+    return read_dataset(path)
+
+
+def modalities(
+    experiment: Experiment, registry: Registry, stored: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Modality]:
+    """Builds the modalities: the experiment's settings laid over those of the data set.
+
+    Args:
+        experiment: Names the modalities that take part; all of the data set if it names none.
+        registry: Finds the class of each kind.
+        stored: The data set's configuration of each modality, ``kind`` included.
+
+    Raises:
+        ConfigError: If a setting is wrong, or fewer than two modalities take part.
+        DataError: If the data set has no modality of that name.
+        PluginError: If no plugin provides a kind, or its nets cannot be built.
+    """
+    built = {}
+    for name in experiment.modalities or stored:
+        if name not in stored:
+            raise DataError(
+                f"modalities.{name}: the data set {experiment.data.path} has "
+                f"{listed(stored)}{nearest(name, stored)}"
+            )
+        settings = experiment.modalities.get(name, {})
+        same_kind = settings.get("kind", stored[name]["kind"]) == stored[name]["kind"]
+        built[name] = registry.create(name, {**stored[name], **settings} if same_kind else settings)
+        _probe(name, built[name], registry)
+    if len(built) < 2:
+        raise ConfigError(
+            f"{experiment.data.path} has the modality {listed(built)} alone, "
+            "but a joint model needs at least two"
+        )
+    return built
+
+
+def _probe(name: str, modality: Modality, registry: Registry) -> None:
+    """Builds a modality's nets without memory, so that an error names it and its plugin."""
+    try:
+        with torch.device("meta"):
+            modality.encoder()(torch.empty(2, *modality.shape))
+            modality.decoder(2)(torch.empty(2, 2))
+    except Exception as error:
+        provider = registry.provider(modality.kind)
+        raise PluginError(
+            f"modalities.{name}: the nets of kind {modality.kind!r} "
+            f"({provider.distribution} {provider.version}) cannot be built: {error}\n"
+            f"Try: mmgen plugins check {modality.kind}"
+        ) from error
+
+
+def resolved(experiment: Experiment, modalities: Mapping[str, Modality]) -> Experiment:
+    """Writes every default out, so that the run stands without its data set and its file."""
+    return experiment.model_copy(
+        update={
+            "modalities": {name: m.configuration() for name, m in modalities.items()},
+            "train": experiment.train.model_copy(update={"warmup_epochs": experiment.train.warmup}),
+        }
+    )
+
+
+def model(
+    experiment: Experiment, modalities: Mapping[str, Modality], device: torch.device
+) -> Model:
+    """Builds the model on the device; ``train.seed`` fixes its first weights."""
+    torch.manual_seed(experiment.train.seed)
+    settings = experiment.model.model_dump(exclude={"kind"})
+    with device:
+        return MODELS[experiment.model.kind](modalities, **settings)

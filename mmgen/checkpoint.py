@@ -1,0 +1,218 @@
+"""Run folder ↔ tensors: resolved experiment, weights, optimiser, random state; no pickle.
+
+A run folder holds all that reproduces and explains a run:
+
+    experiment.json      the resolved configuration, readable by ``mmgen train``
+    environment.json     versions, plugins, data set, command
+    metrics.jsonl        one line an epoch
+    last.safetensors     the checkpoint: all that resuming needs, in one file
+    best.safetensors     the weights with the lowest validation loss
+    figures/             pictures
+
+Every file is written beside its final name, synced, then renamed.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from mmgen.config import Experiment
+from mmgen.errors import RunError
+from mmgen.training import Epoch, Training
+
+FORMAT = 1
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Writes a file whole or not at all: beside its name, synced, then renamed."""
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def create(
+    path: Path, experiment: Experiment, environment: Mapping[str, Any], *, force: bool = False
+) -> None:
+    """Makes a run folder, with the resolved experiment and the environment in it.
+
+    Args:
+        path: The folder.
+        experiment: See :func:`mmgen.build.resolved`.
+        environment: Versions and the command, as JSON values.
+        force: Replaces a run that is there.
+
+    Raises:
+        RunError: If the folder holds a run and ``force`` is not set, or holds something else.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not (path / "experiment.json").exists():
+            raise RunError(f"{path}: exists and is no run folder; choose another --out")
+        if not force:
+            raise RunError(
+                f"{path}: holds a run already. Go on with it: mmgen train {path} --resume; "
+                "replace it: --force; or choose another --out"
+            )
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"format": FORMAT, **environment}, indent=2, ensure_ascii=False)
+    write(path / "environment.json", text + "\n")
+    write(path / "experiment.json", experiment.model_dump_json(indent=2) + "\n")
+
+
+def experiment(path: Path) -> Experiment:
+    """Reads the resolved experiment of a run.
+
+    Raises:
+        RunError: If the folder holds no run.
+    """
+    if not (path / "experiment.json").is_file():
+        raise RunError(f"{path}: holds no run (there is no experiment.json)")
+    return Experiment.read(path / "experiment.json")
+
+
+def environment(path: Path) -> dict[str, Any]:
+    """Reads what the run was trained with: versions, plugins, data set, command.
+
+    Raises:
+        RunError: If it is damaged, or of a newer version.
+    """
+    try:
+        values = json.loads((path / "environment.json").read_text(encoding="utf-8"))
+        version = int(values["format"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path / 'environment.json'}: damaged: {error}") from None
+    if version > FORMAT:
+        raise RunError(
+            f"{path}: a run of format {version}; this mmgen reads up to {FORMAT}. Update mmgen"
+        )
+    return dict(values)
+
+
+def save_checkpoint(path: Path, training: Training) -> None:
+    """Writes ``last.safetensors``: weights, optimisers, counters and random state."""
+    tensors = {f"model/{n}": t for n, t in training.model.state_dict().items()}
+    for player, optimiser in training.optimisers.items():
+        for number, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{player}/{number}/{n}": t for n, t in state.items()}
+    tensors |= {f"random/{n}": t for n, t in random_states(training.device).items()}
+    if training.sums is not None:
+        tensors["sums"] = training.sums
+    counters = {n: getattr(training, n) for n in ("epoch", "batch", "rows", "best")}
+    _save(path / "last.safetensors", tensors, counters)
+
+
+def save_weights(path: Path, training: Training, epoch: int) -> None:
+    """Writes ``best.safetensors``: the weights alone."""
+    tensors = {f"model/{n}": t for n, t in training.model.state_dict().items()}
+    _save(path / "best.safetensors", tensors, {"epoch": epoch})
+
+
+def resume(path: Path, training: Training) -> None:
+    """Puts a training back to where ``last.safetensors`` was written.
+
+    Raises:
+        RunError: If there is no checkpoint, it is damaged, or does not fit the model.
+    """
+    tensors, counters = _read(path / "last.safetensors")
+    _load(path, training.model, tensors)
+    for player, optimiser in training.optimisers.items():
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(tensors, f"optimiser/{player}/").items():
+            number, _, key = name.partition("/")
+            states.setdefault(int(number), {})[key] = tensor
+        groups = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": states, "param_groups": groups})
+    restore_random_states(_under(tensors, "random/"), training.device)
+    training.sums = tensors["sums"].to(training.device) if "sums" in tensors else None
+    for name in ("epoch", "batch", "rows", "best"):
+        setattr(training, name, counters[name])
+
+
+def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
+    """Loads the weights of ``best`` or ``last`` into a model.
+
+    Raises:
+        RunError: If they are missing, damaged, or do not fit the model.
+    """
+    tensors, _ = _read(path / f"{which}.safetensors")
+    _load(path, model, tensors)
+
+
+def read_metrics(path: Path, epochs: int | None = None) -> list[dict[str, Any]]:
+    """Reads ``metrics.jsonl``: one dictionary an epoch, up to ``epochs`` of them."""
+    file = path / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines][:epochs]
+
+
+def append_metrics(path: Path, epoch: Epoch) -> None:
+    """Adds one epoch's line to ``metrics.jsonl``; lines of epochs not yet done fall away."""
+    lines = [*read_metrics(path, epoch.epoch - 1), asdict(epoch)]
+    write(path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """Returns torch's random state on the CPU and on the device, as uint8 tensors."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Puts torch's random state back, as far as the device is of the same kind."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    # Cloned, because the format has no words for tensors that share memory.
+    cpu = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}
+    header = {"mmgen": json.dumps({"format": FORMAT, **values})}
+    write(path, save(cpu, header))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not path.is_file():
+        raise RunError(f"{path}: there is no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            values = json.loads((file.metadata() or {})["mmgen"])
+            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path}: damaged, or not a checkpoint of mmgen: {error}") from None
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _load(path: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        model.load_state_dict(_under(tensors, "model/"))
+    except RuntimeError as error:
+        raise RunError(
+            f"{path}: the weights do not fit the model of experiment.json: {error}"
+        ) from None

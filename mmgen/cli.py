@@ -1,0 +1,84 @@
+"""The command line: puts the verbs together, and turns errors into one message and exit code 2."""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from mmgen import __version__
+from mmgen.commands import data, generate, growth, plugins, train
+from mmgen.commands.common import Settings, stderr
+from mmgen.errors import MmgenError
+
+app = typer.Typer(
+    name="mmgen",
+    help="Deep generative models over K modalities: any subset generates any other.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(data.app, name="data")
+app.command()(train.train)
+app.command()(generate.generate)
+app.command()(growth.growth)
+app.add_typer(plugins.app, name="plugins")
+
+SPREADING = ("--given", "--targets")
+"""Options that take several values in a row: ``--given label=7 attributes=thick``."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mmgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--plugin", help="A one-file plugin: a module, or the path of a .py."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Take the options that stand before the verb."""
+    settings: Settings = context.obj
+    settings.plugins.extend(plugin or [])
+    settings.debug = debug
+
+
+def spread(words: Sequence[str]) -> list[str]:
+    """Repeats an option before each of its values, which is what the parser reads.
+
+    Examples:
+        >>> spread(["RUN", "--given", "label=7", "attributes=thick", "-n", "4"])
+        ['RUN', '--given', 'label=7', '--given', 'attributes=thick', '-n', '4']
+    """
+    result: list[str] = []
+    option = ""
+    for word in words:
+        if word.startswith("-"):
+            option = word if word in SPREADING else ""
+        elif option and result[-1] != option:
+            result.append(option)
+        result.append(word)
+    return result
+
+
+def main() -> None:
+    """Runs the command line."""
+    settings = Settings()
+    try:
+        app(spread(sys.argv[1:]), obj=settings)
+    except MmgenError as error:
+        if settings.debug:
+            traceback.print_exc()
+        stderr.print("[bold red]error:[/] ", end="")
+        stderr.print(str(error), markup=False)
+        raise SystemExit(2) from None

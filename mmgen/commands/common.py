@@ -1,0 +1,33 @@
+"""What the verbs share: global options and the consoles they print to."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+stdout = Console(soft_wrap=True, highlight=False)
+"""For results."""
+
+stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+"""For progress, hints and errors."""
+
+
+@dataclass
+class Settings:
+    """The options that stand before the verb.
+
+    Attributes:
+        plugins: One-file plugins: module names or paths of ``.py`` files.
+        debug: Whether errors show their traceback.
+    """
+
+    plugins: list[str] = field(default_factory=list)
+    debug: bool = False
+
+
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", show_default="auto")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

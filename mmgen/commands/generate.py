@@ -1,0 +1,91 @@
+"""``mmgen generate``: any modalities given, any others generated."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mmgen.commands.common import Device, Settings, stdout
+from mmgen.errors import GenerationError
+
+if TYPE_CHECKING:
+    from torch.distributions import Distribution
+
+    from mmgen.modality import Modality
+
+
+def generate(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    given: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE ..., such as label=7 attributes=thick or image=digit.png."),
+    ] = None,
+    targets: Annotated[
+        list[str] | None, typer.Option(help="NAME ...: what to generate; all the rest if left out.")
+    ] = None,
+    samples: Annotated[int, typer.Option("-n", "--samples", help="How many.")] = 16,
+    file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A PNG for the targets that are pictures.")
+    ] = None,
+    mean: Annotated[bool, typer.Option("--mean", help="The posterior's mean, no samples.")] = False,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Iterative sampling, so many times.")
+    ] = None,
+    start: Annotated[str, typer.Option(help="zero or prior: where missing values start.")] = "zero",
+    weights: Annotated[str, typer.Option(help="best or last.")] = "best",
+    seed: Annotated[int | None, typer.Option(help="Fixes the samples.")] = None,
+    device: Device = None,
+) -> None:
+    """Generate modalities from others, or from nothing at all."""
+    import torch
+
+    from mmgen.generation import load
+
+    settings: Settings = context.obj
+    values = dict(_pair(word) for word in given or [])
+    loaded = load(run, weights=weights, device=device or "auto", plugin_modules=settings.plugins)
+    if seed is not None:
+        torch.manual_seed(seed)
+    if start not in ("zero", "prior"):
+        raise GenerationError(f"--start {start}: it is zero or prior")
+    first: Literal["zero", "prior"] = "zero" if start == "zero" else "prior"
+    wanted = loaded.targets(values, targets or None)
+    if file is not None and not any(_is_picture(loaded.modalities[n]) for n in wanted):
+        raise GenerationError(f"--out {file}: none of {', '.join(wanted)} is a picture")
+    generated = loaded.generate(
+        values, wanted, samples, mean=mean, iterations=iterations, start=first
+    )
+    for name, p in generated.items():
+        _show(name, loaded.modalities[name], p, file)
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, sign, value = word.partition("=")
+    if not sign:
+        raise GenerationError(f"--given {word}: write NAME=VALUE, such as label=7")
+    return name, value
+
+
+def _is_picture(modality: "Modality") -> bool:
+    import torch
+
+    return modality.render(torch.zeros(1, *modality.shape)) is not None
+
+
+def _show(name: str, modality: "Modality", p: "Distribution", file: Path | None) -> None:
+    means = p.mean.cpu()
+    picture = modality.render(means)
+    if picture is None:
+        stdout.print(f"[bold]{name}[/]: {modality.describe(means.mean(0, keepdim=True))[0]}")
+        samples = modality.describe(p.sample().cpu())
+        counts = {word: samples.count(word) for word in samples}
+        common = sorted(counts.items(), key=lambda item: -item[1])[:5]
+        stdout.print("  sampled: " + "; ".join(f"{word} ×{count}" for word, count in common))
+        return
+    if file is None:
+        stdout.print(f"[bold]{name}[/]: {len(picture)} pictures; name a file for them with --out")
+        return
+    from mmgen.figures import save_grid
+
+    stdout.print(f"[bold]{name}[/]: {len(picture)} pictures in {save_grid(picture, file)}")

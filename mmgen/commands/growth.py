@@ -1,0 +1,48 @@
+"""``mmgen growth``: what one more modality costs each model."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmgen.commands.common import Json, Settings, stdout
+from mmgen.errors import ConfigError
+
+
+def growth(
+    context: typer.Context,
+    modalities: Annotated[str, typer.Option(help="K, or a range of K.")] = "2-10",
+    layers: Annotated[str, typer.Option(help="L of the hierarchy, or a range.")] = "1-3",
+    kind: Annotated[str, typer.Option(help="The kind that is counted K times.")] = "image",
+    file: Annotated[Path | None, typer.Option("--out", "-o", help="A PNG with the curves.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Count nets and parameters by number of modalities, in models built for the purpose."""
+    from mmgen.evaluation import growth as counting
+    from mmgen.plugins import load
+
+    settings: Settings = context.obj
+    k, levels = _range("--modalities", modalities, 2), _range("--layers", layers, 1)
+    modality = load(settings.plugins).create(kind, {"kind": kind})
+    rows = counting.growth(modality, k, levels)
+    if as_json:
+        stdout.print_json(json.dumps([dataclasses.asdict(row) for row in rows]))
+    else:
+        stdout.print(counting.growth_table(rows))
+    if file is not None:
+        counting.plot_growth(rows, file)
+        stdout.print(f"curves in {file}")
+
+
+def _range(option: str, text: str, least: int) -> range:
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    if match:
+        first, last = int(match[1]), int(match[2] or match[1])
+        if least <= first <= last:
+            return range(first, last + 1)
+    raise ConfigError(
+        f"{option} {text}: write a number or a range from {least} up, such as {least}-8"
+    )

@@ -1,0 +1,173 @@
+"""``mmgen train``: an experiment becomes a run folder."""
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmgen.commands.common import Device, Force, Settings, stderr, stdout
+from mmgen.config import Experiment
+from mmgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mmgen.running import Prepared
+    from mmgen.training import Epoch
+
+
+def train(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(help="CONFIG.toml, or a run folder with --resume.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value, such as model.kind=hierarchical train.epochs=30."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The data set's folder.")] = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run.")] = False,
+    force: Force = False,
+    figures: Annotated[bool, typer.Option(help="Draw figures/*.png at the end.")] = True,
+) -> None:
+    """Train a model as CONFIG.toml says, into the folder --out."""
+    from mmgen import running
+
+    settings: Settings = context.obj
+    if config.is_dir():
+        if not resume:
+            raise ConfigError(f"{config} is a folder. To go on with that run, add --resume")
+        out, config = out or config, config / "experiment.json"
+    if out is None:
+        raise ConfigError("say where the run goes: --out RUN")
+    words = [*(overrides or [])]
+    if data is not None:
+        words.append(f"data.path='{data.resolve()}'")
+    if device is not None:
+        words.append(f"train.device='{device}'")
+    prepared = running.prepare(Experiment.read(config, words), settings.plugins)
+    if resume and (out / "experiment.json").exists():
+        running.go_on(prepared, out)
+    else:
+        running.start(prepared, out, force=force)
+    _announce(prepared, out)
+    _loop(prepared, out)
+    if figures:
+        _draw(prepared, out, settings)
+
+
+def _announce(prepared: "Prepared", folder: Path) -> None:
+    training, experiment = prepared.training, prepared.experiment
+    count = sum(p.numel() for p in training.model.parameters())
+    nets = sum(copies for copies, _ in training.model.encoder_nets())
+    stderr.print(
+        f"[bold]{experiment.name}[/]: {experiment.model.kind} of {', '.join(prepared.modalities)}; "
+        f"{nets} encoder nets, {count:,} parameters; {prepared.train.count:,} observations from "
+        f"{prepared.dataset.name}; on {training.device} in {experiment.train.precision}; to {folder}"
+    )
+    if training.epoch or training.batch:
+        stderr.print(f"going on after epoch {training.epoch}, batch {training.batch}")
+
+
+def _loop(prepared: "Prepared", folder: Path) -> None:
+    from mmgen import checkpoint, running
+    from mmgen.training import Epoch, Step
+
+    training = prepared.training
+    epochs, batches = training.config.epochs, len(prepared.train)
+    with _progress() as bar, _interruptible() as interrupted:
+        done = training.epoch * batches + training.batch
+        task = bar.add_task("training", total=epochs * batches, completed=done, rate="", loss="")
+        since, steps = time.perf_counter(), 0
+        for item in running.train(prepared, folder):
+            steps += 1
+            rate = steps * prepared.train.batch_size / (time.perf_counter() - since)
+            if isinstance(item, Step):
+                completed = (item.epoch - 1) * batches + item.batch
+                bar.update(task, completed=completed, rate=f"{rate:,.0f} examples/s")
+            else:
+                bar.update(task, completed=item.epoch * batches)
+                stderr.print(_line(item, epochs))
+                since, steps = time.perf_counter(), 0
+            if interrupted and training.epoch < epochs:
+                if not isinstance(item, Epoch):
+                    checkpoint.save_checkpoint(folder, training)
+                break
+    if training.epoch < epochs:
+        stderr.print(
+            f"stopped in epoch {training.epoch + 1} of {epochs}, nothing is lost. Go on with\n"
+            f"  mmgen train {folder} --resume"
+        )
+        raise typer.Exit(130)
+
+
+def _draw(prepared: "Prepared", folder: Path, settings: Settings) -> None:
+    from mmgen import checkpoint, figures, generation
+
+    run = generation.load(
+        folder, device=str(prepared.training.device), plugin_modules=settings.plugins
+    )
+    splits = {n: s for n, s in prepared.dataset.splits.items() if s.count}
+    held_out = splits.get("test") or splits.get("validation") or splits["train"]
+    stored = held_out.take(_first(held_out.count), run.modalities)
+    x = {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
+    files = figures.draw_all(run, x, checkpoint.read_metrics(folder))
+    stdout.print(f"{folder}: trained; pictures in {folder / 'figures'} ({len(files)})")
+
+
+def _first(count: int) -> Any:
+    import torch
+
+    return torch.arange(min(count, 64))
+
+
+def _line(epoch: "Epoch", epochs: int) -> str:
+    """One epoch in one line: losses of training and validation, then the validation terms."""
+    shown: Mapping[str, float] = epoch.validation or epoch.train
+    losses = " / ".join(f"{t['loss']:.2f}" for t in (epoch.train, epoch.validation) if t)
+    terms = "  ".join(
+        f"{name.removeprefix('reconstruction/')} {value:.2f}"
+        for name, value in shown.items()
+        if name != "loss"
+    )
+    mark = " [green]best[/]" if epoch.best else ""
+    return (
+        f"epoch {epoch.epoch}/{epochs}  β {epoch.beta:.2f}  loss [bold]{losses}[/]  {terms}  "
+        f"{epoch.examples_per_second:,.0f}/s{mark}"
+    )
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Collects Ctrl-C and termination instead of raising, so that a step is never cut in half.
+
+    A second Ctrl-C stops at once.
+    """
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        stderr.print("stopping after this step ...")
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,116 @@
+"""Batches on the device: gathered there in one operation a modality, in an order of their own."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from mmgen.data.seeding import generator
+from mmgen.data.store import Split
+from mmgen.errors import DataError, listed, nearest
+from mmgen.modality import Modality
+
+RESIDENT_SHARE = 1 / 3
+"""Values stay on the device if they take at most this share of its free memory: the rest is for
+the nets, their gradients, and the other splits."""
+
+
+class Batches:
+    """The observations of a split, batch by batch.
+
+    Args:
+        split: The stored values.
+        modalities: The modalities to observe, by name: all of the split's, or some.
+        device: Where batches are made.
+        batch_size: Rows in a batch; the last one of an epoch may have fewer.
+        resident: Whether the stored values live on the device. If not, each batch is gathered from
+            the memory map and moved. ``None`` decides by the device's free memory.
+
+    Raises:
+        DataError: If the split lacks a modality.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        modalities: Mapping[str, Modality],
+        *,
+        device: torch.device,
+        batch_size: int,
+        resident: bool | None = None,
+    ) -> None:
+        for name in modalities:
+            if name not in split.names:
+                raise DataError(
+                    f"the data set has no modality {name!r}{nearest(name, split.names)}; "
+                    f"it has {listed(split.names)}"
+                )
+        self.split = split
+        self.modalities = dict(modalities)
+        self.device = device
+        self.batch_size = batch_size
+        self.count = split.count
+        if resident is None:
+            resident = split.nbytes(modalities) <= RESIDENT_SHARE * _free_bytes(device)
+        self._stored = split.load(modalities, device) if resident else None
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        return math.ceil(self.count / self.batch_size)
+
+    @property
+    def resident(self) -> bool:
+        """Whether the stored values live on the device."""
+        return self._stored is not None
+
+    def epoch(self, seed: int | None, epoch: int, start: int = 0) -> Iterator[dict[str, Tensor]]:
+        """Yields the batches of one epoch: ``(B, *shape)`` a modality, on the device.
+
+        The order depends on ``seed`` and ``epoch`` alone, so an interrupted epoch goes on exactly
+        where it stopped. What :meth:`Modality.observe` draws comes from the global generator.
+
+        Args:
+            seed: Of the order; ``None`` for the stored order.
+            epoch: The epoch's number, from 0.
+            start: The batch to begin at; ``len(self)`` yields nothing.
+        """
+        if seed is None:
+            order = torch.arange(self.count)
+        else:
+            order = torch.randperm(self.count, generator=generator("order", seed, epoch))
+        if self.resident:
+            order = order.to(self.device)
+        for first in range(start * self.batch_size, self.count, self.batch_size):
+            stored = self._rows(order[first : first + self.batch_size])
+            yield {
+                name: modality.observe(stored[name]) for name, modality in self.modalities.items()
+            }
+
+    def _rows(self, indices: Tensor) -> dict[str, Tensor]:
+        if self._stored is not None:
+            return {name: values.index_select(0, indices) for name, values in self._stored.items()}
+        rows = self.split.take(indices, self.modalities)
+        if self.device.type != "cuda":
+            return {name: values.to(self.device) for name, values in rows.items()}
+        # From pinned memory the copy runs beside the step before it.
+        pinned = {name: values.pin_memory() for name, values in rows.items()}
+        return {name: values.to(self.device, non_blocking=True) for name, values in pinned.items()}
+
+
+def _free_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    if device.type == "cpu":
+        return _free_host_bytes()
+    return float("inf")
+
+
+def _free_host_bytes() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 0  # unknown: the memory map lets the system decide

@@ -1,0 +1,276 @@
+"""The one format on disk: safetensors shards beside a ``dataset.json`` that describes them.
+
+::
+
+    glyphs/
+      dataset.json                 name, modalities, splits, hashes
+      train-00000.safetensors      one tensor (rows, ...) a modality, in its compact type
+      test-00000.safetensors
+
+Tensors are memory-mapped, never unpickled. A data set appears under its name complete or not at
+all. The store knows nothing of plugins: a modality's configuration is a plain dictionary.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mmgen.data.folder import appearing
+from mmgen.data.index import INDEX, Index, ShardRecord, SplitRecord, file_hash, read_index
+from mmgen.errors import DataError, listed
+
+SHARD_ROWS = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows of stored values, in one or several shards that stay where they are until asked for.
+
+    Attributes:
+        shards: For each shard, one stored tensor ``(rows, ...)`` a modality.
+    """
+
+    shards: tuple[Mapping[str, Tensor], ...]
+
+    @property
+    def count(self) -> int:
+        """The number of observations."""
+        return sum(_rows(shard) for shard in self.shards)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the modalities."""
+        return list(self.shards[0])
+
+    def nbytes(self, names: Iterable[str] | None = None) -> int:
+        """Returns the size of these modalities (all by default) in bytes."""
+        chosen = self.names if names is None else list(names)
+        return sum(shard[name].nbytes for shard in self.shards for name in chosen)
+
+    def take(self, indices: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Copies the rows ``indices`` ``(B,)`` into memory: ``(B, ...)`` a modality.
+
+        Raises:
+            IndexError: If an index is not in ``[0, count)``.
+        """
+        chosen = self.names if names is None else list(names)
+        if len(self.shards) == 1:
+            return {name: self.shards[0][name].index_select(0, indices) for name in chosen}
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < self.count:
+            raise IndexError(f"row out of range: this split has {self.count} rows")
+        rows = {name: _empty(self.shards[0][name], len(indices)) for name in chosen}
+        start = 0
+        for shard in self.shards:
+            stop = start + _rows(shard)
+            here = ((indices >= start) & (indices < stop)).nonzero().squeeze(1)
+            for name in chosen:
+                rows[name][here] = shard[name].index_select(0, indices[here] - start)
+            start = stop
+        return rows
+
+    def load(
+        self, names: Iterable[str] | None = None, device: torch.device | str = "cpu"
+    ) -> dict[str, Tensor]:
+        """Copies whole modalities (all by default) to ``device``: ``(count, ...)`` each."""
+        loaded = {}
+        for name in self.names if names is None else names:
+            whole = _empty(self.shards[0][name], self.count, device)
+            parts = whole.split([_rows(shard) for shard in self.shards])
+            for part, shard in zip(parts, self.shards, strict=True):
+                part.copy_(shard[name])
+            loaded[name] = whole
+        return loaded
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """An opened data set.
+
+    Attributes:
+        path: Its folder.
+        name: What it is called.
+        about: One or two sentences: where it comes from, how it was made.
+        modalities: Each modality's configuration, ``"kind"`` included, by name.
+        splits: ``"train"``, ``"validation"``, ``"test"``, ... by name.
+        hash: SHA-256 over the configurations and the contents of all shards.
+    """
+
+    path: Path
+    name: str
+    about: str
+    modalities: dict[str, dict[str, Any]]
+    splits: dict[str, Split]
+    hash: str
+
+    def verify(self) -> None:
+        """Reads every byte and compares it with the hashes that were taken when it was written.
+
+        Raises:
+            DataError: If a shard changed. The message names all that did.
+        """
+        records = [
+            record for split in read_index(self.path).splits.values() for record in split.shards
+        ]
+        files = [
+            record.file for record in records if file_hash(self.path / record.file) != record.sha256
+        ]
+        if files:
+            raise DataError(
+                f"data set {self.path}: {listed(files)} changed after it was written; "
+                "write the data set again"
+            )
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Opens the data set at ``path``; values are memory-mapped and read when they are used.
+
+    Raises:
+        DataError: If the folder, its index or a shard is missing, damaged, of a foreign version,
+            or the counts do not match.
+    """
+    index = read_index(path)
+    splits = {}
+    for name, record in index.splits.items():
+        shards = tuple(_open_shard(path, shard, index.modalities) for shard in record.shards)
+        splits[name] = Split(shards)
+        if splits[name].count != record.count:
+            raise DataError(
+                f"data set {path}: split {name!r} should have {record.count} rows, but its shards "
+                f"hold {splits[name].count}; write the data set again"
+            )
+    return Dataset(path, index.name, index.about, dict(index.modalities), splits, index.hash)
+
+
+def write_dataset(
+    path: Path,
+    *,
+    name: str,
+    about: str,
+    modalities: Mapping[str, Mapping[str, Any]],
+    splits: Mapping[str, Mapping[str, Tensor]],
+    force: bool = False,
+    shard_rows: int = SHARD_ROWS,
+) -> Dataset:
+    """Writes a data set under ``path``, complete or not at all, and opens it.
+
+    Args:
+        path: The folder to make.
+        name: What it is called.
+        about: Where it comes from, how it was made.
+        modalities: Each modality's configuration with its ``"kind"``, in JSON values, by name.
+        splits: For each split one stored tensor ``(count, ...)`` a modality.
+        force: Replace the data set (or the empty folder) at ``path``. Anything else that is there
+            is never touched.
+        shard_rows: The most rows in one file.
+
+    Raises:
+        DataError: If ``path`` is taken, the splits do not match the modalities or each other, or
+            the folder cannot be written.
+    """
+    path = path.resolve()
+    check_free(path, force)
+    _check(modalities, splits)
+    try:
+        with appearing(path) as folder:
+            Index(
+                name=name,
+                about=about,
+                modalities=json.loads(json.dumps({key: {**modalities[key]} for key in modalities})),
+                splits={key: _write_split(folder, key, splits[key], shard_rows) for key in splits},
+            ).write(folder)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot write the data set {path}: {error}") from error
+    return read_dataset(path)
+
+
+def check_free(path: Path, force: bool = False) -> None:
+    """Checks that a data set may be written at ``path``, before the work of making one.
+
+    Raises:
+        DataError: If something is there; with ``force``, if it is neither empty nor a data set.
+    """
+    if not path.exists():
+        return
+    if not force:
+        raise DataError(f"{path} exists; choose another folder, or replace it with --force")
+    entries = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+    foreign = sorted(entry for entry in entries - {INDEX} if not entry.endswith(".safetensors"))
+    if foreign or (entries and INDEX not in entries):
+        raise DataError(
+            f"{path} holds more than an mmgen data set ({listed(foreign or sorted(entries))}), so "
+            "it is not replaced even with --force; choose another folder"
+        )
+
+
+def _check(
+    modalities: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    if not modalities or not splits:
+        raise DataError("a data set needs at least one modality and one split")
+    for name, configuration in modalities.items():
+        if "kind" not in configuration:
+            raise DataError(f"modality {name!r}: its configuration names no 'kind'")
+    reference = next(iter(splits.values()))
+    for split, values in splits.items():
+        if not re.fullmatch(r"[\w-]+", split):
+            raise DataError(f"split {split!r}: a name is made of letters, digits, - and _")
+        if set(values) != set(modalities):
+            raise DataError(
+                f"split {split!r} holds {listed(values)}; the modalities are {listed(modalities)}"
+            )
+        rows = {name: len(value) if value.ndim else 0 for name, value in values.items()}
+        if len(set(rows.values())) != 1 or 0 in rows.values():
+            raise DataError(f"split {split!r} needs as many rows of each modality, but has {rows}")
+        for name, value in values.items():
+            if (value.shape[1:], value.dtype) != (reference[name].shape[1:], reference[name].dtype):
+                raise DataError(f"modality {name!r} is not of one shape and type in all splits")
+
+
+def _write_split(
+    folder: Path, split: str, values: Mapping[str, Tensor], shard_rows: int
+) -> SplitRecord:
+    count = len(next(iter(values.values())))
+    shards = []
+    for number, start in enumerate(range(0, count, shard_rows)):
+        file = folder / f"{split}-{number:05d}.safetensors"
+        # Own memory for each: the format refuses views of one storage.
+        rows = {
+            name: value[start : start + shard_rows].cpu().clone() for name, value in values.items()
+        }
+        save_file({name: value.contiguous() for name, value in rows.items()}, file)
+        shards.append(ShardRecord(file=file.name, count=_rows(rows), sha256=file_hash(file)))
+    return SplitRecord(count=count, shards=shards)
+
+
+def _open_shard(path: Path, record: ShardRecord, names: Iterable[str]) -> dict[str, Tensor]:
+    file = path / record.file
+    try:
+        with safe_open(file, framework="pt", device="cpu") as tensors:
+            values = {name: tensors.get_tensor(name) for name in names}
+    except FileNotFoundError as error:
+        raise DataError(f"{file} is missing; write the data set again") from error
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{file} is damaged ({error}); write the data set again") from error
+    for name, value in values.items():
+        if value.shape[:1] != (record.count,):
+            raise DataError(
+                f"{file} should have {record.count} rows of {name!r}, but holds "
+                f"{tuple(value.shape)}; write the data set again"
+            )
+    return values
+
+
+def _rows(shard: Mapping[str, Tensor]) -> int:
+    return len(next(iter(shard.values())))
+
+
+def _empty(like: Tensor, rows: int, device: torch.device | str = "cpu") -> Tensor:
+    return torch.empty((rows, *like.shape[1:]), dtype=like.dtype, device=device)

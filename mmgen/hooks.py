@@ -1,0 +1,24 @@
+"""The one hook of a plugin, the marker for it, and the version of the contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from mmgen.modality import Modality
+
+GROUP = "mmgen"
+"""The entry-point group, and pluggy's project name."""
+
+API_VERSION = 1
+"""The version of the contract in :mod:`mmgen.modality`; it grows when plugins must change."""
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def mmgen_modalities() -> list[type[Modality]]:  # type: ignore[empty-body]
+    """Returns the modality classes that this plugin provides."""

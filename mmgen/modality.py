@@ -1,0 +1,110 @@
+"""The contract of a modality: the one file that a plugin author reads."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+
+class Modality(BaseModel, ABC):
+    """One kind of observation: its shape, its likelihood, its encoder and decoder nets.
+
+    A modality *is* its configuration: a frozen pydantic model whose fields a user sets in
+    ``[modalities.NAME]`` and whose methods build the nets. To write one:
+
+    1. Subclass, set ``kind`` and ``api_version``, declare the configuration as fields.
+    2. Write ``shape``, ``encoder`` and ``decoder``: enough to train on tensors.
+    3. Write ``parse`` and ``observe`` if raw values need reading and scaling, ``render`` and
+       ``describe`` so that people see pictures and words, ``choices`` and ``example`` so that
+       figures and synthetic data know what values there are.
+    4. Return the class from the hook ``mmgen_modalities`` and name the module in the entry-point
+       group ``mmgen``. ``mmgen plugins check KIND`` then tests the whole contract.
+
+    Shapes: ``B`` observations in a batch, ``*shape`` the shape of one as the nets see it.
+    Likelihoods are in nats.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: ClassVar[str]
+    """What a configuration names: ``"image"``."""
+
+    api_version: ClassVar[int]
+    """The literal integer of the contract that the author wrote the class for: ``1``."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one observation, as the nets see it."""
+
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """Builds a net ``(B, *shape) -> (B, features)``.
+
+        Plain features, not a posterior: models build joint, subset and hierarchical posteriors
+        on top. A net made of ``nn.Sequential`` and common layers is replicated as one wide
+        operation; any other net works too, as a loop.
+        """
+
+    @abstractmethod
+    def decoder(self, in_features: int) -> nn.Module:
+        """Builds a net ``(B, in_features) -> Distribution``, batch shape ``(B,)``.
+
+        The distribution's event shape is :attr:`shape`; it is the likelihood p(x | z).
+        """
+
+    def parse(self, cell: str) -> Tensor:
+        """Turns one raw value into the compact tensor that is stored.
+
+        Args:
+            cell: A file name, a word, or columns joined by commas.
+
+        Raises:
+            ValueError: If the value cannot be read. The message says what is allowed.
+        """
+        raise ValueError(f"modality kind {self.kind!r} cannot read {cell!r}: it has no parse()")
+
+    def observe(
+        self,
+        stored: Tensor,
+        generator: torch.Generator | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Turns stored values ``(B, ...)`` into observations ``(B, *shape)``, on their device.
+
+        Scaling, one-hot coding and stochastic binarisation belong here.
+        """
+        return stored.to(torch.get_default_dtype())
+
+    def render(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Draws observations or means ``(n, *shape)`` as ``(n, 3, H, W)`` in [0, 1], to look at.
+
+        ``None`` if this kind is shown in words only.
+        """
+        return None
+
+    def describe(self, x: Tensor) -> list[str]:
+        """Names observations or means ``(n, *shape)`` in words: ``["7", "smiling, bald"]``."""
+        return [f"{row.numel()} values, mean {row.mean():.3g}" for row in x.flatten(1).cpu()]
+
+    def choices(self) -> list[str]:
+        """Lists the raw values worth trying one by one in a figure; empty if there are none."""
+        return []
+
+    def example(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+        """Makes synthetic stored values ``(B, ...)`` for class numbers ``(B,)``.
+
+        Modalities that are shown the same classes become a paired data set. The default places
+        a Gaussian cloud around a point that depends on the class alone.
+        """
+        centres = torch.stack([_centre(int(c), self.shape) for c in classes])
+        return centres + 0.3 * torch.randn(centres.shape, generator=generator)
+
+    def configuration(self) -> dict[str, Any]:
+        """Returns kind and fields as JSON values, such that ``Class(**fields)`` equals self."""
+        return {"kind": self.kind, **self.model_dump(mode="json")}
+
+
+def _centre(number: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(number))

@@ -1,0 +1,14 @@
+"""The models, each a file that reads like its equations, and the closed table of their names."""
+
+from mmgen.models.base import Batch, Model, Objective
+from mmgen.models.hierarchical import Hierarchical
+from mmgen.models.jmvae import JMVAE
+
+MODELS: dict[str, type[Model]] = {
+    "jmvae": JMVAE,
+    "jmvae-kl": JMVAE,
+    "hierarchical": Hierarchical,
+}
+"""What ``model.kind`` may be. The settings of each are in :mod:`mmgen.config`."""
+
+__all__ = ["MODELS", "Batch", "Model", "Objective"]

@@ -1,0 +1,95 @@
+"""What every model is: modalities' decoders around a latent z, and an objective in nats."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from mmgen.modality import Modality
+from mmgen.subsets import Subset, ordered
+
+Batch = Mapping[str, Tensor]
+"""Observations by modality name, each ``(B, *shape)``."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What one step minimises, and what it is made of.
+
+    Attributes:
+        losses: A scalar a player (see :meth:`Model.players`), the batch mean.
+        terms: Named scalars in nats, batch means: ``reconstruction/photo``, ``kl/prior``, ...
+    """
+
+    losses: dict[str, Tensor]
+    terms: dict[str, Tensor]
+
+
+class Model(nn.Module, ABC):
+    """A latent z, how its posterior and prior are built, and the objective.
+
+    Modalities are independent given z: p(x_1..x_K | z) = Π_k p(x_k | z). A model is given its
+    modalities and builds every net itself.
+
+    Args:
+        modalities: The K ≥ 2 modalities by name, in the experiment's order.
+        latent: Z, the size of the z that decoders read.
+    """
+
+    def __init__(self, modalities: Mapping[str, Modality], latent: int) -> None:
+        super().__init__()
+        self.modalities = dict(modalities)
+        self.names: Subset = tuple(modalities)
+        self.latent = latent
+        self.decoders = nn.ModuleList(m.decoder(latent) for m in modalities.values())
+
+    def decode(self, z: Tensor, targets: Iterable[str] | None = None) -> dict[str, Distribution]:
+        """Returns p(x_k | z) for z ``(B, Z)``: a distribution of batch shape ``(B,)`` each."""
+        wanted = self.names if targets is None else ordered(self.names, targets)
+        return {n: self.decoders[self.names.index(n)](z) for n in wanted}
+
+    def log_likelihoods(self, x: Batch, z: Tensor) -> dict[str, Tensor]:
+        """Returns log p(x_k | z) of each modality, ``(B,)``, in nats."""
+        return {n: p.log_prob(x[n]) for n, p in self.decode(z).items()}
+
+    def players(self) -> dict[str, list[nn.Parameter]]:
+        """Returns the groups of parameters that minimise a loss of their own, with an optimiser."""
+        return {"model": list(self.parameters())}
+
+    @abstractmethod
+    def objective(self, x: Batch, beta: Tensor | float) -> Objective:
+        """Returns the losses and terms of a batch; ``beta`` weighs the KL to the prior."""
+
+    @abstractmethod
+    def prior(self, samples: int, like: Tensor, *, mean: bool = False) -> Tensor:
+        """Draws z from p(z): ``(samples, Z)``, of the dtype and device of ``like``."""
+
+    @abstractmethod
+    def encodes(self, given: Iterable[str]) -> bool:
+        """Tells whether there is a trained encoder for exactly these modalities."""
+
+    @abstractmethod
+    def infer(self, given: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
+        """Draws z given exactly the modalities of a subset that has an encoder.
+
+        Args:
+            given: Observations ``(B, *shape)`` of such a subset.
+            samples: How many z a row.
+            mean: Takes the posterior's mean instead.
+
+        Returns:
+            z ``(samples, B, Z)``.
+        """
+
+    @abstractmethod
+    def revise(self, x: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
+        """Draws z given all K modalities of which some were imputed: ``(samples, B, Z)``.
+
+        One step of iterative sampling (eq. 6).
+        """
+
+    @abstractmethod
+    def encoder_nets(self) -> Sequence[tuple[int, nn.Module]]:
+        """Lists the posterior's modality nets: how many copies each module holds, and it."""

@@ -1,0 +1,65 @@
+"""Iterative sampling: what to do where a model has no encoder for the given subset.
+
+References:
+    M. Suzuki, K. Nakayama, Y. Matsuo, "Deep generative models for bidirectional generation
+    between different modalities", IPSJ Journal 59(3), 859–873, 2018, equation 6;
+    D. J. Rezende, S. Mohamed, D. Wierstra, "Stochastic Backpropagation and Approximate Inference
+    in Deep Generative Models", ICML 2014, appendix F.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mmgen.models.base import Batch, Model
+
+Start = Literal["zero", "prior"]
+
+
+def iterate(
+    model: Model,
+    given: Batch,
+    samples: int = 1,
+    *,
+    iterations: int,
+    start: Start = "zero",
+    mean: bool = False,
+) -> Iterator[Tensor]:
+    """Yields z after 1, 2, … T iterations; the last is the result, all of them the trajectory.
+
+    Missing values start at zero, or at a sample from the prior. Then T times:
+    z ~ q(z | x_given, x̃_missing), x̃_missing ~ p(x_missing | z).
+
+    Args:
+        model: Its joint encoder is used, whatever is given.
+        given: Observations ``(B, *shape)`` of at least one modality.
+        samples: How many independent chains a row.
+        iterations: T ≥ 1.
+        start: Where missing values start.
+        mean: Takes the mean of the last z, instead of a sample.
+
+    Yields:
+        z ``(samples, B, Z)``.
+    """
+    like = next(iter(given.values()))
+    chains = samples * like.shape[0]
+    # Chains side by side in the batch: (samples, B) flattened.
+    fixed = {n: x.repeat(samples, *[1] * (x.dim() - 1)) for n, x in given.items()}
+    missing = [n for n in model.names if n not in given]
+    if start == "prior":
+        x = _sample(model, model.prior(chains, like), missing)
+    else:
+        x = {n: like.new_zeros(chains, *model.modalities[n].shape) for n in missing}
+    for iteration in range(1, iterations + 1):
+        last = iteration == iterations
+        z = model.revise({**x, **fixed}, mean=mean and last)[0]
+        yield z.unflatten(0, (samples, -1))
+        if not last:
+            x = _sample(model, z, missing)
+
+
+def _sample(model: Model, z: Tensor, names: list[str]) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return {n: p.sample() for n, p in model.decode(z, names).items()}

@@ -1,0 +1,89 @@
+"""JMVAE and JMVAE-kl: one z for all modalities, and an encoder for every subset.
+
+References:
+    M. Suzuki, K. Nakayama, Y. Matsuo, "Deep generative models for bidirectional generation
+    between different modalities", IPSJ Journal 59(3), 859–873, 2018, equations 5 and 10;
+    "Joint Multimodal Learning with Deep Generative Models", arXiv:1611.01891, 2016.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from mmgen.modality import Modality
+from mmgen.models.base import Batch, Model, Objective
+from mmgen.nets.posterior import SubsetEncoder, rows, standard_normal
+from mmgen.subsets import chosen, name, ordered
+
+
+class JMVAE(Model):
+    """JMVAE(-kl).
+
+    Maximises, with the joint encoder q(z|x) and a weight α for every subset S that has an encoder,
+
+    L = Σ_k E_q(z|x)[log p(x_k|z)] − β KL(q(z|x) ‖ N(0, I)) − α Σ_S KL(q(z|x) ‖ q(z|x_S)).
+
+    Without subsets, or with α = 0, this is JMVAE (eq. 5); with all 2^K − 2 it is JMVAE-kl (eq. 10).
+
+    Args:
+        modalities: The K modalities by name.
+        latent: Z, the size of z.
+        fusion: Widths of the layers between the concatenated features and the Gaussian.
+        subsets: Which subsets get an encoder, see :func:`mmgen.subsets.chosen`.
+        alpha: α, the weight of each subset's KL.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        *,
+        latent: int,
+        fusion: Sequence[int] = (),
+        subsets: str | Sequence[str] = "none",
+        alpha: float = 1.0,
+    ) -> None:
+        super().__init__(modalities, latent)
+        self.alpha = alpha
+        self.subsets = chosen(self.names, subsets)
+        self.encoder = SubsetEncoder(modalities, [*self.subsets, self.names], latent, fusion)
+
+    def objective(self, x: Batch, beta: Tensor | float) -> Objective:
+        """Returns −L and its terms for a batch."""
+        q = self.encoder(x)
+        q_joint, q_subsets = rows(q, -1), rows(q, slice(-1))
+        z = q_joint.rsample()
+
+        log_p = {n: value.mean() for n, value in self.log_likelihoods(x, z).items()}
+        kl_prior = kl_divergence(q_joint, standard_normal(z)).mean()
+        kl_subsets = kl_divergence(q_joint, q_subsets).mean(-1)  # (S,)
+
+        loss = beta * kl_prior + self.alpha * kl_subsets.sum()
+        loss = loss - torch.stack(list(log_p.values())).sum()
+        terms = {f"reconstruction/{n}": value for n, value in log_p.items()}
+        terms["kl/prior"] = kl_prior
+        terms |= {f"kl/{name(s)}": kl_subsets[i] for i, s in enumerate(self.subsets)}
+        return Objective({"model": loss}, terms)
+
+    def prior(self, samples: int, like: Tensor, *, mean: bool = False) -> Tensor:
+        """Draws z ~ N(0, I): ``(samples, Z)``."""
+        z = like.new_zeros(samples, self.latent)
+        return z if mean else torch.randn_like(z)
+
+    def encodes(self, given: Iterable[str]) -> bool:
+        """Tells whether q(z|x_S) was built for this subset; the joint one always is."""
+        return ordered(self.names, given) in self.encoder.subsets
+
+    def infer(self, given: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
+        """Draws z ~ q(z|x_S): ``(samples, B, Z)``."""
+        q = rows(self.encoder(given, ordered(self.names, given)), 0)
+        return q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,))
+
+    def revise(self, x: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
+        """Draws z ~ q(z|x), imputed or not."""
+        return self.infer(x, samples, mean=mean)
+
+    def encoder_nets(self) -> Sequence[tuple[int, nn.Module]]:
+        """Lists 2^(K−1) copies of each modality's net if all subsets have encoders."""
+        return [(len(self.encoder.members[n]), net) for n, net in self.encoder.nets().items()]

@@ -1,0 +1,1 @@
+"""The building blocks of every network: layers, replicated nets, Gaussian posteriors."""

@@ -1,0 +1,109 @@
+"""Blocks that modalities and models are made of: MLPs, convolutions, likelihoods.
+
+Nets are plain ``nn.Sequential`` of common layers wherever possible, because those are the ones
+that :mod:`mmgen.nets.replicate` runs as one wide operation.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+
+def mlp(in_features: int, widths: Sequence[int], out_features: int | None = None) -> nn.Sequential:
+    """Builds linear layers with ReLU between: ``(B, in_features) -> (B, out)``.
+
+    Args:
+        in_features: The number of inputs.
+        widths: The widths of the hidden layers, each followed by a ReLU.
+        out_features: The width of a last, linear layer; without it the net ends in a ReLU.
+
+    Examples:
+        >>> mlp(784, [512, 512])
+        Sequential(
+          (0): Linear(in_features=784, out_features=512, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=512, out_features=512, bias=True)
+          (3): ReLU()
+        )
+    """
+    layers: list[nn.Module] = []
+    for before, after in pairwise([in_features, *widths]):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    if out_features is not None:
+        layers.append(nn.Linear([in_features, *widths][-1], out_features))
+    return nn.Sequential(*layers)
+
+
+def convolutional_encoder(shape: tuple[int, int, int], channels: Sequence[int]) -> nn.Sequential:
+    """Builds 4×4 convolutions of stride 2: ``(B, C, H, W) -> (B, features)``.
+
+    Each layer halves height and width, rounding down, and is followed by a ReLU.
+
+    Raises:
+        ValueError: If the picture is too small for that many halvings.
+    """
+    _halvings(shape, channels)
+    layers: list[nn.Module] = []
+    for before, after in pairwise([shape[0], *channels]):
+        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def convolutional_decoder(
+    in_features: int, shape: tuple[int, int, int], channels: Sequence[int]
+) -> nn.Sequential:
+    """Builds the mirror image of the encoder: ``(B, in_features) -> (B, *shape)``.
+
+    ``channels`` are given in the encoder's order, from the picture inwards. The output is linear.
+    """
+    sizes = _halvings(shape, channels)
+    height, width = sizes[-1]
+    innermost = channels[-1]
+    layers: list[nn.Module] = [
+        nn.Linear(in_features, innermost * height * width),
+        nn.ReLU(),
+        nn.Unflatten(1, (innermost, height, width)),
+    ]
+    outwards = [*reversed(channels), shape[0]]
+    for (before, after), size in zip(pairwise(outwards), reversed(sizes[:-1]), strict=True):
+        odd = (size[0] % 2, size[1] % 2)
+        layers += [
+            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, output_padding=odd),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers[:-1])
+
+
+def _halvings(shape: tuple[int, int, int], channels: Sequence[int]) -> list[tuple[int, int]]:
+    sizes = [(shape[1], shape[2])]
+    for _ in channels:
+        sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
+    if not channels or 0 in sizes[-1]:
+        raise ValueError(
+            f"{len(channels)} convolutions of stride 2 do not fit a picture of "
+            f"{shape[1]}x{shape[2]} pixels"
+        )
+    return sizes
+
+
+class Likelihood(nn.Module):
+    """p(x | z): a net for the parameters, and the family that turns them into a distribution.
+
+    Parameters leave in the dtype of the input: bfloat16 autocast stays inside the net, and the
+    likelihood is computed in full precision.
+
+    Args:
+        net: ``(B, in_features) -> (B, parameters)``.
+        family: Parameters to a distribution of batch shape ``(B,)``.
+    """
+
+    def __init__(self, net: nn.Module, family: Callable[[Tensor], Distribution]) -> None:
+        super().__init__()
+        self.net = net
+        self.family = family
+
+    def forward(self, h: Tensor) -> Distribution:
+        """Maps ``(B, in_features)`` to a distribution of batch shape ``(B,)``."""
+        return self.family(self.net(h).to(h.dtype))

@@ -1,0 +1,240 @@
+"""fit(): one loop for every model and device, a generator that yields what happened.
+
+The caller saves, logs and draws between items; between any two items the state is whole, so that
+stopping there and resuming later gives the same weights, bit for bit.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from mmgen.config import TrainConfig
+from mmgen.data.batches import Batches
+from mmgen.errors import RunError
+from mmgen.models import Batch, Model, Objective
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step done: nothing is read off the device.
+
+    Attributes:
+        epoch: The current epoch, from 1.
+        batch: Batches done in this epoch.
+        batches: Batches an epoch.
+    """
+
+    epoch: int
+    batch: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch done. Terms are means over observations, in nats.
+
+    Attributes:
+        epoch: Epochs done.
+        beta: The weight of the KL to the prior at its end.
+        train: Terms on the training split, while the weights changed.
+        validation: Terms on the validation split at the epoch's end, with β = 1; may be empty.
+        seconds: What the epoch took, validation included.
+        examples_per_second: Training observations a second, validation left out.
+        best: Whether the validation loss is the lowest so far.
+    """
+
+    epoch: int
+    beta: float
+    train: dict[str, float]
+    validation: dict[str, float]
+    seconds: float
+    examples_per_second: float
+    best: bool
+
+
+@dataclass
+class Training:
+    """All that a step changes, and therefore all that a checkpoint holds.
+
+    Args:
+        model: On its device.
+        config: How to train.
+        device: Where the model is.
+    """
+
+    model: Model
+    config: TrainConfig
+    device: torch.device
+    epoch: int = 0
+    batch: int = 0
+    rows: int = 0
+    best: float = math.inf
+    sums: Tensor | None = None
+    optimisers: dict[str, torch.optim.Optimizer] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.players = self.model.players()
+        self.optimisers = {n: adam(p, self.config) for n, p in self.players.items()}
+        objective: Callable[[Batch, Tensor], Objective] = self.model.objective
+        self.objective = torch.compile(objective) if self.config.compile else objective
+
+    def beta(self, progress: float) -> float:
+        """Returns the warm-up's weight after ``progress`` epochs: min(1, progress / N_t)."""
+        warmup = self.config.warmup
+        return min(1.0, progress / warmup) if warmup else 1.0
+
+    def step(self, x: Batch, beta: float) -> dict[str, Tensor]:
+        """Lets every player take one step on a batch, and returns the terms and losses."""
+        weight = torch.full((), beta, device=self.device)
+        with autocast(self.config, self.device):
+            objective = self.objective(x, weight)
+        alone = len(self.players) == 1
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+        for name, loss in objective.losses.items():
+            inputs = None if alone else self.players[name]
+            loss.backward(retain_graph=not alone, inputs=inputs)
+        for name, optimiser in self.optimisers.items():
+            if self.config.gradient_clip is not None:
+                clip_grad_norm_(self.players[name], self.config.gradient_clip)
+            optimiser.step()
+        return terms(objective)
+
+
+def adam(parameters: list[torch.nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    """Returns Adam (Kingma and Ba, 2015) with the experiment's settings."""
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    return torch.optim.Adam(
+        parameters,
+        lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=fused,
+    )
+
+
+def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """Returns bfloat16 autocast if the experiment asks for it."""
+    if config.precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def terms(objective: Objective) -> dict[str, Tensor]:
+    """Returns the named terms and the sum of all losses, detached."""
+    loss = torch.stack(list(objective.losses.values())).sum()
+    return {n: t.detach() for n, t in {**objective.terms, "loss": loss}.items()}
+
+
+def fit(
+    training: Training, train: Batches, validation: Batches | None = None
+) -> Iterator[Step | Epoch]:
+    """Trains until ``train.epochs``, from wherever the state is.
+
+    Args:
+        training: Model, optimisers and counters; changed in place.
+        train: The training split.
+        validation: The validation split, if there is one.
+
+    Yields:
+        A :class:`Step` after every step, and an :class:`Epoch` after every epoch.
+
+    Raises:
+        RunError: If a term is not finite at the end of an epoch; the error names it.
+    """
+    config, model = training.config, training.model
+    while training.epoch < config.epochs:
+        started, first = time.perf_counter(), training.batch
+        rows = training.rows
+        names: list[str] = []
+        model.train()
+        for x in train.epoch(config.seed, training.epoch, start=first):
+            beta = training.beta(training.epoch + (training.batch + 1) / len(train))
+            values = training.step(x, beta)
+            size = len(next(iter(x.values())))
+            # Summed on the device: one synchronisation an epoch.
+            total = torch.stack(list(values.values())) * size
+            training.sums = total if training.sums is None else training.sums + total
+            names = list(values)
+            training.rows += size
+            training.batch += 1
+            if training.batch < len(train):
+                yield Step(training.epoch + 1, training.batch, len(train))
+        yield _finish_epoch(training, validation, names, started, rows)
+
+
+def _finish_epoch(
+    training: Training,
+    validation: Batches | None,
+    names: list[str],
+    started: float,
+    rows_before: int,
+) -> Epoch:
+    assert training.sums is not None
+    means = dict(zip(names, (training.sums / training.rows).tolist(), strict=True))
+    trained = time.perf_counter() - started
+    _check_finite(means, training.epoch + 1)
+    validated = evaluate(training, validation) if validation is not None else {}
+    criterion = validated.get("loss", means["loss"])
+    best = criterion < training.best
+    training.best = min(criterion, training.best)
+    training.epoch += 1
+    epoch = Epoch(
+        epoch=training.epoch,
+        beta=training.beta(training.epoch),
+        train=means,
+        validation=validated,
+        seconds=time.perf_counter() - started,
+        examples_per_second=(training.rows - rows_before) / trained,
+        best=best,
+    )
+    training.batch, training.rows, training.sums = 0, 0, None
+    return epoch
+
+
+def _check_finite(means: dict[str, float], epoch: int) -> None:
+    broken = [name for name, value in means.items() if not math.isfinite(value)]
+    if broken:
+        raise RunError(
+            f"epoch {epoch}: {', '.join(broken)} is no longer a finite number. The last checkpoint "
+            "is kept. Try a smaller train.learning_rate, or train.gradient_clip=5"
+        )
+
+
+@torch.no_grad()
+def evaluate(training: Training, batches: Batches) -> dict[str, float]:
+    """Returns the mean terms over a split with β = 1, in nats.
+
+    The noise is the same at every call, and the training's random state is left alone.
+    """
+    model, total, rows = training.model, None, 0
+    names: list[str] = []
+    model.eval()
+    with random_state(training.device, training.config.seed):
+        for x in batches.epoch(None, 0):
+            with autocast(training.config, training.device):
+                values = terms(model.objective(x, 1.0))
+            size = len(next(iter(x.values())))
+            scaled = torch.stack(list(values.values())) * size
+            total, rows, names = scaled if total is None else total + scaled, rows + size, [*values]
+    if total is None:
+        return {}
+    return dict(zip(names, (total / rows).tolist(), strict=True))
+
+
+@contextmanager
+def random_state(device: torch.device, seed: int) -> Iterator[None]:
+    """Seeds torch for a while, on CPU and the device, and puts its random state back."""
+    accelerator = device.type in ("cuda", "mps")
+    kind = device.type if accelerator else "cuda"
+    with torch.random.fork_rng([device] if accelerator else [], device_type=kind):
+        torch.manual_seed(seed)
+        yield

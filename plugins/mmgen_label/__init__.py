@@ -1,0 +1,80 @@
+"""The kind ``label``: one of n named classes, as a one-hot vector."""
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, PositiveInt, field_validator
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, OneHotCategorical
+
+from mmgen.errors import listed, nearest
+from mmgen.hooks import hookimpl
+from mmgen.modality import Modality
+from mmgen.nets.blocks import Likelihood, mlp
+
+
+class OneHot(OneHotCategorical):
+    """One-hot rows (B, n). torch's own checks its logits always: a device wait every step."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self._categorical = Categorical(logits=logits, validate_args=False)
+        Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args=False)
+
+
+class Label(Modality):
+    """One of n classes, stored as its number; p(x | z) = Π_i π_i^x_i, π = softmax(net(z))."""
+
+    kind: ClassVar[str] = "label"
+    api_version: ClassVar[int] = 1
+    classes: tuple[str, ...] = Field(min_length=2, description="names, in the numbers' order")
+    encoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
+    decoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
+
+    @field_validator("classes")
+    @classmethod
+    def _differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len({name for name in classes if name and name == name.strip()}) < len(classes):
+            raise ValueError("classes must be different words without blanks around them")
+        return classes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n,)``."""
+        return (len(self.classes),)
+
+    def encoder(self) -> nn.Module:
+        """Builds an MLP ``(B, n) -> (B, features)``."""
+        return mlp(len(self.classes), self.encoder_widths)
+
+    def decoder(self, in_features: int) -> nn.Module:
+        """Builds an MLP ``(B, in_features)`` to a one-hot categorical distribution."""
+        return Likelihood(mlp(in_features, self.decoder_widths, len(self.classes)), OneHot)
+
+    def parse(self, cell: str) -> Tensor:
+        """Reads a class's name as its number ``()``; another word is a ``ValueError``."""
+        if cell.strip() in self.classes:
+            return torch.tensor(self.classes.index(cell.strip()))
+        raise ValueError(f"no class {cell!r}{nearest(cell, self.classes)}: {listed(self.classes)}")
+
+    def observe(self, stored: Tensor, generator: Any = None) -> Tensor:  # noqa: ARG002
+        """Turns class numbers ``(B,)`` into one-hot rows ``(B, n)``."""
+        return nn.functional.one_hot(stored.long(), len(self.classes)).to(torch.get_default_dtype())
+
+    def describe(self, x: Tensor) -> list[str]:
+        """Names the likeliest class of each row: ``"7"``, or ``"7 (98 %)"`` of probabilities."""
+        best = zip(*(each.tolist() for each in x.max(1)), strict=True)
+        return [self.classes[i] + (f" ({100 * p:.0f} %)" if p != 1 else "") for p, i in best]
+
+    def choices(self) -> list[str]:
+        """Lists the classes."""
+        return list(self.classes)
+
+    def example(self, classes: Tensor, generator: Any) -> Tensor:  # noqa: ARG002
+        """Makes the class numbers themselves ``(B,)``, modulo n."""
+        return classes % len(self.classes)
+
+
+@hookimpl
+def mmgen_modalities() -> list[type[Modality]]:
+    """Provides the kind ``label``."""
+    return [Label]
