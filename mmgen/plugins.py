@@ -31,6 +31,7 @@ ALLOW_LIST = "MMGEN_PLUGINS"
 """The environment variable that lists the entry points to load, by commas; unset loads all."""
 
 Kinds = dict[str, type[Modality]]
+Source = Callable[[], object]
 FOLDERS = [str(Path(inspect.getfile(module)).parent) for module in (importlib, pluggy)]
 LOADERS = (__file__, "<frozen", *FOLDERS)
 
@@ -163,9 +164,6 @@ def _settle(record: Record, disputed: Mapping[str, Mapping[Any, list[Record]]]) 
     left = tuple(kind for kind in record.kinds if kind not in disputed)
     mend = f"neither is used: uninstall one, or list the plugins to load in {ALLOW_LIST}"
     return replace(record, status="broken", kinds=left, cause=f"{'; '.join(causes)}; {mend}")
-
-
-Source = Callable[[], object]
 
 
 def _installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:

@@ -1,10 +1,13 @@
 """What the verbs share: global options and the consoles they print to."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 stdout = Console(soft_wrap=True, highlight=False)
 """For results."""
@@ -31,3 +34,12 @@ Device = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def progress(*columns: str) -> "Progress":
+    """Makes a bar that vanishes when done: what, bar, the columns, and the time left."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    texts = [TextColumn(column) for column in columns]
+    first = (TextColumn("{task.description}"), BarColumn())
+    return Progress(*first, *texts, TimeRemainingColumn(), console=stderr, transient=True)

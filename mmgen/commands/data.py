@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmgen.commands.common import Force, stderr, stdout
+from mmgen.commands.common import Force, progress, stdout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +32,7 @@ def glyphs(
     from mmgen.data.store import check_free
 
     check_free(out, force)
-    with _progress() as bar:
+    with progress("{task.completed:,} of {task.total:,}") as bar:
         task = bar.add_task("drawing glyphs", total=train + validation + test)
         modalities, splits = source.glyphs(
             train,
@@ -92,24 +91,13 @@ def show(
         stdout.print(f"  {split}: {rows.count:,} rows")
     for name, configuration in dataset.modalities.items():
         settings = ", ".join(f"{k}={_short(v)}" for k, v in configuration.items() if k != "kind")
-        stdout.print(f"  [bold]{name}[/]: {configuration['kind']} ({settings})")
+        stdout.print(f"  {name}: {configuration['kind']} ({settings})", markup=False)
 
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return "[" + " ".join(map(str, value)) + "]"
     return str(value)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=stderr,
-        transient=True,
-    )
 
 
 def _write(

@@ -2,16 +2,14 @@
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmgen.commands.common import Device, Force, Settings, stderr, stdout
-from mmgen.config import Experiment
+from mmgen.commands.common import Device, Force, Settings, progress, stderr, stdout
 from mmgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +33,7 @@ def train(
 ) -> None:
     """Train a model as CONFIG.toml says, into the folder --out."""
     from mmgen import running
+    from mmgen.config import Experiment
 
     settings: Settings = context.obj
     if config.is_dir():
@@ -66,7 +65,7 @@ def _announce(prepared: "Prepared", folder: Path) -> None:
     stderr.print(
         f"[bold]{experiment.name}[/]: {experiment.model.kind} of {', '.join(prepared.modalities)}; "
         f"{nets} encoder nets, {count:,} parameters; {prepared.train.count:,} observations from "
-        f"{prepared.dataset.name}; on {training.device} in {experiment.train.precision}; to {folder}"
+        f"{prepared.dataset.name}; {training.device}, {experiment.train.precision}; to {folder}"
     )
     if training.epoch or training.batch:
         stderr.print(f"going on after epoch {training.epoch}, batch {training.batch}")
@@ -78,7 +77,10 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
 
     training = prepared.training
     epochs, batches = training.config.epochs, len(prepared.train)
-    with _progress() as bar, _interruptible() as interrupted:
+    with (
+        progress("{task.fields[rate]}", "{task.fields[loss]}") as bar,
+        _interruptible() as interrupted,
+    ):
         done = training.epoch * batches + training.batch
         task = bar.add_task("training", total=epochs * batches, completed=done, rate="", loss="")
         since, steps = time.perf_counter(), 0
@@ -89,7 +91,8 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
                 completed = (item.epoch - 1) * batches + item.batch
                 bar.update(task, completed=completed, rate=f"{rate:,.0f} examples/s")
             else:
-                bar.update(task, completed=item.epoch * batches)
+                loss = f"loss {(item.validation or item.train)['loss']:.2f}"
+                bar.update(task, completed=item.epoch * batches, loss=loss)
                 stderr.print(_line(item, epochs))
                 since, steps = time.perf_counter(), 0
             if interrupted and training.epoch < epochs:
@@ -126,28 +129,17 @@ def _first(count: int) -> Any:
 
 def _line(epoch: "Epoch", epochs: int) -> str:
     """One epoch in one line: losses of training and validation, then the validation terms."""
-    shown: Mapping[str, float] = epoch.validation or epoch.train
+    shown = dict(epoch.validation or epoch.train)
+    del shown["loss"]
+    subsets = [name for name in shown if name.startswith("kl/") and name != "kl/prior"]
+    if len(subsets) > 3:  # 2^K − 2 of them
+        shown["kl/subsets"] = sum(shown.pop(name) for name in subsets)
     losses = " / ".join(f"{t['loss']:.2f}" for t in (epoch.train, epoch.validation) if t)
-    terms = "  ".join(
-        f"{name.removeprefix('reconstruction/')} {value:.2f}"
-        for name, value in shown.items()
-        if name != "loss"
-    )
+    terms = "  ".join(f"{n.removeprefix('reconstruction/')} {v:.2f}" for n, v in shown.items())
     mark = " [green]best[/]" if epoch.best else ""
     return (
         f"epoch {epoch.epoch}/{epochs}  β {epoch.beta:.2f}  loss [bold]{losses}[/]  {terms}  "
         f"{epoch.examples_per_second:,.0f}/s{mark}"
-    )
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %  {task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=stderr,
-        transient=True,
     )
 
 

@@ -77,9 +77,10 @@ class Batches:
             start: The batch to begin at; ``len(self)`` yields nothing.
         """
         if seed is None:
-            order = torch.arange(self.count)
+            order = torch.arange(self.count, device="cpu")
         else:
-            order = torch.randperm(self.count, generator=generator("order", seed, epoch))
+            stream = generator("order", seed, epoch)
+            order = torch.randperm(self.count, generator=stream, device="cpu")
         if self.resident:
             order = order.to(self.device)
         for first in range(start * self.batch_size, self.count, self.batch_size):

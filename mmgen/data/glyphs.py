@@ -35,10 +35,10 @@ FACES = {
     (1, 1, 1): ("DejaVuSerif-BoldItalic.ttf", "STIXGeneralBolIta.ttf"),
 }
 
-SMALL, LARGE = (10.0, 12.0), (15.0, 17.5)
+SMALL, LARGE = (11.0, 13.0), (15.5, 17.5)
 """Height of a capital H in pixels: from, to. The gap keeps small and large apart at sight."""
 
-RISE = (1.5, 3.5)
+RISE = (1.5, 3.0)
 """How far the glyph's centre is above (``high``) or below the middle, in pixels: from, to."""
 
 SWAY, LEAN = 2.0, 0.06

@@ -4,20 +4,22 @@ A data set of labelled pictures becomes one of three modalities: the attributes 
 pictures, so whether a generated picture has the attributes asked for can be measured again.
 
 All measures take pictures ``(B, 1, H, W)`` or ``(B, H, W)``, uint8 in [0, 255] or floating point in
-[0, 1], light ink on a dark ground, and return ``(B,)`` float32.
+[0, 1], light ink on a dark ground, from any device, and return ``(B,)`` float32 on the CPU.
 """
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 INK = 0.5
 """A pixel of at least this value is ink, where a measure needs a yes or no."""
 
-_CHUNK = 5_000  # pictures measured at once: some tens of megabytes
+_CHUNK = 1_000  # pictures measured at once: what stays in the cache is fastest
 
 
 def stroke_width(pictures: Tensor) -> Tensor:
@@ -61,16 +63,17 @@ def aspect(pictures: Tensor) -> Tensor:
 def hole_area(pictures: Tensor) -> Tensor:
     """Ground that ink encloses, in pixels: all that steps to the four sides cannot leave."""
     padded = F.pad(~_ink(pictures), (1, 1, 1, 1), value=True)
-    # Pictures last: a line of pixels is then one block of memory over all pictures.
-    ground = padded.permute(1, 2, 0).contiguous()
-    reached = torch.zeros_like(ground)
+    # Pictures last: a line of pixels is then one block of memory over all pictures. The steps are
+    # too small to be worth the threads that torch would start for each.
+    ground = np.ascontiguousarray(padded.permute(1, 2, 0).numpy())
+    reached = np.zeros_like(ground)
     reached[0, 0] = True
     before = -1
-    while (now := int(reached.sum())) != before:
+    while (now := np.count_nonzero(reached)) != before:
         before = now
         _sweep(reached, ground)
-        _sweep(reached.transpose(0, 1), ground.transpose(0, 1))
-    return (ground & ~reached).sum(dim=(0, 1)).float()
+        _sweep(reached.swapaxes(0, 1), ground.swapaxes(0, 1))
+    return torch.from_numpy(np.count_nonzero(ground & ~reached, axis=(0, 1))).float()
 
 
 def balance(pictures: Tensor) -> Tensor:
@@ -85,11 +88,12 @@ def balance(pictures: Tensor) -> Tensor:
     height = _extent(lines)
     weight = ink.sum(dim=2).float()
     mean = weight @ number / weight.sum(dim=1).clamp(min=1)
-    return (top + (height - 1) / 2 - mean) / height.clamp(min=1)
+    above = (top + (height - 1) / 2 - mean) / height.clamp(min=1)
+    return torch.where(height > 0, above, 0.0)
 
 
 def _grey(pictures: Tensor) -> Tensor:
-    flat = pictures.reshape(-1, *pictures.shape[-2:])
+    flat = pictures.detach().cpu().reshape(-1, *pictures.shape[-2:])
     return flat.float() if flat.is_floating_point() else flat.float() / 255
 
 
@@ -97,7 +101,7 @@ def _ink(pictures: Tensor) -> Tensor:
     return _grey(pictures) >= INK
 
 
-def _sweep(reached: Tensor, ground: Tensor) -> None:
+def _sweep(reached: NDArray[np.bool_], ground: NDArray[np.bool_]) -> None:
     """Floods ``ground`` from what is ``reached``, line by line, forth and back."""
     for line in range(1, len(ground)):
         reached[line] |= reached[line - 1] & ground[line]

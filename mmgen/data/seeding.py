@@ -24,6 +24,7 @@ def generator(*key: int | str) -> torch.Generator:
         ... )
         True
     """
-    words = [part if isinstance(part, int) else crc32(part.encode()) for part in key]
+    # The length first: numpy takes (7,) and (7, 0) for the same.
+    words = [len(key)] + [part if isinstance(part, int) else crc32(part.encode()) for part in key]
     seed = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(seed))

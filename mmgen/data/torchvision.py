@@ -16,7 +16,7 @@ SOURCES: dict[str, Any] = {
     "fashion-mnist": datasets.FashionMNIST,
     "kmnist": datasets.KMNIST,
 }
-"""The sets that can be read: 28×28 grey pictures of ten classes, 60,000 to train, 10,000 to test."""
+"""The sets that can be read: 28×28 grey pictures of ten classes, 60,000 and 10,000 to test."""
 
 
 def idx_dataset(

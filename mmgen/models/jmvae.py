@@ -57,13 +57,13 @@ class JMVAE(Model):
 
         log_p = {n: value.mean() for n, value in self.log_likelihoods(x, z).items()}
         kl_prior = kl_divergence(q_joint, standard_normal(z)).mean()
-        kl_subsets = kl_divergence(q_joint, q_subsets).mean(-1)  # (S,)
-
-        loss = beta * kl_prior + self.alpha * kl_subsets.sum()
-        loss = loss - torch.stack(list(log_p.values())).sum()
+        loss = beta * kl_prior - torch.stack(list(log_p.values())).sum()
         terms = {f"reconstruction/{n}": value for n, value in log_p.items()}
         terms["kl/prior"] = kl_prior
-        terms |= {f"kl/{name(s)}": kl_subsets[i] for i, s in enumerate(self.subsets)}
+        if self.subsets:
+            kl_subsets = kl_divergence(q_joint, q_subsets).mean(-1)  # (S,)
+            loss = loss + self.alpha * kl_subsets.sum()
+            terms |= {f"kl/{name(s)}": kl_subsets[i] for i, s in enumerate(self.subsets)}
         return Objective({"model": loss}, terms)
 
     def prior(self, samples: int, like: Tensor, *, mean: bool = False) -> Tensor:

@@ -1,46 +1,39 @@
-"""The kind ``image``: grey or colour pictures, Bernoulli or Gaussian pixels."""
+"""The kind ``image``: grey or colour pictures of independent pixels given z."""
 
-from typing import ClassVar, Literal, Self
+from math import prod
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 import PIL.Image
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal, constraints
+from torch.distributions import Bernoulli, ContinuousBernoulli, Distribution, Independent, Normal
 
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality
 from mmgen.nets.blocks import Likelihood, convolutional_decoder, convolutional_encoder, mlp
 
 
-class Grey(Bernoulli):
-    """Grey values x count as E log p(b), b ~ Bernoulli(x): the usual cross-entropy."""
-
-    support = constraints.unit_interval
-
-
 class Image(Modality):
-    """A picture, stored as uint8 ``(C, H, W)``, seen as [0, 1]."""
+    """A picture, stored as uint8 ``(C, H, W)``, observed in [0, 1]."""
 
     kind: ClassVar[str] = "image"
     api_version: ClassVar[int] = 1
     channels: Literal[1, 3] = Field(1, description="1 is grey, 3 is colour")
     height: PositiveInt = Field(28, description="H in pixels")
     width: PositiveInt = Field(28, description="W in pixels")
-    likelihood: Literal["bernoulli", "gaussian"] = Field("bernoulli", description="p(x | z)")
-    binarise: bool = Field(True, description="bernoulli: draw each pixel anew, black or white")
-    standard_deviation: PositiveFloat = Field(1.0, description="gaussian: of a pixel")
-    net: Literal["mlp", "convolution"] = Field("mlp", description="what nets are made of")
+    likelihood: Literal["bernoulli", "gaussian"] = Field("bernoulli", description="p(pixel | z)")
+    binarise: bool = Field(True, description="bernoulli: draws 0 or 1; else continuous Bernoulli")
+    standard_deviation: PositiveFloat = Field(1.0, description="gaussian: around sigmoid(net(z))")
+    net: Literal["mlp", "convolution"] = Field("mlp", description="what both nets are made of")
     encoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="mlp: hidden layers")
     decoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="mlp: hidden layers")
-    convolution_channels: tuple[PositiveInt, ...] = Field((32, 64), description="from the picture")
+    convolution_channels: tuple[PositiveInt, ...] = Field((32, 64), description="from outside in")
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def model_post_init(self, _: Any, /) -> None:
+        """Refuses convolutions that do not fit: building them raises, and costs nothing on meta."""
         with torch.device("meta"):
             self.encoder()
-        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -51,45 +44,46 @@ class Image(Modality):
         """Builds a net ``(B, C, H, W) -> (B, features)``."""
         if self.net == "convolution":
             return convolutional_encoder(self.shape, self.convolution_channels)
-        return nn.Sequential(nn.Flatten(), *mlp(int(np.prod(self.shape)), self.encoder_widths))
+        return nn.Sequential(nn.Flatten(), *mlp(prod(self.shape), self.encoder_widths))
 
     def decoder(self, in_features: int) -> nn.Module:
-        """Builds a net ``(B, in_features)`` to independent pixels."""
+        """Builds a net ``(B, in_features)`` to a distribution of pictures ``(C, H, W)``."""
+        net = mlp(in_features, self.decoder_widths, prod(self.shape))
         if self.net == "convolution":
             net = convolutional_decoder(in_features, self.shape, self.convolution_channels)
-        else:
-            net = mlp(in_features, self.decoder_widths, int(np.prod(self.shape)))
-            net.append(nn.Unflatten(1, self.shape))
-        return Likelihood(net, self._family)
+        return Likelihood(net, self._pixels)
 
-    def _family(self, out: Tensor) -> Distribution:
-        each: Distribution = Bernoulli(logits=out, validate_args=False)
+    def _pixels(self, out: Tensor) -> Distribution:
+        out = out.reshape(-1, *self.shape)
+        bernoulli = Bernoulli if self.binarise else ContinuousBernoulli
+        pixels: Distribution = bernoulli(logits=out, validate_args=False)
         if self.likelihood == "gaussian":
-            deviation = torch.full_like(out, self.standard_deviation)
-            each = Normal(out.sigmoid(), deviation, validate_args=False)
-        elif not self.binarise:
-            each = Grey(logits=out, validate_args=False)
-        return Independent(each, 3, validate_args=False)
+            pixels = Normal(out.sigmoid(), torch.full_like(out, self.standard_deviation), False)
+        return Independent(pixels, 3, validate_args=False)
 
     def parse(self, cell: str) -> Tensor:
-        """Reads a picture file, whatever its size, as uint8 ``(C, H, W)``."""
+        """Reads a picture file of any size; what is no picture is a ``ValueError``."""
+        try:
+            with PIL.Image.open(cell) as file:
+                picture = file.convert("L" if self.channels == 1 else "RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{cell!r} is no picture (PNG, JPEG, ...): {error}") from None
+        small = bytearray(picture.resize((self.width, self.height)).tobytes())  # antialiased
+        return torch.frombuffer(small, dtype=torch.uint8).view(*self.shape[1:], -1).permute(2, 0, 1)
 
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Scales to [0, 1]; with ``binarise`` each pixel is 1 with its grey value as probability."""
+        """Scales to [0, 1]; if ``binarise``, draws 1 with the grey value as its probability."""
         x = stored.to(torch.get_default_dtype()) / 255
-        if self.likelihood == "bernoulli" and self.binarise:
-            return torch.bernoulli(x, generator=generator)
-        return x
+        draws = self.binarise and self.likelihood == "bernoulli"
+        return torch.bernoulli(x, generator=generator) if draws else x
 
     def render(self, x: Tensor) -> Tensor:
         """Draws ``(n, C, H, W)`` as ``(n, 3, H, W)``."""
         return x.clamp(0, 1).expand(-1, 3, -1, -1)
 
-    def describe(self, x: Tensor) -> list[str]:
-        """Says how bright each picture is."""
-
     def example(self, classes: Tensor, generator: torch.Generator) -> Tensor:
-        """Makes a coarse pattern for each class, with noise."""
+        """Makes a random picture for each class, with noise."""
+        return (super().example(classes, generator).sigmoid() * 255).to(torch.uint8)
 
 
 @hookimpl

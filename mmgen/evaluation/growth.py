@@ -1,0 +1,255 @@
+"""How a model grows with the number of modalities: counted in built models, next to the formulas.
+
+References:
+    M. Suzuki, K. Nakayama, Y. Matsuo, "Deep generative models for bidirectional generation
+    between different modalities", IPSJ Journal 59(3), 859–873, 2018, equations 7 and 10.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mmgen.checkpoint import write
+from mmgen.modality import Modality
+from mmgen.models import MODELS, Model
+from mmgen.subsets import hierarchical_nets, subset_encoder_nets
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from rich.table import Table
+
+GENERATIVE = ("decoders", "priors")
+"""The parts of a model that are p(x|z) and p(z); all else is the posterior q(z|x)."""
+
+COLOURS = {"jmvae-kl": "#c0392b", "jmvae": "#444444", "hierarchical": "#2471a3"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The size of one model with K modalities of one kind.
+
+    Attributes:
+        model: The model's kind.
+        modalities: K.
+        layers: L, the stochastic layers; 1 unless the model is hierarchical.
+        nets: The posterior's nets, counted in the built model.
+        formula: Their number by the formula: 2^(K−1)·K, K, or K + L − 1.
+        net_parameters: The parameters of those nets, counted.
+        formula_parameters: ``formula`` · M, with M the parameters of the modality's encoder. A
+            hierarchy's L − 1 upper nets have a width of their own, so that there it is exact for
+            L = 1 and a guide above.
+        posterior_parameters: All parameters of the posterior, fusion and Gaussian heads included.
+        parameters: All parameters, decoders included.
+    """
+
+    model: str
+    modalities: int
+    layers: int
+    nets: int
+    formula: int
+    net_parameters: int
+    formula_parameters: int
+    posterior_parameters: int
+    parameters: int
+
+    @property
+    def name(self) -> str:
+        """The model, with its layers if they can differ: ``"hierarchical L=2"``."""
+        return f"{self.model} L={self.layers}" if self.model == "hierarchical" else self.model
+
+
+def growth(
+    modality: Modality,
+    modalities: Sequence[int],
+    layers: Sequence[int] = (1, 2, 3),
+    latent: int = 64,
+    fusion: Sequence[int] = (),
+    widths: Sequence[int] = (512, 512),
+) -> list[Row]:
+    """Counts nets and parameters of models with K copies of a modality, for several K.
+
+    Every model is really built, on the ``meta`` device: the numbers are those of training, and
+    take no memory.
+
+    Args:
+        modality: What all K modalities are.
+        modalities: Values of K, each at least 2.
+        layers: Values of L for the hierarchical model.
+        latent: Z, the size of z.
+        fusion: Widths of the layers after concatenation.
+        widths: Widths of the hierarchical model's nets between layers.
+
+    Returns:
+        For each K: jmvae-kl with all subsets, jmvae, and hierarchical with each L.
+
+    Raises:
+        ValueError: If a K is below 2 or an L below 1.
+    """
+    if min(modalities, default=2) < 2 or min(layers, default=1) < 1:
+        raise ValueError("growth needs at least two modalities and one layer")
+    with torch.device("meta"):
+        size = _parameters(modality.encoder())
+    common: dict[str, Any] = {"latent": latent, "fusion": tuple(fusion)}
+    rows = []
+    for K in modalities:
+        kinds: list[tuple[str, int, int, dict[str, Any]]] = [
+            ("jmvae-kl", 1, subset_encoder_nets(K), {"subsets": "all"}),
+            ("jmvae", 1, K, {"subsets": "none"}),
+        ]
+        for L in layers:
+            settings = {"layers": L, "widths": tuple(widths)}
+            kinds.append(("hierarchical", L, hierarchical_nets(K, L), settings))
+        copies = {f"m{k}": modality for k in range(1, K + 1)}
+        for kind, L, formula, settings in kinds:
+            with torch.device("meta"):
+                model = MODELS[kind](copies, **{**common, **settings})
+            rows.append(_row(model, kind, L, formula, formula * size))
+    return rows
+
+
+def _row(model: Model, kind: str, layers: int, formula: int, formula_parameters: int) -> Row:
+    nets = model.encoder_nets()
+    generative = sum(_parameters(part) for n, part in model.named_children() if n in GENERATIVE)
+    parameters = _parameters(model)
+    return Row(
+        model=kind,
+        modalities=len(model.names),
+        layers=layers,
+        nets=sum(copies for copies, _ in nets),
+        formula=formula,
+        net_parameters=sum(_parameters(net) for _, net in nets),
+        formula_parameters=formula_parameters,
+        posterior_parameters=parameters - generative,
+        parameters=parameters,
+    )
+
+
+def _parameters(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def to_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Returns the rows as JSON values."""
+    return [asdict(row) for row in rows]
+
+
+def growth_table(rows: Iterable[Row]) -> "Table":
+    """Returns the rows as a table for the terminal, one section a K."""
+    from rich.table import Table
+
+    table = Table(title="The posterior's nets and parameters, counted in built models")
+    table.add_column("K", justify="right")
+    table.add_column("model")
+    for heading in ("nets", "formula", "nets' parameters", "formula·M", "posterior", "all"):
+        table.add_column(heading, justify="right")
+    before = None
+    for row in rows:
+        if before not in (None, row.modalities):
+            table.add_section()
+        first = row.modalities != before
+        before = row.modalities
+        table.add_row(
+            str(row.modalities) if first else "",
+            row.name,
+            f"{row.nets:,}",
+            f"{row.formula:,}",
+            amount(row.net_parameters),
+            amount(row.formula_parameters),
+            amount(row.posterior_parameters),
+            amount(row.parameters),
+        )
+    return table
+
+
+def amount(number: float) -> str:
+    """Returns a number of parameters to read: ``"3.41 G"``.
+
+    Examples:
+        >>> [amount(n) for n in (64, 1330688, 2662400000)]
+        ['64', '1.33 M', '2.66 G']
+    """
+    for limit, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= limit:
+            return f"{number / limit:.2f}{letter}"
+    return f"{number:.0f}"
+
+
+def plot_growth(rows: Sequence[Row], path: Path) -> Path:
+    """Draws nets and the posterior's parameters against K, on logarithmic axes, as a PNG.
+
+    Args:
+        rows: See :func:`growth`.
+        path: The file to write.
+
+    Returns:
+        ``path``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), dpi=120, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    nets, parameters = figure.subplots(1, 2)
+    _lines(nets, rows, "nets")
+    nets.set_title("Nets in the posterior", loc="left", fontweight="bold")
+    nets.set_ylabel("nets (line: counted; ring: formula)")
+    _lines(parameters, rows, "posterior_parameters")
+    parameters.set_title("Parameters of the posterior", loc="left", fontweight="bold")
+    parameters.set_ylabel("parameters")
+    content = BytesIO()
+    figure.savefig(content, format="png")
+    write(path, content.getvalue())
+    return path
+
+
+def _lines(axes: "Axes", rows: Sequence[Row], field: str) -> None:
+    axes.set_yscale("log")
+    axes.set_xlabel("modalities K")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e5e5e5")
+    axes.set_axisbelow(True)
+    K = sorted({row.modalities for row in rows})
+    axes.set_xticks(K)
+    axes.spines.bottom.set_bounds(K[0], K[-1])
+    # Room on the right for the lines' names.
+    axes.set_xlim(K[0] - 0.2, K[-1] + 0.2 + 0.6 * max(K[-1] - K[0], 1))
+    ends: dict[tuple[int, ...], list[Row]] = {}
+    for line in _series(rows):
+        last = line[-1]
+        dashes = "-" if last.layers == 1 else (0, (6 / last.layers, 1.5))
+        values = tuple(getattr(row, field) for row in line)
+        axes.plot(K, values, color=COLOURS[last.model], linestyle=dashes, lw=2, marker=".")
+        if field == "nets":
+            formula = [row.formula for row in line]
+            axes.plot(K, formula, "o", color=COLOURS[last.model], markerfacecolor="none")
+        ends.setdefault(values, []).append(last)  # lines that coincide share one name
+    low, high = (math.log(limit) for limit in axes.get_ylim())
+    place = -math.inf
+    for values, same in sorted(ends.items(), key=lambda item: item[0][-1]):
+        # Names of lines that end close together are moved apart.
+        place = max((math.log(values[-1]) - low) / (high - low), place + 0.055)
+        value = f"{values[-1]:,}" if field == "nets" else amount(values[-1])
+        axes.annotate(
+            f"{value}  {', '.join(row.name for row in same)}",
+            (K[-1], values[-1]),
+            xytext=(K[-1] + 0.08 * max(K[-1] - K[0], 1), place),
+            textcoords=axes.get_xaxis_transform(),
+            color=COLOURS[same[0].model],
+            va="center",
+            fontsize=9.5,
+            arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "relpos": (0, 0.5)},
+        )
+
+
+def _series(rows: Sequence[Row]) -> list[list[Row]]:
+    """Sorts the rows into lines: one a model and number of layers, by K."""
+    lines: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.modalities):
+        lines.setdefault(row.name, []).append(row)
+    return list(lines.values())

@@ -1,0 +1,300 @@
+"""The format on disk: round trips, damage, and folders that appear complete or not at all."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mmgen.data import store
+from mmgen.data.index import INDEX, Index
+from mmgen.data.store import Dataset, Split, check_free, read_dataset, write_dataset
+from mmgen.errors import DataError
+
+MODALITIES: dict[str, dict[str, Any]] = {
+    "photo": {"kind": "image", "channels": 1},
+    "word": {"kind": "label", "classes": ["a", "b"]},
+    "sound": {"kind": "wave"},
+}
+
+
+def values(rows: int, seed: int = 0) -> dict[str, Tensor]:
+    stream = torch.Generator().manual_seed(seed)
+    return {
+        "photo": torch.randint(256, (rows, 1, 3, 2), generator=stream, dtype=torch.uint8),
+        "word": torch.randint(2, (rows,), generator=stream, dtype=torch.uint8),
+        "sound": torch.randn(rows, 5, generator=stream),
+    }
+
+
+def write(path: Path, **changes: Any) -> Dataset:
+    arguments: dict[str, Any] = {
+        "name": "toy",
+        "about": "made up",
+        "modalities": MODALITIES,
+        "splits": {"train": values(23), "test": values(4, seed=1)},
+        "shard_rows": 10,
+    }
+    return write_dataset(path, **(arguments | changes))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path / "toy").path
+
+
+def test_round_trip_keeps_values_types_and_description(tmp_path: Path) -> None:
+    dataset = write(tmp_path / "deep" / "toy")
+    assert (dataset.name, dataset.about, dataset.modalities) == ("toy", "made up", MODALITIES)
+    assert [len(split.shards) for split in dataset.splits.values()] == [3, 1]
+    for name, written in {"train": values(23), "test": values(4, seed=1)}.items():
+        split = dataset.splits[name]
+        assert split.count == len(written["word"])
+        for key, read in split.load().items():
+            assert read.dtype == written[key].dtype
+            assert torch.equal(read, written[key])
+    assert read_dataset(dataset.path).hash == dataset.hash
+    dataset.verify()
+
+
+def test_rows_are_taken_across_shards(folder: Path) -> None:
+    indices = torch.tensor([22, 0, 10, 9, 0, 19, 20])
+    split = read_dataset(folder).splits["train"]
+    for name, rows in split.take(indices).items():
+        assert torch.equal(rows, values(23)[name][indices])
+    assert list(split.take(indices, ["word"])) == ["word"]
+    assert split.take(indices[:0])["photo"].shape == (0, 1, 3, 2)
+
+
+@pytest.mark.parametrize("index", [-1, 23])
+def test_a_row_out_of_range_is_refused(folder: Path, index: int) -> None:
+    split = read_dataset(folder).splits["train"]
+    with pytest.raises(IndexError):
+        split.take(torch.tensor([0, index]))
+    with pytest.raises(IndexError):
+        Split((values(23),)).take(torch.tensor([0, index]))
+
+
+def test_size_in_bytes_counts_the_chosen_modalities(folder: Path) -> None:
+    split = read_dataset(folder).splits["train"]
+    assert split.nbytes(["photo"]) == 23 * 6
+    assert split.nbytes() == 23 * (6 + 1 + 20)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's list of maps")
+def test_values_are_memory_mapped(folder: Path) -> None:
+    dataset = read_dataset(folder)
+    maps = Path("/proc/self/maps").read_text()
+    assert str(folder / "train-00000.safetensors") in maps
+    assert dataset.splits["train"].count == 23
+
+
+def test_hash_follows_content_and_nothing_else(tmp_path: Path) -> None:
+    changed = values(23)
+    changed["sound"][3, 2] += 1
+    other = MODALITIES | {"sound": {"kind": "wave", "rate": 8}}
+    base = write(tmp_path / "base").hash
+    assert write(tmp_path / "again", name="renamed", about="reworded").hash == base
+    assert write(tmp_path / "values", splits={"train": changed, "test": values(4, 1)}).hash != base
+    assert write(tmp_path / "modalities", modalities=other).hash != base
+
+
+def test_modalities_may_be_views_of_one_tensor(tmp_path: Path) -> None:
+    same = torch.arange(12.0).view(2, 6).t()
+    kinds = {"a": {"kind": "x"}, "b": {"kind": "x"}}
+    dataset = write(tmp_path / "toy", modalities=kinds, splits={"train": {"a": same, "b": same}})
+    assert all(torch.equal(value, same) for value in dataset.splits["train"].load().values())
+
+
+def test_an_edited_byte_is_found_by_verify(folder: Path) -> None:
+    file = folder / "train-00001.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"train-00001\.safetensors changed"):
+        read_dataset(folder).verify()
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "train-00001.safetensors"
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def empty(folder: Path) -> None:
+    (folder / "train-00001.safetensors").write_bytes(b"")
+
+
+def lose_shard(folder: Path) -> None:
+    (folder / "test-00000.safetensors").unlink()
+
+
+def lose_rows(folder: Path) -> None:
+    file = folder / "train-00002.safetensors"
+    save_file({name: rows[:2].clone() for name, rows in load_file(file).items()}, file)
+
+
+def lose_modality(folder: Path) -> None:
+    file = folder / "train-00002.safetensors"
+    save_file({"photo": load_file(file)["photo"]}, file)
+
+
+def lose_index(folder: Path) -> None:
+    (folder / INDEX).unlink()
+
+
+def break_json(folder: Path) -> None:
+    (folder / INDEX).write_text((folder / INDEX).read_text()[:-40])
+
+
+def not_an_object(folder: Path) -> None:
+    (folder / INDEX).write_text("[1, 2]")
+
+
+def foreign_version(folder: Path) -> None:
+    edit(folder, format_version=99)
+
+
+def foreign_format(folder: Path) -> None:
+    edit(folder, format="something else")
+
+
+def edit_classes(folder: Path) -> None:
+    edit(folder, modalities=MODALITIES | {"word": {"kind": "label", "classes": ["b", "a"]}})
+
+
+def edit_count_and_hash(folder: Path) -> None:
+    raw = json.loads((folder / INDEX).read_text())
+    raw["splits"]["train"]["count"] = 24
+    edit(folder, splits=raw["splits"], hash=Index.model_validate(raw).content_hash())
+
+
+def escape_the_folder(folder: Path) -> None:
+    raw = json.loads((folder / INDEX).read_text())
+    raw["splits"]["test"]["shards"][0]["file"] = "../test-00000.safetensors"
+    edit(folder, splits=raw["splits"])
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    raw = json.loads((folder / INDEX).read_text())
+    (folder / INDEX).write_text(json.dumps(raw | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, r"train-00001.safetensors is damaged"),
+        (empty, r"train-00001.safetensors is damaged"),
+        (lose_shard, r"test-00000.safetensors is missing"),
+        (lose_rows, r"should have 3 rows of 'photo', but holds \(2, 1, 3, 2\)"),
+        (lose_modality, r"train-00002.safetensors is damaged"),
+        (lose_index, r"holds no dataset.json; `mmgen data` writes one"),
+        (break_json, r"dataset.json is damaged \(JSONDecodeError"),
+        (not_an_object, r"dataset.json is damaged \(TypeError"),
+        (foreign_version, r"format version 99; this mmgen reads version 1"),
+        (foreign_format, r"dataset.json is damaged \(format: "),
+        (edit_classes, r"changed after it was written"),
+        (edit_count_and_hash, r"'train' should have 24 rows, but its shards hold 23"),
+        (escape_the_folder, r"dataset.json is damaged \(splits.test.shards.0.file: "),
+    ],
+)
+def test_damage_is_named(folder: Path, damage: Any, message: str) -> None:
+    damage(folder)
+    with pytest.raises(DataError, match=message):
+        read_dataset(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: there is no such folder"):
+        read_dataset(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), ValueError("bug")])
+@pytest.mark.parametrize("replacing", [False, True])
+def test_a_crash_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, replacing: bool
+) -> None:
+    path = tmp_path / "toy"
+    before = write(path).hash if replacing else None
+    written = []
+
+    def fail_at_the_third(tensors: dict[str, Tensor], file: Path) -> None:
+        written.append(file)
+        if len(written) == 3:
+            raise failure
+        save_file(tensors, file)
+
+    monkeypatch.setattr(store, "save_file", fail_at_the_third)
+    with pytest.raises(DataError if isinstance(failure, OSError) else type(failure)):
+        write(path, force=True, splits={"train": values(30, seed=2)})
+    assert [entry.name for entry in tmp_path.iterdir()] == (["toy"] if replacing else [])
+    if replacing:
+        assert read_dataset(path).hash == before
+
+
+def test_what_is_there_is_replaced_only_on_demand(folder: Path) -> None:
+    before = read_dataset(folder)
+    with pytest.raises(DataError, match=r"exists; .* --force"):
+        write(folder)
+    after = write(folder, force=True, splits={"train": values(5, seed=3)})
+    assert list(after.splits) == ["train"]
+    assert sorted(entry.name for entry in folder.iterdir()) == [INDEX, "train-00000.safetensors"]
+    assert [entry.name for entry in folder.parent.iterdir()] == ["toy"]
+    assert torch.equal(before.splits["train"].load()["word"], values(23)["word"])
+
+
+def test_a_data_set_can_be_rewritten_from_itself(folder: Path) -> None:
+    splits = {name: split.load() for name, split in read_dataset(folder).splits.items()}
+    assert write(folder, force=True, splits=splits, shard_rows=7).splits["train"].count == 23
+
+
+def test_force_takes_an_empty_folder(tmp_path: Path) -> None:
+    assert write(tmp_path / "toy", force=True).splits["test"].count == 4
+    (tmp_path / "empty").mkdir()
+    check_free(tmp_path / "empty", force=True)
+    assert write(tmp_path / "empty", force=True).splits["test"].count == 4
+
+
+@pytest.mark.parametrize("other", ["thesis.tex", "model.safetensors"])
+def test_force_never_replaces_anything_else(tmp_path: Path, other: str) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / other).write_text("years")
+    with pytest.raises(DataError, match=other):
+        write(tmp_path / "work", force=True)
+    with pytest.raises(DataError, match=other):
+        write(tmp_path / "work" / other, force=True)
+    assert (tmp_path / "work" / other).read_text() == "years"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modalities": {}}, "at least one modality"),
+        ({"splits": {}}, "at least one modality and one split"),
+        ({"modalities": MODALITIES | {"word": {}}}, "'word': its configuration names no 'kind'"),
+        ({"modalities": MODALITIES | {"more": {"kind": "x"}}}, "the modalities are .* more"),
+        ({"splits": {"../train": values(3)}}, r"split '\.\./train': a name"),
+        ({"splits": {"train": values(0)}}, "has"),
+        ({"splits": {"train": values(3) | {"word": torch.zeros(2)}}}, "as many rows"),
+        ({"splits": {"train": values(3) | {"word": torch.tensor(1)}}}, "as many rows"),
+        (
+            {"splits": {"train": values(3), "test": values(3) | {"word": torch.zeros(3)}}},
+            "'word' is not of one shape and type",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        write(tmp_path / "toy", **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_data(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write the data set"):
+        write(tmp_path / "file" / "toy")
