@@ -1,11 +1,22 @@
 """The contract of a modality: the one file that a plugin author reads."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from torch import Tensor, nn
+
+
+def _different(words: tuple[str, ...]) -> tuple[str, ...]:
+    plain = {word for word in words if word and word == word.strip() and "," not in word}
+    if len(plain) < len(words):
+        raise ValueError("must be different words, without commas or blanks around them")
+    return words
+
+
+Words = Annotated[tuple[str, ...], AfterValidator(_different)]
+"""A field of names for classes, attributes, columns: each can be typed and told apart."""
 
 
 class Modality(BaseModel, ABC):
@@ -14,7 +25,8 @@ class Modality(BaseModel, ABC):
     A modality *is* its configuration: a frozen pydantic model whose fields a user sets in
     ``[modalities.NAME]`` and whose methods build the nets. To write one:
 
-    1. Subclass, set ``kind`` and ``api_version``, declare the configuration as fields.
+    1. Subclass, set ``kind`` and ``api_version``, declare the configuration as fields. Give those
+       without a default ``Field(examples=[...])``, from which the checks build one.
     2. Write ``shape``, ``encoder`` and ``decoder``: enough to train on tensors.
     3. Write ``parse`` and ``observe`` if raw values need reading and scaling, ``render`` and
        ``describe`` so that people see pictures and words, ``choices`` and ``example`` so that
@@ -52,7 +64,9 @@ class Modality(BaseModel, ABC):
     def decoder(self, in_features: int) -> nn.Module:
         """Builds a net ``(B, in_features) -> Distribution``, batch shape ``(B,)``.
 
-        The distribution's event shape is :attr:`shape`; it is the likelihood p(x | z).
+        The distribution's event shape is :attr:`shape`; it is the likelihood p(x | z), and needs
+        ``log_prob``, ``sample``, ``mean`` and ``support``. :mod:`mmgen.nets.blocks` has the usual
+        families.
         """
 
     def parse(self, cell: str) -> Tensor:
@@ -60,6 +74,9 @@ class Modality(BaseModel, ABC):
 
         Args:
             cell: A file name, a word, or columns joined by commas.
+
+        Returns:
+            One stored value ``(...)``, of the same shape and dtype as a row of :meth:`example`.
 
         Raises:
             ValueError: If the value cannot be read. The message says what is allowed.
@@ -100,6 +117,16 @@ class Modality(BaseModel, ABC):
         """
         centres = torch.stack([_centre(int(c), self.shape) for c in classes])
         return centres + 0.3 * torch.randn(centres.shape, generator=generator)
+
+    @classmethod
+    def specimen(cls) -> Self:
+        """Builds one with defaults, and the first example for each field that has none.
+
+        Raises:
+            pydantic.ValidationError: If a field has neither.
+        """
+        fields = cls.model_fields.items()
+        return cls(**{n: f.examples[0] for n, f in fields if f.is_required() and f.examples})
 
     def configuration(self) -> dict[str, Any]:
         """Returns kind and fields as JSON values, such that ``Class(**fields)`` equals self."""

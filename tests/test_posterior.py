@@ -99,7 +99,7 @@ def test_a_row_does_not_see_the_other_rows():
 
 
 @pytest.mark.parametrize("K", range(2, 9))
-def test_all_subset_encoders_of_K_modalities_are_made_of_the_formulas_nets(K):
+def test_all_subset_encoders_together_are_made_of_the_formulas_nets(K):
     modalities = {f"m{k}": Numbers(size=2, widths=(3,)) for k in range(K)}
     model = JMVAE(modalities, latent=2, subsets="all")
     nets = model.encoder_nets()
@@ -142,7 +142,7 @@ def test_first_weights_are_drawn_as_for_a_linear_layer_of_the_concatenation():
         bound = 1 / math.sqrt(width)
         # Uniform: within the bound, and close to it somewhere; the deviation is bound / √3.
         assert 0.95 * bound < weight.abs().max() <= bound
-        assert weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+        assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
 
 
 def test_first_weights_of_later_layers_are_drawn_as_for_a_linear_layer():

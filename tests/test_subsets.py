@@ -16,7 +16,7 @@ NAMES = ("image", "label", "attributes")
 
 
 @pytest.mark.parametrize("K", range(2, 9))
-def test_there_are_two_to_the_K_minus_two_proper_subsets_each_once(K):
+def test_there_are_all_but_two_of_the_power_set_as_proper_subsets_each_once(K):
     names = [f"m{k}" for k in range(K)]
     subsets = proper(names)
     assert len(subsets) == len(set(subsets)) == 2**K - 2

@@ -13,7 +13,16 @@ import torch
 import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Independent,
+    Normal,
+    OneHotCategorical,
+)
 
 from mmgen import build, checkpoint, hookimpl
 from mmgen.config import Experiment
@@ -76,6 +85,14 @@ class Numbers(Modality):
         return values
 
 
+class OneHot(OneHotCategorical):
+    """One-hot rows; torch's own class checks its logits even where it is told not to."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self._categorical = Categorical(logits=logits, validate_args=False)
+        Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args=False)
+
+
 class Word(Modality):
     """One of a few words, stored as its number."""
 
@@ -92,10 +109,7 @@ class Word(Modality):
         return mlp(len(self.words), [6])
 
     def decoder(self, in_features: int) -> nn.Module:
-        def family(logits: Tensor) -> OneHotCategorical:
-            return OneHotCategorical(logits=logits, validate_args=False)
-
-        return Likelihood(mlp(in_features, [6], len(self.words)), family)
+        return Likelihood(mlp(in_features, [6], len(self.words)), OneHot)
 
     def parse(self, cell: str) -> Tensor:
         if cell not in self.words:
@@ -223,9 +237,7 @@ def batches(
     return Batches(split, modalities, device=device, batch_size=batch_size)
 
 
-def observations(
-    modalities: Mapping[str, Modality], rows: int, seed: int = 0
-) -> dict[str, Tensor]:
+def observations(modalities: Mapping[str, Modality], rows: int, seed: int = 0) -> dict[str, Tensor]:
     """Makes one batch of paired observations; the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -254,6 +266,24 @@ def run_folder(
     checkpoint.save_weights(path, state, 0)
     checkpoint.save_checkpoint(path, state)
     return state
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses tensors of any other device than this one; numbers (no dimensions) may be anywhere.
+
+    The meta device alone does not: ``x @ w`` with w on the CPU is a meta tensor without a word.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves((args, kwargs, out)):
+            if isinstance(tensor, Tensor) and tensor.dim() and tensor.device != self.device:
+                raise RuntimeError(f"{func} reads or makes a tensor on {tensor.device}")
+        return out
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor | None]:

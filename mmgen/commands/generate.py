@@ -40,6 +40,7 @@ def generate(
     """Generate modalities from others, or from nothing at all."""
     import torch
 
+    from mmgen.figures import renderable
     from mmgen.generation import load
 
     settings: Settings = context.obj
@@ -51,7 +52,7 @@ def generate(
         raise GenerationError(f"--start {start}: it is zero or prior")
     first: Literal["zero", "prior"] = "zero" if start == "zero" else "prior"
     wanted = loaded.targets(values, targets or None)
-    if file is not None and not any(_is_picture(loaded.modalities[n]) for n in wanted):
+    if file is not None and not any(renderable(loaded.modalities[n]) for n in wanted):
         raise GenerationError(f"--out {file}: none of {', '.join(wanted)} is a picture")
     generated = loaded.generate(
         values, wanted, samples, mean=mean, iterations=iterations, start=first
@@ -65,12 +66,6 @@ def _pair(word: str) -> tuple[str, str]:
     if not sign:
         raise GenerationError(f"--given {word}: write NAME=VALUE, such as label=7")
     return name, value
-
-
-def _is_picture(modality: "Modality") -> bool:
-    import torch
-
-    return modality.render(torch.zeros(1, *modality.shape)) is not None
 
 
 def _show(name: str, modality: "Modality", p: "Distribution", file: Path | None) -> None:

@@ -26,7 +26,7 @@ def growth(
 
     settings: Settings = context.obj
     k, levels = _range("--modalities", modalities, 2), _range("--layers", layers, 1)
-    modality = load(settings.plugins).create(kind, {"kind": kind})
+    modality = load(settings.plugins).get(kind).specimen()
     rows = counting.growth(modality, k, levels)
     if as_json:
         stdout.print_json(json.dumps([dataclasses.asdict(row) for row in rows]))

@@ -19,7 +19,7 @@ from torch import Tensor
 INK = 0.5
 """A pixel of at least this value is ink, where a measure needs a yes or no."""
 
-_CHUNK = 1_000  # pictures measured at once: what stays in the cache is fastest
+_CHUNK = 4_000  # pictures measured at once: tens of megabytes, and few calls
 
 
 def stroke_width(pictures: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def hole_area(pictures: Tensor) -> Tensor:
     reached = np.zeros_like(ground)
     reached[0, 0] = True
     before = -1
-    while (now := np.count_nonzero(reached)) != before:
+    while (now := int(np.count_nonzero(reached))) != before:
         before = now
         _sweep(reached, ground)
         _sweep(reached.swapaxes(0, 1), ground.swapaxes(0, 1))

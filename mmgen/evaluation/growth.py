@@ -7,7 +7,7 @@ References:
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,20 +134,22 @@ def _parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def to_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Returns the rows as JSON values."""
-    return [asdict(row) for row in rows]
-
-
 def growth_table(rows: Iterable[Row]) -> "Table":
     """Returns the rows as a table for the terminal, one section a K."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="The posterior's nets and parameters, counted in built models")
+    table = Table(
+        title="Nets and parameters of K modalities, counted in built models",
+        caption="of nets: parameters of the posterior's nets; M: of one modality's encoder net",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     table.add_column("K", justify="right")
-    table.add_column("model")
-    for heading in ("nets", "formula", "nets' parameters", "formula·M", "posterior", "all"):
-        table.add_column(heading, justify="right")
+    table.add_column("model", no_wrap=True)
+    for heading in ("nets", "formula", "of nets", "formula·M", "q(z|x)", "all"):
+        table.add_column(heading, justify="right", no_wrap=True)
     before = None
     for row in rows:
         if before not in (None, row.modalities):
@@ -185,16 +187,16 @@ def plot_growth(rows: Sequence[Row], path: Path) -> Path:
 
     Args:
         rows: See :func:`growth`.
-        path: The file to write.
+        path: The PNG; its folder is made.
 
     Returns:
         ``path``.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(12, 5), dpi=120, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.1)
+    figure = Figure(figsize=(12, 5), dpi=120, facecolor="white", layout=layout)
     nets, parameters = figure.subplots(1, 2)
     _lines(nets, rows, "nets")
     nets.set_title("Nets in the posterior", loc="left", fontweight="bold")
@@ -203,7 +205,8 @@ def plot_growth(rows: Sequence[Row], path: Path) -> Path:
     parameters.set_title("Parameters of the posterior", loc="left", fontweight="bold")
     parameters.set_ylabel("parameters")
     content = BytesIO()
-    figure.savefig(content, format="png")
+    figure.savefig(content, format="png", dpi="figure")
+    path.parent.mkdir(parents=True, exist_ok=True)
     write(path, content.getvalue())
     return path
 

@@ -1,4 +1,4 @@
-"""Blocks that modalities and models are made of: MLPs, convolutions, likelihoods.
+"""Blocks that modalities are made of: MLPs, convolutions, likelihoods.
 
 Nets are plain ``nn.Sequential`` of common layers wherever possible, because those are the ones
 that :mod:`mmgen.nets.replicate` runs as one wide operation.
@@ -7,8 +7,17 @@ that :mod:`mmgen.nets.replicate` runs as one wide operation.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    Distribution,
+    Independent,
+    Normal,
+    OneHotCategorical,
+)
 
 
 def mlp(in_features: int, widths: Sequence[int], out_features: int | None = None) -> nn.Sequential:
@@ -107,3 +116,44 @@ class Likelihood(nn.Module):
     def forward(self, h: Tensor) -> Distribution:
         """Maps ``(B, in_features)`` to a distribution of batch shape ``(B,)``."""
         return self.family(self.net(h).to(h.dtype))
+
+
+# The usual families. None validates its values, which would wait for the device in every step.
+
+
+def bernoulli(logits: Tensor) -> Distribution:
+    """Returns independent values in {0, 1}: parameters ``(B, *event)``, event ``(*event)``."""
+    return _independent(Bernoulli(logits=logits, validate_args=False))
+
+
+def continuous_bernoulli(logits: Tensor) -> Distribution:
+    """Returns independent values in [0, 1], normalised unlike a Bernoulli of grey values.
+
+    References:
+        G. Loaiza-Ganem, J. P. Cunningham, "The continuous Bernoulli: fixing a pervasive error in
+        variational autoencoders", NeurIPS 2019.
+    """
+    return _independent(ContinuousBernoulli(logits=logits, validate_args=False))
+
+
+def gaussian(mean: Tensor, standard_deviation: float) -> Distribution:
+    """Returns independent real values of one fixed variance, around ``mean`` ``(B, *event)``."""
+    deviation = torch.full_like(mean, standard_deviation)
+    return _independent(Normal(mean, deviation, validate_args=False))
+
+
+def one_hot(logits: Tensor) -> Distribution:
+    """Returns a one-hot categorical distribution over n classes, from logits ``(B, n)``."""
+    return _OneHot(logits)
+
+
+def _independent(each: Distribution) -> Distribution:
+    dimensions = len(each.batch_shape) - 1
+    return Independent(each, dimensions, validate_args=False)
+
+
+class _OneHot(OneHotCategorical):
+    # torch's own validates its logits whatever it is told.
+    def __init__(self, logits: Tensor) -> None:
+        self._categorical = Categorical(logits=logits, validate_args=False)
+        Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args=False)

@@ -86,8 +86,8 @@ class Vectorised(nn.Module):
                 x, shared = layer(x, shared, chosen), False
             else:
                 x = layer(x) if shared else _weightless(layer, x)
-        out = _spread(x, copies) if shared else x
-        return out.transpose(0, 1)
+        x = _spread(x, copies) if shared else x
+        return x.transpose(0, 1)
 
 
 def _spread(x: Tensor, copies: int) -> Tensor:
@@ -102,10 +102,10 @@ def _unflatten(x: Tensor, dim: int, *sizes: int) -> Tensor:
 def _weightless(layer: Any, x: Tensor) -> Tensor:
     """Applies a layer without weights to ``(B, C, *event)``: dimensions are one further right."""
     if isinstance(layer, nn.Flatten):
-        end = layer.end_dim + 1 if layer.end_dim >= 0 else layer.end_dim
-        return x.flatten(layer.start_dim + 1, end)
+        start, end = layer.start_dim + 1, layer.end_dim
+        return x.flatten(start, end + 1 if end >= 0 else end)
     if isinstance(layer, nn.Unflatten):
-        return x.unflatten(layer.dim + 1, layer.unflattened_size)
+        return _unflatten(x, int(layer.dim) + 1, *layer.unflattened_size)
     if isinstance(layer, POOLING):
         pooled: Tensor = layer(x.flatten(1, 2))
         return _unflatten(pooled, 1, *x.shape[1:3])
@@ -120,18 +120,29 @@ def vectorised(nets: Sequence[nn.Module]) -> Vectorised | None:
         return None
     if not all(_known(layer) for layer in layers[0]):
         return None
+    # One weight in two places, or one that does not learn, would lose that in the stack.
+    parameters = [p for net in layers for layer in net for p in layer.parameters()]
+    if len({id(p) for p in parameters}) < len(parameters):
+        return None
+    if not all(p.requires_grad for p in parameters):
+        return None
     return Vectorised(layers)
 
 
 def _flatten(net: nn.Module) -> list[nn.Module]:
-    if type(net) is nn.Sequential:
+    if type(net) is nn.Sequential and not _hooked(net):
         return [layer for child in net for layer in _flatten(child)]
     return [net]
 
 
+def _hooked(net: nn.Module) -> bool:
+    kinds = ("forward", "forward_pre", "backward", "backward_pre")
+    return any(getattr(net, f"_{kind}_hooks") for kind in kinds)
+
+
 def _known(layer: Any) -> bool:
     # Exact types: a subclass may compute something else. Nor may a hook be lost.
-    if layer._forward_hooks or layer._forward_pre_hooks:  # noqa: SLF001
+    if _hooked(layer):
         return False
     kind = type(layer)
     if kind in CONVOLUTIONS:
@@ -292,8 +303,7 @@ class WideLayerNorm(Wide):
         between = (1,) * (x.dim() - 2 - len(self.shape))  # dimensions that are not normalised
         weight = weight.reshape(-1, *between, *self.shape)
         bias = bias.reshape(-1, *between, *self.shape)
-        normalised: Tensor = F.layer_norm(x, self.shape, eps=self.eps)
-        return normalised * weight + bias
+        return torch.addcmul(bias, F.layer_norm(x, self.shape, eps=self.eps), weight)
 
 
 class WideDropout(Wide):

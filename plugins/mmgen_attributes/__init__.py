@@ -3,14 +3,14 @@
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.distributions import Distribution
 
 from mmgen.errors import listed, nearest
 from mmgen.hooks import hookimpl
-from mmgen.modality import Modality
-from mmgen.nets.blocks import Likelihood, mlp
+from mmgen.modality import Modality, Words
+from mmgen.nets.blocks import Likelihood, bernoulli, gaussian, mlp
 
 
 class Attributes(Modality):
@@ -18,19 +18,11 @@ class Attributes(Modality):
 
     kind: ClassVar[str] = "attributes"
     api_version: ClassVar[int] = 1
-    names: tuple[str, ...] = Field(min_length=1, description="different words without commas")
+    names: Words = Field(min_length=1, examples=[("bold", "italic")], description="words")
     likelihood: Literal["bernoulli", "gaussian"] = Field("bernoulli", description="p(x | z)")
     standard_deviation: PositiveFloat = Field(1.0, description="gaussian: around tanh(net(z))")
     encoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
     decoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
-
-    @field_validator("names")
-    @classmethod
-    def _differ(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        words = {name for name in names if name and name == name.strip() and "," not in name}
-        if len(words - {"none"}) < len(names):
-            raise ValueError("names must be different words without commas, and not 'none'")
-        return names
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,17 +38,17 @@ class Attributes(Modality):
         return Likelihood(mlp(in_features, self.decoder_widths, len(self.names)), self._each)
 
     def _each(self, out: Tensor) -> Distribution:
-        each: Distribution = Bernoulli(logits=out, validate_args=False)
         if self.likelihood == "gaussian":
-            each = Normal(out.tanh(), torch.full_like(out, self.standard_deviation), False)
-        return Independent(each, 1, validate_args=False)
+            return gaussian(out.tanh(), self.standard_deviation)
+        return bernoulli(out)
 
     def parse(self, cell: str) -> Tensor:
         """Reads the names that are on, joined by commas; ``""`` or ``"none"`` turns all off."""
-        on = {word.strip() for word in cell.split(",")} - {"", "none"}
-        for word in sorted(on - set(self.names)):
-            known = f"{nearest(word, self.names)}: {listed(self.names)}"
-            raise ValueError(f"no attribute {word!r}{known}")
+        on = {word.strip() for word in cell.split(",")} - {""}
+        for word in sorted(on - {*self.names, "none"}):
+            raise ValueError(
+                f"no attribute {word!r}{nearest(word, self.names)}: {listed(self.names)}"
+            )
         return torch.tensor([name in on for name in self.names], dtype=torch.uint8)
 
     def observe(self, stored: Tensor, generator: Any = None) -> Tensor:  # noqa: ARG002

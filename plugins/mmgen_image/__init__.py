@@ -1,17 +1,17 @@
 """The kind ``image``: grey or colour pictures of independent pixels given z."""
 
 from math import prod
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import PIL.Image
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, ContinuousBernoulli, Distribution, Independent, Normal
+from torch.distributions import Distribution
 
+from mmgen.data.pictures import read_picture
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality
-from mmgen.nets.blocks import Likelihood, convolutional_decoder, convolutional_encoder, mlp
+from mmgen.nets import blocks
 
 
 class Image(Modality):
@@ -30,11 +30,6 @@ class Image(Modality):
     decoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="mlp: hidden layers")
     convolution_channels: tuple[PositiveInt, ...] = Field((32, 64), description="from outside in")
 
-    def model_post_init(self, _: Any, /) -> None:
-        """Refuses convolutions that do not fit: building them raises, and costs nothing on meta."""
-        with torch.device("meta"):
-            self.encoder()
-
     @property
     def shape(self) -> tuple[int, int, int]:
         """``(C, H, W)``."""
@@ -43,39 +38,32 @@ class Image(Modality):
     def encoder(self) -> nn.Module:
         """Builds a net ``(B, C, H, W) -> (B, features)``."""
         if self.net == "convolution":
-            return convolutional_encoder(self.shape, self.convolution_channels)
-        return nn.Sequential(nn.Flatten(), *mlp(prod(self.shape), self.encoder_widths))
+            return blocks.convolutional_encoder(self.shape, self.convolution_channels)
+        return nn.Sequential(nn.Flatten(), *blocks.mlp(prod(self.shape), self.encoder_widths))
 
     def decoder(self, in_features: int) -> nn.Module:
         """Builds a net ``(B, in_features)`` to a distribution of pictures ``(C, H, W)``."""
-        net = mlp(in_features, self.decoder_widths, prod(self.shape))
         if self.net == "convolution":
-            net = convolutional_decoder(in_features, self.shape, self.convolution_channels)
-        return Likelihood(net, self._pixels)
+            net = blocks.convolutional_decoder(in_features, self.shape, self.convolution_channels)
+        else:
+            net = blocks.mlp(in_features, self.decoder_widths, prod(self.shape))
+        return blocks.Likelihood(net, self._pixels)
 
     def _pixels(self, out: Tensor) -> Distribution:
         out = out.reshape(-1, *self.shape)
-        bernoulli = Bernoulli if self.binarise else ContinuousBernoulli
-        pixels: Distribution = bernoulli(logits=out, validate_args=False)
         if self.likelihood == "gaussian":
-            pixels = Normal(out.sigmoid(), torch.full_like(out, self.standard_deviation), False)
-        return Independent(pixels, 3, validate_args=False)
+            return blocks.gaussian(out.sigmoid(), self.standard_deviation)
+        return blocks.bernoulli(out) if self.binarise else blocks.continuous_bernoulli(out)
 
     def parse(self, cell: str) -> Tensor:
         """Reads a picture file of any size; what is no picture is a ``ValueError``."""
-        try:
-            with PIL.Image.open(cell) as file:
-                picture = file.convert("L" if self.channels == 1 else "RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{cell!r} is no picture (PNG, JPEG, ...): {error}") from None
-        small = bytearray(picture.resize((self.width, self.height)).tobytes())  # antialiased
-        return torch.frombuffer(small, dtype=torch.uint8).view(*self.shape[1:], -1).permute(2, 0, 1)
+        return read_picture(cell, self.shape)
 
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Scales to [0, 1]; if ``binarise``, draws 1 with the grey value as its probability."""
         x = stored.to(torch.get_default_dtype()) / 255
-        draws = self.binarise and self.likelihood == "bernoulli"
-        return torch.bernoulli(x, generator=generator) if draws else x
+        binary = self.binarise and self.likelihood == "bernoulli"
+        return torch.bernoulli(x, generator=generator) if binary else x
 
     def render(self, x: Tensor) -> Tensor:
         """Draws ``(n, C, H, W)`` as ``(n, 3, H, W)``."""

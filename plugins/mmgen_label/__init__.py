@@ -3,22 +3,13 @@
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, OneHotCategorical
 
 from mmgen.errors import listed, nearest
 from mmgen.hooks import hookimpl
-from mmgen.modality import Modality
-from mmgen.nets.blocks import Likelihood, mlp
-
-
-class OneHot(OneHotCategorical):
-    """One-hot rows (B, n). torch's own checks its logits always: a device wait every step."""
-
-    def __init__(self, logits: Tensor) -> None:
-        self._categorical = Categorical(logits=logits, validate_args=False)
-        Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args=False)
+from mmgen.modality import Modality, Words
+from mmgen.nets.blocks import Likelihood, mlp, one_hot
 
 
 class Label(Modality):
@@ -26,16 +17,9 @@ class Label(Modality):
 
     kind: ClassVar[str] = "label"
     api_version: ClassVar[int] = 1
-    classes: tuple[str, ...] = Field(min_length=2, description="names, in the numbers' order")
+    classes: Words = Field(min_length=2, examples=[("no", "yes")], description="names")
     encoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
     decoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
-
-    @field_validator("classes")
-    @classmethod
-    def _differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        if len({name for name in classes if name and name == name.strip()}) < len(classes):
-            raise ValueError("classes must be different words without blanks around them")
-        return classes
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,7 +32,7 @@ class Label(Modality):
 
     def decoder(self, in_features: int) -> nn.Module:
         """Builds an MLP ``(B, in_features)`` to a one-hot categorical distribution."""
-        return Likelihood(mlp(in_features, self.decoder_widths, len(self.classes)), OneHot)
+        return Likelihood(mlp(in_features, self.decoder_widths, len(self.classes)), one_hot)
 
     def parse(self, cell: str) -> Tensor:
         """Reads a class's name as its number ``()``; another word is a ``ValueError``."""
@@ -58,7 +42,9 @@ class Label(Modality):
 
     def observe(self, stored: Tensor, generator: Any = None) -> Tensor:  # noqa: ARG002
         """Turns class numbers ``(B,)`` into one-hot rows ``(B, n)``."""
-        return nn.functional.one_hot(stored.long(), len(self.classes)).to(torch.get_default_dtype())
+        # Not nn.functional.one_hot, which waits for the device to check its input.
+        numbers = torch.arange(len(self.classes), device=stored.device)
+        return (stored.unsqueeze(1) == numbers).to(torch.get_default_dtype())
 
     def describe(self, x: Tensor) -> list[str]:
         """Names the likeliest class of each row: ``"7"``, or ``"7 (98 %)"`` of probabilities."""

@@ -1,0 +1,160 @@
+"""The conformance checks: what every modality must keep, for its author to run.
+
+A plugin's whole test file::
+
+    @parametrize_with_checks(Tone(pitch=440), Tone(pitch=880))
+    def test_contract(modality, check):
+        check(modality)
+
+Each check is a plain function of a modality that raises ``AssertionError``: what is wrong, and how
+to mend it. One that does not apply raises ``unittest.SkipTest``, which pytest understands.
+``mmgen plugins check KIND`` runs the same list.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from unittest import SkipTest
+
+from pydantic import ValidationError
+
+from mmgen.config import explain
+from mmgen.modality import Modality
+from mmgen.plugins import load
+from mmgen.testing.likelihood import (
+    check_finite,
+    check_normalised,
+    check_shapes,
+    check_support,
+)
+from mmgen.testing.nets import (
+    check_builds,
+    check_devices,
+    check_dtypes,
+    check_gradients,
+    check_replicated,
+    check_rows,
+    check_state,
+)
+from mmgen.testing.tools import Check
+from mmgen.testing.values import (
+    check_configuration,
+    check_describe,
+    check_example,
+    check_globals,
+    check_parse,
+    check_render,
+)
+
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = [
+    "CHECKS",
+    "Check",
+    "CheckResult",
+    "check_plugin",
+    "parametrize_with_checks",
+    "run_checks",
+]
+
+CHECKS: tuple[Check, ...] = (
+    check_configuration,
+    check_example,
+    check_parse,
+    check_shapes,
+    check_finite,
+    check_support,
+    check_normalised,
+    check_gradients,
+    check_rows,
+    check_builds,
+    check_state,
+    check_replicated,
+    check_dtypes,
+    check_devices,
+    check_globals,
+    check_render,
+    check_describe,
+)
+"""Every check, in the order in which they run."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check found.
+
+    Attributes:
+        name: The check's, without ``check_``.
+        passed: False if the contract is broken. A check that does not apply passes.
+        message: What is wrong and how to mend it, or why the check does not apply.
+    """
+
+    name: str
+    passed: bool
+    message: str = ""
+
+
+def run_checks(modality: Modality) -> list[CheckResult]:
+    """Runs every check on a modality; raises nothing."""
+    return [_run(check, modality) for check in CHECKS]
+
+
+def check_plugin(name: str, modules: Sequence[str] = ()) -> dict[str, list[CheckResult]]:
+    """Runs every check on a kind, or on all kinds of a plugin.
+
+    Each kind is built with its defaults; a field without one takes the first of its
+    ``Field(examples=[...])``.
+
+    Args:
+        name: A kind, a plugin's entry point, an importable module or the path of a ``.py`` file.
+        modules: Plugins that are not installed, as for :func:`mmgen.plugins.load`.
+
+    Raises:
+        PluginError: If there is no such kind or plugin, or it is broken; says why.
+    """
+    registry = load(modules)
+    if name not in registry.kinds and name not in {record.name for record in registry.records}:
+        registry = load([*modules, name])
+    kinds = {kind for record in registry.records if record.name == name for kind in record.kinds}
+    if name in registry.kinds or not kinds:
+        kinds = {name}
+    return {kind: _run_default(registry.get(kind)) for kind in sorted(kinds)}
+
+
+def _run_default(cls: type[Modality]) -> list[CheckResult]:
+    try:
+        return run_checks(cls.specimen())
+    except ValidationError as error:
+        wrong = explain(error, cls, cls.kind)
+        mend = "give fields without a default examples, as in Field(examples=[...])"
+        return [CheckResult("defaults", False, f"no example can be built; {mend}\n{wrong}")]
+
+
+def parametrize_with_checks(*modalities: Modality) -> "pytest.MarkDecorator":
+    """Decorates a test ``(modality, check)``: it runs for every check of every modality."""
+    import pytest
+
+    pairs = [
+        pytest.param(modality, check, id=f"{modality.kind}{number or ''}-{_name(check)}")
+        for number, modality in enumerate(modalities)
+        for check in CHECKS
+    ]
+    return pytest.mark.parametrize(("modality", "check"), pairs)
+
+
+def _run(check: Check, modality: Modality) -> CheckResult:
+    name = _name(check)
+    try:
+        check(modality)
+    except AssertionError as error:
+        return CheckResult(name, False, str(error))
+    except SkipTest as reason:
+        return CheckResult(name, True, f"does not apply: {reason}")
+    except Exception as error:
+        return CheckResult(name, False, f"raised {type(error).__name__}: {error}")
+    return CheckResult(name, True)
+
+
+def _name(check: Check) -> str:
+    return check.__name__.removeprefix("check_")

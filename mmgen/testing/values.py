@@ -1,0 +1,160 @@
+"""Checks of a modality's values: configuration, reading, observing, showing."""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmgen.modality import Modality
+from mmgen.testing.tools import (
+    LATENT,
+    generator,
+    latent,
+    observed,
+    require,
+    seeded,
+    stored,
+)
+
+
+@seeded
+def check_configuration(modality: Modality) -> None:
+    """A configuration survives JSON and gives an equal modality; unknown keys are refused."""
+    settings = json.loads(json.dumps(modality.configuration()))
+    kind = settings.pop("kind", None)
+    require(kind == modality.kind, f"configuration() gives kind {kind!r}; leave it as it is")
+    again = type(modality)(**settings)
+    require(
+        again == modality and again.configuration() == modality.configuration(),
+        f"built again from configuration(), {modality!r} is {again!r}; "
+        "keep all that matters in fields that JSON can hold",
+    )
+    config = type(modality).model_config
+    require(
+        config.get("extra") == "forbid" and config.get("frozen") is True,
+        'model_config must keep extra="forbid" and frozen=True, or misspelt settings pass unseen',
+    )
+
+
+@seeded
+def check_example(modality: Modality) -> None:
+    """Synthetic values come one for each class number, and depend on the generator alone."""
+    before = torch.get_rng_state()
+    first, second = stored(modality, 7), stored(modality, 7)
+    require(len(first) == 7, f"example() gave {len(first)} rows for 7 classes; give one for each")
+    require(
+        torch.equal(first, second) and torch.equal(before, torch.get_rng_state()),
+        "example() draws random numbers of its own; draw all with generator=generator",
+    )
+
+
+@seeded
+def check_parse(modality: Modality) -> None:
+    """All choices can be read, as the same kind of tensor as ``example``; nonsense is refused."""
+    example = stored(modality, 1)[0]
+    for choice in modality.choices():
+        try:
+            value = modality.parse(choice)
+        except ValueError as error:
+            raise AssertionError(
+                f"choices() lists {choice!r}, but parse() refuses: {error}"
+            ) from error
+        require(
+            value.dtype == example.dtype and value.shape == example.shape,
+            f"parse({choice!r}) gave {value.dtype} {tuple(value.shape)}, but example() gives "
+            f"{example.dtype} {tuple(example.shape)}; store both in one form",
+        )
+    for cell in ("", "no/such value\N{INTERROBANG}"):
+        try:
+            modality.parse(cell)
+        except ValueError as error:
+            require(
+                bool(str(error)), f"parse({cell!r}) raises without a message; say what is allowed"
+            )
+        except Exception as error:
+            raise AssertionError(
+                f"parse({cell!r}) raised {type(error).__name__}; raise ValueError and say what is "
+                "allowed"
+            ) from error
+
+
+@seeded
+def check_globals(modality: Modality) -> None:
+    """Observing and building nets leave torch's global state alone."""
+    values = stored(modality, 7)
+    kept, before, random = values.clone(), _globals(), torch.get_rng_state()
+    try:
+        first = modality.observe(values, generator())
+        second = modality.observe(values, generator())
+        observing = torch.get_rng_state()
+        modality.encoder(), modality.decoder(LATENT)
+        after = _globals()
+    finally:
+        _restore(before)
+    require(torch.equal(values, kept), "observe() changes its argument; work on a copy")
+    require(
+        torch.equal(first, second),
+        "observe() gave two results for one generator; draw all with generator=generator",
+    )
+    require(
+        torch.equal(random, observing),
+        "observe() uses torch's global random numbers; draw all with generator=generator",
+    )
+    for what, value in before.items():
+        require(
+            value == after[what],
+            f"torch's {what} was {value}, and is {after[what]} after observe(), encoder() and "
+            "decoder(); leave global settings to the program",
+        )
+
+
+def _globals() -> dict[str, Any]:
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "default device": torch.get_default_device(),
+        "gradient mode": torch.is_grad_enabled(),
+        "seed": torch.initial_seed(),
+    }
+
+
+def _restore(before: dict[str, Any]) -> None:
+    torch.set_default_dtype(before["default dtype"])
+    torch.set_grad_enabled(before["gradient mode"])
+    if torch.get_default_device() != before["default device"]:
+        torch.set_default_device(before["default device"])
+
+
+@seeded
+def check_render(modality: Modality) -> None:
+    """Observations and means are drawn as (n, 3, H, W) in [0, 1], or not at all."""
+    for what, x in _shown(modality).items():
+        picture = modality.render(x)
+        if picture is None:
+            continue
+        require(
+            picture.dim() == 4 and picture.shape[:2] == (3, 3),
+            f"render() gave {tuple(picture.shape)} for 3 {what}; give (3, 3, H, W), or None",
+        )
+        low, high = float(picture.min()), float(picture.max())
+        require(
+            0 <= low <= high <= 1,
+            f"render() of {what} leaves [0, 1]: {low:.3g} to {high:.3g}; clamp it",
+        )
+
+
+@seeded
+def check_describe(modality: Modality) -> None:
+    """Observations and means are described in one text a row."""
+    for what, x in _shown(modality).items():
+        words = modality.describe(x)
+        require(
+            isinstance(words, list) and [type(word) for word in words] == [str] * 3,
+            f"describe() gave {words!r} for 3 {what}; give a list of one text a row",
+        )
+
+
+def _shown(modality: Modality) -> dict[str, Tensor]:
+    with torch.no_grad():
+        mean = modality.decoder(LATENT).eval()(latent(3)).mean
+    return {"observations": observed(modality, 3), "means": mean}

@@ -1,0 +1,111 @@
+"""The attributes plugin: both likelihoods by hand, and words in and out."""
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from mmgen.testing import parametrize_with_checks
+from mmgen_attributes import Attributes
+
+NAMES = ("bold", "italic", "large")
+SMALL = {"encoder_widths": (16,), "decoder_widths": (16,)}
+BINARY = Attributes(names=NAMES, **SMALL)
+GAUSSIAN = Attributes(names=NAMES, likelihood="gaussian", standard_deviation=0.5, **SMALL)
+
+
+@parametrize_with_checks(
+    BINARY,
+    GAUSSIAN,
+    Attributes(names=tuple("abcdefghij"), **SMALL),
+    Attributes(names=("smiling",), likelihood="gaussian", **SMALL),
+)
+def test_contract(modality, check):
+    check(modality)
+
+
+def test_bernoulli_log_likelihood_by_hand():
+    torch.manual_seed(0)
+    decoder, h = BINARY.decoder(4), torch.randn(2, 4)
+    x = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    q = decoder.net(h).sigmoid()
+    expected = torch.stack(
+        [q[0, 0].log() + (1 - q[0, 1]).log() + q[0, 2].log(), (1 - q[1]).log().sum()]
+    )
+    torch.testing.assert_close(decoder(h).log_prob(x), expected)
+    torch.testing.assert_close(decoder(h).mean, q)
+
+
+def test_gaussian_log_likelihood_by_hand():
+    torch.manual_seed(0)
+    decoder, h = GAUSSIAN.decoder(4), torch.randn(2, 4)
+    x = torch.tensor([[1.0, -1.0, 1.0], [-1.0, -1.0, -1.0]])
+    squares = ((x - decoder.net(h).tanh()) ** 2).sum(1) / (2 * 0.5**2)
+    expected = -squares - 3 * math.log(0.5 * math.sqrt(2 * math.pi))
+    torch.testing.assert_close(decoder(h).log_prob(x), expected)
+
+
+def test_observations_are_zero_and_one_or_minus_and_plus_one():
+    stored = torch.tensor([[1, 0, 1]], dtype=torch.uint8)
+    assert BINARY.observe(stored).tolist() == [[1, 0, 1]]
+    assert GAUSSIAN.observe(stored).tolist() == [[1, -1, 1]]
+    assert GAUSSIAN.observe(stored).dtype == torch.float32
+
+
+@pytest.mark.parametrize("attributes", [BINARY, GAUSSIAN])
+@pytest.mark.parametrize("cell", ["none", "bold", "bold, italic", "bold, italic, large"])
+def test_words_survive_reading_observing_and_describing(attributes, cell):
+    stored = attributes.parse(cell)
+    assert (stored.dtype, stored.shape) == (torch.uint8, (3,))
+    assert attributes.describe(attributes.observe(stored.unsqueeze(0))) == [cell]
+
+
+def test_reading_minds_neither_order_nor_blanks_nor_empty_parts():
+    assert BINARY.parse("italic,bold").tolist() == [1, 1, 0]
+    assert BINARY.parse(" large ,").tolist() == [0, 0, 1]
+    assert BINARY.parse("").tolist() == [0, 0, 0]
+
+
+def test_probabilities_are_described_with_per_cent_from_a_half():
+    rows = torch.tensor([[0.93, 0.71, 0.49], [0.1, 0.2, 0.3], [1.0, 0.5, 0.0]])
+    expected = ["bold 93 %, italic 71 %", "none", "bold 100 %, italic 50 %"]
+    assert BINARY.describe(rows) == expected
+    assert GAUSSIAN.describe(2 * rows - 1) == expected
+    # Samples of a Gaussian leave [-1, 1].
+    assert GAUSSIAN.describe(torch.tensor([[1.7, -2.0, 0.5]])) == ["bold 100 %, large 75 %"]
+
+
+def test_choices_are_each_attribute_alone():
+    assert [BINARY.parse(choice).sum() for choice in BINARY.choices()] == [1, 1, 1]
+
+
+def test_an_unknown_attribute_is_refused_with_the_nearest_and_all_names():
+    with pytest.raises(ValueError, match=r"no attribute 'blod'; did you mean 'bold'.*bold, italic"):
+        BINARY.parse("italic,blod")
+
+
+def test_the_class_decides_synthetic_values_up_to_noise():
+    attributes = Attributes(names=tuple("abcdefgh"))
+    classes = torch.arange(4).repeat(500)
+    x = attributes.example(classes, torch.Generator().manual_seed(0)).float()
+    means = torch.stack([x[classes == number].mean(0) for number in range(4)])
+    firm = (means - 0.5).abs() > 0.3
+    assert firm.float().mean() > 0.6
+    assert len(means.round().unique(dim=0)) == 4
+    assert x.std(0).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"names": ()}, "at least 1 item"),
+        ({"names": ("a", "a")}, "different words"),
+        ({"names": ("a,b",)}, "without commas"),
+        ({"names": ("a",), "standard_deviation": -1}, "greater than 0"),
+        ({"names": ("a",), "likelihood": "poisson"}, "'bernoulli' or 'gaussian'"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, words):
+    with pytest.raises(ValidationError, match=words):
+        Attributes(**settings)

@@ -1,0 +1,319 @@
+import json
+import math
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from mmgen.config import Experiment, JMVAEKLConfig, explain
+from mmgen.errors import ConfigError, listed, nearest
+
+TOML = """
+name = "demo"
+
+[data]
+path = "glyphs"
+source = "glyphs"
+
+[modalities.photo]
+kind = "image"
+[modalities.label]
+
+[model]
+kind = "jmvae-kl"
+latent = 16
+subsets = ["photo"]
+
+[train]
+epochs = 30
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "demo.toml"
+    path.write_text(TOML, encoding="utf-8")
+    return path
+
+
+def test_a_toml_file_becomes_an_experiment(file):
+    experiment = Experiment.read(file)
+    assert experiment.name == "demo"
+    assert experiment.modalities == {"photo": {"kind": "image"}, "label": {}}
+    assert list(experiment.modalities) == ["photo", "label"]
+    assert isinstance(experiment.model, JMVAEKLConfig)
+    assert experiment.model.subsets == ("photo",)
+    assert (experiment.model.latent, experiment.model.alpha) == (16, 1.0)
+    assert experiment.train.epochs == 30
+    assert experiment.data.source == "glyphs"
+
+
+def test_a_relative_data_path_starts_at_the_file(file, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    assert Experiment.read(file).data.path == tmp_path.resolve() / "glyphs"
+
+
+def test_an_absolute_data_path_stays(file):
+    assert Experiment.read(file, ["data.path=/there"]).data.path == Path("/there")
+
+
+def test_a_relative_override_starts_at_the_current_folder_and_survives_the_run(
+    file, tmp_path, monkeypatch
+):
+    """A run's experiment.json lies in another folder than the one the command ran in."""
+    monkeypatch.chdir(tmp_path)
+    experiment = Experiment.read(file, ["data.path=other/set"])
+    run = tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    (run / "experiment.json").write_text(experiment.model_dump_json(), encoding="utf-8")
+    again = Experiment.read(run / "experiment.json")
+    assert again.data.path == tmp_path.resolve() / "other" / "set"
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("train.epochs=3", "train", "epochs", 3),
+        ("train.learning_rate=1e-4", "train", "learning_rate", 1e-4),
+        ("train.betas=[0.5, 0.9]", "train", "betas", (0.5, 0.9)),
+        ("train.compile=true", "train", "compile", True),
+        ("train.device=cuda:1", "train", "device", "cuda:1"),
+        ('train.device="cpu"', "train", "device", "cpu"),
+        (" train.epochs = 3 ", "train", "epochs", 3),
+        ("model.subsets=all", "model", "subsets", "all"),
+        ('model.subsets=["label", "photo"]', "model", "subsets", ("label", "photo")),
+        ("model.fusion=[4]", "model", "fusion", (4,)),
+    ],
+)
+def test_an_override_lies_over_the_file(file, override, section, key, value):
+    found = getattr(getattr(Experiment.read(file, [override]), section), key)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_the_last_override_wins_and_others_stay(file):
+    experiment = Experiment.read(file, ["train.epochs=3", "train.seed=7", "train.epochs=4"])
+    assert (experiment.train.epochs, experiment.train.seed) == (4, 7)
+    assert experiment.model.latent == 16
+
+
+def test_an_override_may_name_a_section_that_the_file_has_not(file):
+    experiment = Experiment.read(file, ["modalities.photo.channels=[8, 16]"])
+    assert experiment.modalities["photo"] == {"kind": "image", "channels": [8, 16]}
+
+
+@pytest.mark.parametrize("kind", ["jmvae", "jmvae-kl", "hierarchical"])
+def test_json_gives_the_same_experiment_back(tmp_path, kind):
+    experiment = Experiment.checked(
+        {
+            "data": {"path": "/there"},
+            "modalities": {"b": {"kind": "image", "shape": [1, 2]}, "a": {"kind": "label"}},
+            "model": {"kind": kind, "fusion": [3]},
+            "train": {"warmup_epochs": 0.5, "gradient_clip": 2.0, "betas": [0.1, 0.2]},
+        },
+        "here",
+    )
+    path = tmp_path / "experiment.json"
+    path.write_text(experiment.model_dump_json(), encoding="utf-8")
+    again = Experiment.read(path)
+    assert again == experiment
+    assert list(again.modalities) == ["b", "a"]
+
+
+def test_the_defaults_are_the_papers(file):
+    train = Experiment.read(file, ["train={}"]).train
+    assert (train.learning_rate, train.betas, train.eps) == (1e-3, (0.9, 0.999), 1e-8)
+    model = Experiment.read(file, ['model={kind="hierarchical"}']).model
+    assert (model.latent, model.layers) == (64, 2)
+
+
+def test_warmup_is_a_tenth_of_all_epochs_unless_set(file):
+    assert Experiment.read(file).train.warmup == 3
+    assert Experiment.read(file, ["train.warmup_epochs=0"]).train.warmup == 0
+    assert Experiment.read(file, ["train.warmup_epochs=12.5"]).train.warmup == 12.5
+
+
+def test_an_experiment_does_not_change(file):
+    with pytest.raises(ValidationError, match="frozen"):
+        Experiment.read(file).train.epochs = 3
+
+
+WRONG = {
+    # an override, and what the message must say
+    "nam=1": "nam: unknown key; did you mean 'name'?",
+    "trian.epochs=1": "trian: unknown key; did you mean 'train'?",
+    "train.epoch=1": "train.epoch: unknown key; did you mean 'epochs'?",
+    "data.pth=1": "data.pth: unknown key; did you mean 'path'?",
+    "model.latnt=1": "model.latnt: unknown key; did you mean 'latent'?",
+    "model.layers=2": "model.layers: unknown key",
+    "model.kind=jmvae_kl": "model.kind: there is no 'jmvae_kl'; there are jmvae, jmvae-kl, "
+    "hierarchical; did you mean 'jmvae-kl'?",
+    "model.kind=gan": "model.kind: there is no 'gan'",
+    "model={latent=3}": "model.kind: missing: say which model",
+    "model=3": "model: ",
+    "model.latent=0": "model.latent: Input should be greater than 0, not 0",
+    "model.latent=many": "model.latent: Input should be a valid integer",
+    "model.latent=1.5": "model.latent: Input should be a valid integer",
+    "model.alpha=-1": "model.alpha: Input should be greater than or equal to 0, not -1",
+    "model.subsets=some": "model.subsets: ",
+    "model.fusion=[8, 0]": "model.fusion.1: Input should be greater than 0, not 0",
+    "train.epochs=0": "train.epochs: Input should be greater than 0, not 0",
+    "train.epochs=[1]": "train.epochs: Input should be a valid integer, not [1]",
+    "train.learning_rate=0": "train.learning_rate: Input should be greater than 0, not 0",
+    "train.learning_rate=nan": "train.learning_rate: ",
+    "train.learning_rate=inf": "train.learning_rate: ",
+    "train.betas=[0.9, 1]": "train.betas.1: Input should be less than 1, not 1",
+    "train.betas=[0.9]": "train.betas.1: missing",
+    "train.precision=float16": "train.precision: Input should be 'float32' or 'bfloat16'",
+    "train.seed=-1": "train.seed: ",
+    "train.seed=18446744073709551616": "train.seed: ",
+    "train.compile=maybe": "train.compile: Input should be a valid boolean",
+    "train=3": "train: ",
+    "data={}": "data.path: missing",
+    "data.path=3": "data.path: ",
+    "modalities.photo=3": "modalities.photo: ",
+    "modalities={photo={}}": "modalities: only photo takes part, but a joint model needs at least",
+    'modalities={"a+b"={}, c={}}': "modalities: 'a+b' is no name for a modality",
+    "modalities.a=b.kind=3": "modalities.a: ",
+    "train.epochs.first=1": "'train.epochs.first=1': epochs is a value, not a table",
+    "train.epochs": "'train.epochs': write overrides as key=value",
+    "=3": "'=3': write overrides as key=value",
+    "train..epochs=3": "'train..epochs=3': write overrides as key=value",
+    "a[b=1": "a[b: unknown key",
+    "train.a[b=1": "train.a[b: unknown key",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_value_is_one_error_with_its_key(file, override):
+    with pytest.raises(ConfigError) as caught:
+        Experiment.read(file, [override])
+    assert WRONG[override] in str(caught.value)
+
+
+@pytest.mark.parametrize("override", [o for o in WRONG if " write overrides" not in WRONG[o]])
+def test_the_message_is_lines_of_keys_without_the_names_of_python_types(file, override):
+    with pytest.raises(ConfigError) as caught:
+        Experiment.read(file, [override])
+    message = str(caught.value)
+    assert "pydantic" not in message
+    assert "Value error" not in message
+    if message.startswith(str(file)):
+        where, *lines = message.splitlines()
+        assert where == f"{file}:"
+        for line in lines:
+            key = line.strip().split(": ")[0]
+            assert not key.startswith("model.jmvae"), "the tag of the union is no key"
+            assert "tuple" not in key
+
+
+def test_all_that_is_wrong_is_reported_at_once(file):
+    with pytest.raises(ConfigError) as caught:
+        Experiment.read(file, ["train.epochs=0", "model.latent=0", "nam=1"])
+    for key in ("train.epochs", "model.latent", "nam"):
+        assert f"\n  {key}: " in str(caught.value)
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(ConfigError, match=r"demo\.toml: there is no such file"):
+        Experiment.read(tmp_path / "demo.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("bad.toml", b"[data\npath=3", "not valid TOML: .*line 1"),
+        ("bad.toml", b"epochs = ten", "not valid TOML"),
+        ("bad.json", b"{", "not valid JSON"),
+        ("bad.json", b"[1, 2]", "holds no tables"),
+        ("bad.toml", b"name = '\xff'", "cannot be read"),
+        ("empty.toml", b"", "data: missing"),
+        ("text", b"[data", r"text: not valid TOML"),
+        ("long.toml", b"[train]\nseed = " + b"9" * 5000, "long.toml"),
+        ("deep.toml", b"name = " + b"[" * 3000, "deep.toml"),
+        ("deep.json", b"[" * 100_000, "deep.json"),
+        ("null.toml", b'[data]\npath = "\\u0000"', "null.toml"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_that_is_no_experiment_is_one_error(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        Experiment.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_is_no_experiment(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Experiment.read(tmp_path)
+
+
+KEYS = st.one_of(
+    st.sampled_from(
+        [
+            "name", "data", "data.path", "modalities", "modalities.label.kind", "model",
+            "model.kind", "model.latent", "model.subsets", "model.fusion", "train",
+            "train.epochs", "train.betas", "train.seed", "train.device", "train.warmup_epochs",
+        ]
+    ),
+    st.text(alphabet=string.ascii_letters + "._-[]+ ", max_size=12),
+    st.text(max_size=8),
+)  # fmt: skip
+TABLES = st.dictionaries(st.sampled_from(["kind", "path", "latent", "a"]), st.integers()).map(
+    lambda table: "{" + ", ".join(f"{k} = {v}" for k, v in table.items()) + "}"
+)
+VALUES = st.one_of(
+    st.sampled_from(["jmvae", "hierarchical", "all", "{}", "[]", '["photo"]', "nan", "-inf", ""]),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.text(max_size=10),
+    TABLES,
+)
+OVERRIDES = st.lists(
+    st.one_of(st.builds("{}={}".format, KEYS, VALUES), st.text(max_size=10)), max_size=3
+)
+SAME_FILE = [HealthCheck.function_scoped_fixture]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=SAME_FILE)
+@given(OVERRIDES)
+@example(["model.kind=hierarchical", "model.subsets=3"])
+@example(["train.seed=" + "9" * 5000])
+@example(["data.path=\x00"])
+def test_any_override_gives_an_experiment_or_a_config_error(file, overrides):
+    try:
+        experiment = Experiment.read(file, overrides)
+    except ConfigError:
+        return
+    numbers = (experiment.train.learning_rate, experiment.train.warmup, experiment.train.eps)
+    assert not any(math.isnan(number) for number in numbers)
+    # What can be read can be written into a run folder, and read again.
+    table = json.loads(experiment.model_dump_json())
+    assert Experiment.checked(table, "again").train == experiment.train
+
+
+def test_errors_are_explained_under_a_prefix():
+    class Settings(BaseModel, extra="forbid"):
+        width: int
+
+    with pytest.raises(ValidationError) as caught:
+        Settings(width="wide", hight=3)
+    lines = explain(caught.value, Settings, "modalities.photo").splitlines()
+    assert lines[0].startswith("  modalities.photo.width: Input should be a valid integer")
+    assert lines[0].endswith("not 'wide'")
+    assert lines[1].startswith("  modalities.photo.hight: unknown key")
+
+
+def test_the_nearest_word_is_suggested_if_it_is_near():
+    assert nearest("lable", ["image", "label"]) == "; did you mean 'label'?"
+    assert nearest("xyz", ["image", "label"]) == ""
+    assert nearest("", []) == ""
+
+
+def test_lists_are_words():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([]) == "none"

@@ -1,0 +1,206 @@
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
+
+from mmgen import figures
+from mmgen.config import Experiment
+from mmgen.errors import GenerationError
+from mmgen.figures.sheet import MARGIN, Block, Strip, beside, draw, magnified
+from mmgen.generation import Run
+from mmgen.modality import Modality
+from mmgen.models import MODELS
+from mmgen.nets.blocks import Likelihood, mlp
+
+
+class Tile(Modality):
+    kind: ClassVar[str] = "tile"
+    api_version: ClassVar[int] = 1
+    side: int = 6
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.side, self.side)
+
+    def encoder(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), *mlp(self.side**2, [8]))
+
+    def decoder(self, in_features: int) -> nn.Module:
+        def pixels(out: Tensor) -> Distribution:
+            return Independent(Bernoulli(logits=8 * out.unflatten(1, self.shape)), 2)
+
+        return Likelihood(mlp(in_features, [8], self.side**2), pixels)
+
+    def render(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(1).expand(-1, 3, -1, -1)
+
+
+class Word(Modality):
+    kind: ClassVar[str] = "word"
+    api_version: ClassVar[int] = 1
+    words: tuple[str, ...] = ("north", "east", "south_$1$", "西")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.words),)
+
+    def encoder(self) -> nn.Module:
+        return mlp(len(self.words), [8])
+
+    def decoder(self, in_features: int) -> nn.Module:
+        net = mlp(in_features, [8], len(self.words))
+        return Likelihood(net, lambda out: OneHotCategorical(logits=out))
+
+    def parse(self, cell: str) -> Tensor:
+        return torch.eye(len(self.words))[self.words.index(cell)]
+
+    def describe(self, x: Tensor) -> list[str]:
+        return [self.words[i] for i in x.argmax(1).tolist()]
+
+    def choices(self) -> list[str]:
+        return list(self.words)
+
+
+def a_run(path: Path, kind: str = "jmvae-kl", **words: Any) -> Run:
+    modalities: dict[str, Modality] = {"tile": Tile(), "word": Word(**words)}
+    experiment = Experiment.model_validate(
+        {"name": "toy $x$", "data": {"path": "d"}, "model": {"kind": kind, "latent": 3}}
+    )
+    torch.manual_seed(0)
+    model = MODELS[kind](modalities, **experiment.model.model_dump(exclude={"kind"}))
+    return Run(path, experiment, modalities, model.eval(), torch.device("cpu"))
+
+
+def observations(count: int = 12) -> dict[str, Tensor]:
+    return {"tile": torch.rand(count, 6, 6).round(), "word": torch.eye(4)[torch.arange(count) % 4]}
+
+
+def metrics(epochs: int) -> list[dict[str, Any]]:
+    terms = ("reconstruction/tile", "reconstruction/word", "kl/prior", "loss")
+    return [
+        {
+            "epoch": epoch,
+            "beta": min(1.0, epoch / 5),
+            "train": dict.fromkeys(terms, 100 / epoch),
+            "validation": dict.fromkeys(terms, 90 / epoch),
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+def pixels(path: Path) -> np.ndarray[Any, Any]:
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", ["jmvae-kl", "jmvae", "hierarchical"])
+def test_every_figure_that_applies_is_drawn_whole(kind: str, tmp_path: Path) -> None:
+    run = a_run(tmp_path, kind)
+    before = torch.get_rng_state()
+    torch.manual_seed(7)
+    x, state = observations(), torch.get_rng_state()
+    paths = figures.draw_all(run, x, metrics(12))
+    assert torch.equal(state, torch.get_rng_state())
+    torch.set_rng_state(before)
+
+    names = {"tile_from_word.png", "tile_reconstructed.png", "prior.png", "losses.png"}
+    assert {path.name for path in paths} == names
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == names  # nothing beside
+    for path in paths:
+        height, width, _ = pixels(path).shape
+        assert 800 <= width <= 2000
+        assert 300 <= height <= 1500
+        assert pixels(path).std() > 10  # not blank
+
+
+def test_the_same_seed_draws_the_same_and_another_does_not(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    first = figures.from_prior(run).read_bytes()
+    assert figures.from_prior(run).read_bytes() == first
+    assert figures.from_prior(run, seed=1).read_bytes() != first
+
+
+def test_rows_of_choices_differ_and_start_at_the_mean(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    page = pixels(figures.from_choices(run, "word", "tile", samples=3))
+    means = [run.generate({"word": w}, ["tile"], 1, mean=True)["tile"].mean for w in Word().words]
+    drawn = magnified(Tile().render(torch.cat(means)))
+    assert len({picture.tobytes() for picture in drawn}) == 4
+    places = [find(page, picture) for picture in drawn]
+    assert len({left for _, left in places}) == 1
+    assert [top for top, _ in places] == sorted(top for top, _ in places)
+
+
+def find(page: np.ndarray[Any, Any], picture: np.ndarray[Any, Any]) -> tuple[int, int]:
+    """Returns where on the page the picture is, pixel by pixel."""
+    wanted = (picture * 255).round().astype(np.uint8)
+    height, width, _ = wanted.shape
+    for top, left in np.argwhere((page == wanted[0, 0]).all(-1)):
+        if np.array_equal(page[top : top + height, left : left + width], wanted):
+            return int(top), int(left)
+    raise AssertionError("the picture is not on the page")
+
+
+def test_pictures_are_magnified_by_whole_factors() -> None:
+    small = torch.rand(2, 3, 28, 14)
+    assert magnified(small).shape == (2, 84, 42, 3)
+    assert np.array_equal(magnified(small)[:, ::3, ::3], small.permute(0, 2, 3, 1).numpy())
+    assert magnified(torch.rand(1, 3, 64, 64)).shape == (1, 64, 64, 3)
+    assert max(magnified(torch.rand(1, 3, 1000, 500)).shape) <= 252
+    both = beside([magnified(small), magnified(torch.rand(2, 3, 64, 64))])
+    assert both.shape[:2] == (2, 84)
+
+
+def test_a_page_holds_its_pictures_exactly(tmp_path: Path) -> None:
+    pictures = magnified(torch.rand(3, 3, 10, 10))
+    page = pixels(draw(tmp_path / "new" / "page.png", "t", "n", [Block([Strip("", pictures)])]))
+    assert find(page, pictures[0])[1] == MARGIN
+    assert len({find(page, picture)[0] for picture in pictures}) == 1
+
+
+@pytest.mark.parametrize("count", [1, 5, 16])
+def test_a_plain_grid_holds_its_pictures_exactly(count: int, tmp_path: Path) -> None:
+    drawn = torch.rand(count, 3, 10, 7)
+    page = pixels(figures.save_grid(drawn, tmp_path / "new" / "grid.png"))
+    places = [find(page, picture) for picture in magnified(drawn)]
+    assert places == sorted(places)
+    assert len(set(places)) == count
+
+
+def test_many_choices_fill_several_columns(tmp_path: Path) -> None:
+    run = a_run(tmp_path, words=[f"word_{i}" for i in range(48)])
+    height, width, _ = pixels(figures.from_choices(run, "word", "tile")).shape
+    assert 0.6 < width / height < 1.8
+
+
+def test_models_side_by_side(tmp_path: Path) -> None:
+    runs = {kind: a_run(tmp_path, kind) for kind in MODELS}
+    path = figures.compare(runs, "word", "tile", tmp_path / "compare.png", iterations=2)
+    alone = figures.compare({"a": a_run(tmp_path)}, "word", "tile", tmp_path / "one.png")
+    assert pixels(path).shape[1] > 2 * pixels(alone).shape[1]
+
+
+def test_what_cannot_be_drawn_is_an_error(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    with pytest.raises(GenerationError, match="told in words"):
+        figures.reconstructions(run, observations(), "word")
+    with pytest.raises(GenerationError, match="no choices"):
+        figures.from_choices(run, "tile", "word")
+    with pytest.raises(GenerationError, match="did you mean 'word'"):
+        figures.from_choices(run, "wrod", "tile")
+    assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 60])
+def test_losses_of_short_and_long_runs(epochs: int, tmp_path: Path) -> None:
+    lines = metrics(epochs)
+    lines[0]["validation"] = {}
+    lines[-1]["train"] |= {f"kl/{i}": float(i) for i in range(40)}  # more than are drawn
+    lines[-1]["train"]["loss"] = float("inf")
+    assert pixels(figures.loss_curves(lines, tmp_path / "losses.png")).shape[1] >= 800

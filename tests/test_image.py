@@ -1,0 +1,169 @@
+"""The image plugin: likelihoods by hand, binarisation, reading and drawing pictures."""
+
+import math
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+
+from mmgen.testing import parametrize_with_checks
+from mmgen_image import Image
+
+SMALL = {"encoder_widths": (16,), "decoder_widths": (16,)}
+
+
+@parametrize_with_checks(
+    Image(height=2, width=3, **SMALL),
+    Image(height=1, width=1, binarise=False, **SMALL),
+    Image(height=1, width=1, likelihood="gaussian", standard_deviation=0.2, **SMALL),
+    Image(channels=3, height=9, width=14, net="convolution", convolution_channels=(4, 6)),
+    Image(height=4, width=4, encoder_widths=(), decoder_widths=()),
+)
+def test_contract(modality, check):
+    check(modality)
+
+
+def decoded(image: Image) -> tuple[torch.Tensor, torch.distributions.Distribution]:
+    """Returns the net's raw output, shaped as pictures, and the likelihood of it."""
+    torch.manual_seed(0)
+    decoder, h = image.decoder(4), torch.randn(5, 4)
+    return decoder.net(h).reshape(5, *image.shape), decoder(h)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_bernoulli_log_likelihood_is_the_binary_cross_entropy_of_logits():
+    image = Image(channels=3, height=4, width=5, **SMALL)
+    out, p = decoded(image)
+    x = image.observe(image.example(torch.arange(5), generator()), generator())
+    q = out.sigmoid()
+    expected = (x * q.log() + (1 - x) * (1 - q).log()).flatten(1).sum(1)
+    torch.testing.assert_close(p.log_prob(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(p.mean, q)
+
+
+def test_gaussian_log_likelihood_is_the_squared_error_and_a_constant():
+    image = Image(height=4, width=5, likelihood="gaussian", standard_deviation=0.3, **SMALL)
+    out, p = decoded(image)
+    x = torch.rand(5, 1, 4, 5, generator=generator())
+    squares = ((x - out.sigmoid()) ** 2).flatten(1).sum(1) / (2 * 0.3**2)
+    expected = -squares - 20 * math.log(0.3 * math.sqrt(2 * math.pi))
+    torch.testing.assert_close(p.log_prob(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_grey_values_have_the_continuous_bernoulli_s_closed_form():
+    """Loaiza-Ganem, Cunningham 2019, equation 5: C(λ) = 2 artanh(1 - 2λ) / (1 - 2λ)."""
+    image = Image(height=4, width=5, binarise=False, **SMALL)
+    out, p = decoded(image)
+    x = image.observe(image.example(torch.arange(5), generator()))
+    assert ((x > 0) & (x < 1)).float().mean() > 0
+    rate = out.double().sigmoid()
+    constant = 2 * torch.atanh(1 - 2 * rate) / (1 - 2 * rate)
+    each = -F.binary_cross_entropy_with_logits(out.double(), x.double(), reduction="none")
+    expected = (each + constant.log()).flatten(1).sum(1).float()
+    torch.testing.assert_close(p.log_prob(x), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_binarisation_draws_black_and_white_with_the_grey_value_as_mean():
+    image = Image(height=16, width=16)
+    grey = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(4000, -1, -1, -1)
+    x = image.observe(grey, generator())
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    p = torch.arange(256).view(1, 16, 16) / 255
+    # Five standard errors of the mean of 4000 draws; black and white stay exactly.
+    error = 5 * (p * (1 - p) / 4000).sqrt()
+    assert ((x.mean(0) - p).abs() <= error + 1e-6).all()
+    assert torch.equal(x, image.observe(grey, generator()))
+    assert not torch.equal(x, image.observe(grey, generator(1)))
+
+
+def test_other_observations_are_the_grey_values_themselves():
+    grey = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
+    for options in ({"binarise": False}, {"likelihood": "gaussian"}):
+        x = Image(height=1, width=3, **options).observe(grey)
+        torch.testing.assert_close(x.flatten(), torch.tensor([0.0, 0.2, 1.0]))
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_a_picture_of_the_right_size_is_read_exactly_and_drawn_again(tmp_path, channels, mode):
+    image = Image(channels=channels, height=3, width=4, binarise=False)
+    pixels = np.arange(12 * channels, dtype=np.uint8).reshape(3, 4, channels) * 7
+    PIL.Image.fromarray(pixels.squeeze(), mode).save(tmp_path / "x.png")
+    stored = image.parse(str(tmp_path / "x.png"))
+    assert stored.dtype == torch.uint8
+    assert torch.equal(stored, torch.from_numpy(pixels).permute(2, 0, 1))
+    drawn = image.render(image.observe(stored.unsqueeze(0)))
+    assert drawn.shape == (1, 3, 3, 4)
+    expected = torch.from_numpy(pixels).permute(2, 0, 1).expand(3, -1, -1) / 255
+    torch.testing.assert_close(drawn[0], expected)
+
+
+def test_pictures_of_other_sizes_and_modes_are_fitted_with_antialiasing(tmp_path):
+    # A fine chequerboard: without antialiasing it would come out black or white, not grey.
+    board = (np.indices((64, 96)).sum(0) % 2 * 255).astype(np.uint8)
+    for mode in ("L", "RGB", "RGBA", "P", "1"):
+        PIL.Image.fromarray(board).convert(mode).save(tmp_path / f"{mode}.png")
+        small = Image(height=8, width=12).parse(str(tmp_path / f"{mode}.png"))
+        assert small.shape == (1, 8, 12)
+        assert (small.float() - 127.5).abs().max() < 8, mode
+    assert Image(channels=3, height=8, width=8).parse(str(tmp_path / "L.png")).shape == (3, 8, 8)
+
+
+def test_what_is_no_picture_is_refused_with_its_name(tmp_path):
+    (tmp_path / "text.png").write_text("this is no picture")
+    good = tmp_path / "good.png"
+    PIL.Image.fromarray(np.zeros((50, 50), np.uint8)).save(good)
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:60])
+    for cell in ("gone.png", str(tmp_path), str(tmp_path / "text.png"), str(tmp_path / "cut.png")):
+        with pytest.raises(ValueError, match="is no picture") as caught:
+            Image().parse(cell)
+        assert repr(cell) in str(caught.value)
+
+
+def test_means_out_of_range_are_clamped_when_drawn():
+    drawn = Image(height=1, width=3).render(torch.tensor([-1.0, 0.5, 2.0]).view(1, 1, 1, 3))
+    assert drawn[0, 0, 0].tolist() == [0, 0.5, 1]
+
+
+def test_the_class_decides_synthetic_pictures_up_to_noise():
+    image = Image(channels=3, height=8, width=8)
+    x = image.example(torch.tensor([0, 1, 0]), generator()).float()
+    assert x.shape == (3, 3, 8, 8)
+    same, other = (x[0] - x[2]).square().mean(), (x[0] - x[1]).square().mean()
+    assert 0 < same < other / 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"height": 0}, "greater than 0"),
+        ({"channels": 2}, "1 or 3"),
+        ({"likelihood": "laplace"}, "'bernoulli' or 'gaussian'"),
+        ({"standard_deviation": 0.0}, "greater than 0"),
+        ({"encoder_widths": (8, 0)}, "greater than 0"),
+        ({"hieght": 3}, "Extra inputs are not permitted"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, words):
+    with pytest.raises(ValidationError, match=words):
+        Image(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"height": 3, "width": 64}, "2 convolutions of stride 2 do not fit a picture of 3x64"),
+        ({"convolution_channels": ()}, "0 convolutions of stride 2 do not fit"),
+    ],
+)
+def test_convolutions_that_do_not_fit_the_picture_are_refused(settings, words):
+    image = Image(net="convolution", **settings)
+    with pytest.raises(ValueError, match=words):
+        image.encoder()
+    with pytest.raises(ValueError, match=words):
+        image.decoder(3)

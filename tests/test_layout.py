@@ -1,0 +1,139 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / "mmgen"
+PLUGINS = ROOT / "plugins"
+
+# Each may import those before it, and its own package.
+ORDER = (
+    *("errors", "config", "modality", "hooks", "plugins", "subsets", "nets", "models", "data"),
+    *("build", "training", "checkpoint", "running", "generation", "evaluation", "figures"),
+    *("report", "testing", "scaffold", "commands", "cli"),
+)
+
+
+def sources(folder):
+    return sorted(p for p in folder.rglob("*.py") if "__pycache__" not in p.parts)
+
+
+def imports(path):
+    """Yields the modules that a file imports anywhere in it, in functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def core_modules(path):
+    """Returns which modules or packages of mmgen a file imports."""
+    parts = [name.split(".") for name in imports(path)]
+    found = {part[1] for part in parts if part[0] == "mmgen" and len(part) > 1}
+    return {name for name in found if (CORE / name).is_dir() or (CORE / f"{name}.py").exists()}
+
+
+def module(path):
+    """Returns the module or package of mmgen that a file belongs to."""
+    return path.relative_to(CORE).parts[0].removesuffix(".py")
+
+
+def core_files():
+    return [p for p in sources(CORE) if p != CORE / "__init__.py"]
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", core_files(), ids=relative)
+def test_imports_go_upward_only(path):
+    own = module(path)
+    assert own in ORDER, f"{own} has no place in the order of modules"
+    before = ORDER[: ORDER.index(own)]
+    assert core_modules(path) - {own} - set(before) == set()
+
+
+def test_the_walk_finds_imports_in_functions_and_of_names(tmp_path):
+    file = tmp_path / "file.py"
+    file.write_text("def f():\n    from mmgen import plugins\n    import mmgen.models.base\n")
+    assert core_modules(file) == {"plugins", "models"}
+
+
+def test_only_build_knows_both_plugins_and_models():
+    both = [p.name for p in core_files() if {"plugins", "models"} <= core_modules(p)]
+    assert both == ["build.py"]
+
+
+@pytest.mark.parametrize("path", core_files(), ids=relative)
+def test_the_core_imports_no_plugin(path):
+    assert [name for name in imports(path) if name.startswith("mmgen_")] == []
+
+
+@pytest.mark.parametrize("path", sources(PLUGINS), ids=relative)
+def test_a_plugin_imports_what_any_author_may(path):
+    assert core_modules(path) <= {"errors", "hooks", "modality", "nets"}
+
+
+@pytest.mark.parametrize("path", sources(CORE) + sources(PLUGINS), ids=relative)
+def test_no_file_is_long(path):
+    limit = 300
+    if path.is_relative_to(PLUGINS):
+        limit = 80
+    elif path.is_relative_to(CORE / "models"):
+        limit = 160
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+@pytest.mark.parametrize("path", sources(CORE) + sources(PLUGINS), ids=relative)
+def test_nothing_is_pickled(path):
+    names = {name.split(".")[0] for name in imports(path)}
+    assert names & {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"} == set()
+    attributes = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    assert attributes & {"torch.load", "torch.save"} == set()
+
+
+HEAVY = "heavy = [m for m in ('torch', 'torchvision', 'matplotlib') if m in sys.modules]"
+HELP = """
+from mmgen.cli import main
+sys.argv = ["mmgen", "--help"]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import mmgen; mmgen.__version__", "import mmgen.config", "import mmgen.cli", HELP],
+    ids=["mmgen", "config", "cli", "help"],
+)
+def test_torch_is_not_imported_before_it_is_needed(code):
+    script = f"import sys\n{code}\n{HEAVY}\nassert not heavy, heavy"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_mmgen_exports_is_there():
+    import mmgen
+    from mmgen import generation, hooks, modality
+
+    assert mmgen.Modality is modality.Modality
+    assert (mmgen.Run, mmgen.load) == (generation.Run, generation.load)
+    assert mmgen.hookimpl is hooks.hookimpl
+    assert set(mmgen.__all__) == {"Modality", "Run", "__version__", "hookimpl", "load"}
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = mmgen.nothing
