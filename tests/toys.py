@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.distributions import (
     Bernoulli,
     Categorical,
@@ -23,6 +21,8 @@ from torch.distributions import (
     Normal,
     OneHotCategorical,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmgen import build, checkpoint, hookimpl
 from mmgen.config import Experiment

@@ -45,12 +45,14 @@ def generate(
 
     settings: Settings = context.obj
     values = dict(_pair(word) for word in given or [])
-    loaded = load(run, weights=weights, device=device or "auto", plugin_modules=settings.plugins)
-    if seed is not None:
-        torch.manual_seed(seed)
+    if weights not in ("best", "last"):
+        raise GenerationError(f"--weights {weights}: it is best or last")
     if start not in ("zero", "prior"):
         raise GenerationError(f"--start {start}: it is zero or prior")
     first: Literal["zero", "prior"] = "zero" if start == "zero" else "prior"
+    loaded = load(run, weights=weights, device=device or "auto", plugin_modules=settings.plugins)
+    if seed is not None:
+        torch.manual_seed(seed)
     wanted = loaded.targets(values, targets or None)
     if file is not None and not any(renderable(loaded.modalities[n]) for n in wanted):
         raise GenerationError(f"--out {file}: none of {', '.join(wanted)} is a picture")

@@ -1,0 +1,5 @@
+"""``python -m mmgen``."""
+
+from mmgen.cli import main
+
+main()

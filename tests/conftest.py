@@ -1,0 +1,68 @@
+"""What all tests share: one thread, data sets and runs small enough to train in seconds."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmgen.cli import main
+from mmgen.data.glyphs import glyphs
+from mmgen.data.store import write_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+
+torch.set_num_threads(
+    1
+)  # the nets are too small for more, and threads fight when tests share cores
+
+
+@pytest.fixture(scope="session")
+def small_glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of three modalities, 400 rows to train on."""
+    path = tmp_path_factory.mktemp("data") / "glyphs"
+    modalities, splits = glyphs(400, 80, 80, seed=1)
+    write_dataset(path, name="glyphs", about="small", modalities=modalities, splits=splits)
+    return path
+
+
+@pytest.fixture
+def mmgen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process: exit code, standard output, standard error."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mmgen", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        printed = capsys.readouterr()
+        code = stop.value.code
+        return (code if isinstance(code, int) else 0), printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(small_glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of jmvae-kl with small nets, two epochs."""
+    from mmgen import running
+    from mmgen.config import Experiment
+
+    out = tmp_path_factory.mktemp("runs") / "small"
+    experiment = Experiment.read(ROOT / "examples" / "glyphs.toml", small(small_glyphs))
+    prepared = running.prepare(experiment)
+    running.start(prepared, out)
+    list(running.train(prepared, out))
+    return out
+
+
+def small(data: Path, epochs: int = 2) -> list[str]:
+    """Overrides that make any glyphs-like experiment train in a second."""
+    nets = [
+        f"modalities.{name}.{side}_widths=[32]"
+        for name in ("image", "label", "attributes")
+        for side in ("encoder", "decoder")
+    ]
+    return [f"data.path='{data}'", f"train.epochs={epochs}", "model.latent=8", *nets]

@@ -1,0 +1,50 @@
+"""Docs that cannot lie: files, settings, commands and overrides that they name do exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from mmgen import config
+from mmgen.models import MODELS
+
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\":]+)\"", page.read_text())
+    for link in (a or b for a, b in links):
+        assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda path: path.name)
+def test_verbs_exist(mmgen, page):
+    known = {"data", "train", "generate", "growth", "plugins"}
+    verbs = re.findall(
+        r"^\s*(?:\$ )?(?:\.venv/bin/)?mmgen (\w+)", page.read_text(), flags=re.MULTILINE
+    )
+    assert set(verbs) <= known
+    for verb in set(verbs):
+        assert mmgen(verb, "--help")[0] == 0
+
+
+def test_every_setting_is_documented_where_it_is_declared():
+    sections = [
+        value
+        for value in vars(config).values()
+        if isinstance(value, type) and issubclass(value, config.Section)
+    ]
+    assert len(sections) > 4
+    for section in sections:
+        for name in section.model_fields:
+            assert re.search(rf"^\s+{name}: ", section.__doc__ or "", flags=re.MULTILINE), (
+                f"{section.__name__}.{name} is not in the class's docstring"
+            )
+
+
+def test_every_model_is_documented():
+    text = Path(ROOT / "docs" / "models.md").read_text()
+    for name in MODELS:
+        assert f"`{name}`" in text
