@@ -1,12 +1,14 @@
 """The wiring diagram: Experiment + Registry → modalities, data, model, device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.distributions import Distribution
 
 from mmgen import plugins
-from mmgen.config import Experiment
+from mmgen.config import NAME, Experiment
 from mmgen.data.store import Dataset, read_dataset
 from mmgen.errors import ConfigError, DataError, PluginError, listed, nearest
 from mmgen.modality import Modality
@@ -76,6 +78,11 @@ def modalities(
                 f"modalities.{name}: the data set {experiment.data.path} has "
                 f"{listed(stored)}{nearest(name, stored)}"
             )
+        if not NAME.fullmatch(name):
+            raise DataError(
+                f"{experiment.data.path}: {name!r} is no name for a modality: use letters, digits, "
+                "_ and -, or name the modalities that take part in [modalities.NAME]"
+            )
         settings = experiment.modalities.get(name, {})
         same_kind = settings.get("kind", stored[name]["kind"]) == stored[name]["kind"]
         built[name] = registry.create(name, {**stored[name], **settings} if same_kind else settings)
@@ -91,16 +98,27 @@ def modalities(
 def _probe(name: str, modality: Modality, registry: Registry) -> None:
     """Builds a modality's nets without memory, so that an error names it and its plugin."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _unchecked():
             modality.encoder()(torch.empty(2, *modality.shape))
             modality.decoder(2)(torch.empty(2, 2))
     except Exception as error:
         provider = registry.provider(modality.kind)
         raise PluginError(
-            f"modalities.{name}: the nets of kind {modality.kind!r} "
-            f"({provider.distribution} {provider.version}) cannot be built: {error}\n"
+            f"modalities.{name}: the nets of kind {modality.kind!r} of plugin {provider} "
+            f"cannot be built: {error}\n"
             f"Try: mmgen plugins check {modality.kind}"
         ) from error
+
+
+@contextmanager
+def _unchecked() -> Iterator[None]:
+    """Lets distributions be made without a look at their values, which the meta device lacks."""
+    before = Distribution._validate_args  # noqa: SLF001
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 def resolved(experiment: Experiment, modalities: Mapping[str, Modality]) -> Experiment:

@@ -70,7 +70,10 @@ def create(
                 "replace it: --force; or choose another --out"
             )
         shutil.rmtree(path)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be made: {error.strerror}") from None
     text = json.dumps({"format": FORMAT, **environment}, indent=2, ensure_ascii=False)
     write(path / "environment.json", text + "\n")
     write(path / "experiment.json", experiment.model_dump_json(indent=2) + "\n")
@@ -130,8 +133,18 @@ def resume(path: Path, training: Training) -> None:
     Raises:
         RunError: If there is no checkpoint, it is damaged, or does not fit the model.
     """
-    tensors, counters = _read(path / "last.safetensors")
+    file = path / "last.safetensors"
+    tensors, counters = _read(file)
     _load(path, training.model, tensors)
+    try:
+        _restore(training, tensors, counters)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise RunError(f"{file}: not a checkpoint of this run: {error}") from None
+
+
+def _restore(
+    training: Training, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]
+) -> None:
     for player, optimiser in training.optimisers.items():
         states: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under(tensors, f"optimiser/{player}/").items():
@@ -158,8 +171,11 @@ def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
 def read_metrics(path: Path, epochs: int | None = None) -> list[dict[str, Any]]:
     """Reads ``metrics.jsonl``: one dictionary an epoch, up to ``epochs`` of them."""
     file = path / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines][:epochs]
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        return [json.loads(line) for line in lines][:epochs]
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file}: damaged: {error}") from None
 
 
 def append_metrics(path: Path, epoch: Epoch) -> None:
@@ -200,8 +216,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             values = json.loads((file.metadata() or {})["mmgen"])
+            if values["format"] > FORMAT:
+                raise ValueError(f"format {values['format']}; this mmgen reads up to {FORMAT}")
             return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: damaged, or not a checkpoint of mmgen: {error}") from None
 
 

@@ -15,7 +15,6 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -31,7 +30,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 class Section(BaseModel):
     """A table of the configuration: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -132,7 +131,7 @@ class TrainConfig(Section):
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
     gradient_clip: PositiveFloat | None = None
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
@@ -188,9 +187,12 @@ class Experiment(Section):
         """
         table = _table(path)
         if isinstance(data := table.get("data"), dict) and isinstance(data.get("path"), str):
-            data["path"] = str((path.parent / data["path"]).resolve())
+            data["path"] = str(path.parent.resolve() / data["path"])
         for override in overrides:
             _lay(table, override)
+        # Absolute from here on: a run's experiment.json lies in a folder of its own.
+        if isinstance(data := table.get("data"), dict) and isinstance(data.get("path"), str):
+            data["path"] = str(Path.cwd() / data["path"])
         return cls.checked(table, str(path))
 
     @classmethod
@@ -215,7 +217,8 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
         if location[:1] == ["model"] and len(location) > 1:
             del location[1]
         # A union of types puts theirs: subsets.tuple[str, ...]
-        location = [part for part in location if "[" not in part]
+        ours = len(location) - (item["type"] == "extra_forbidden")  # the rest is the user's word
+        location = [part for part in location[:ours] if "[" not in part] + location[ours:]
         key = ".".join([prefix, *location] if prefix else location)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
@@ -256,8 +259,9 @@ def _table(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: not valid {path.suffix[1:].upper()}: {error}") from None
+    except (ValueError, RecursionError) as error:  # syntax; too long a number; too deep a table
+        language = "JSON" if path.suffix == ".json" else "TOML"
+        raise ConfigError(f"{path}: not valid {language}: {error}") from None
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: holds no tables such as [model] and [train]")
     return table
@@ -271,7 +275,7 @@ def _lay(table: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r}: write overrides as key=value, such as train.epochs=30")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     for part in path[:-1]:
         table = table.setdefault(part, {})

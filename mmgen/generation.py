@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -102,6 +103,10 @@ class Run:
         wanted = self.targets(given, targets)
         if samples < 1:
             raise GenerationError(f"{samples} samples: ask for at least one")
+        if iterations is not None and iterations < 1:
+            raise GenerationError(f"{iterations} iterations: ask for at least one")
+        if start not in get_args(Start):
+            raise GenerationError(f"start={start!r}: there are {listed(get_args(Start))}")
         x = {name: self._observation(name, value).unsqueeze(0) for name, value in given.items()}
         if x:
             z = sample_latent(
@@ -128,6 +133,8 @@ class Run:
         wanted = [n for n in self.modalities if n not in given] if targets is None else [*targets]
         if both := [n for n in wanted if n in given]:
             raise GenerationError(f"{listed(both)}: given and asked for; leave it out of one side")
+        if not wanted and targets is not None:
+            raise GenerationError("no targets: name one, or leave targets out for all the others")
         if not wanted:
             raise GenerationError("all modalities are given; leave out the one to be generated")
         return wanted
@@ -144,7 +151,7 @@ class Run:
             raise GenerationError(
                 f"{name}: an observation has the shape {modality.shape}, not {tuple(value.shape)}"
             )
-        return value.to(self.device)
+        return value.to(self.device, next(self.model.parameters()).dtype)
 
 
 def load(

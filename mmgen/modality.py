@@ -66,7 +66,7 @@ class Modality(BaseModel, ABC):
 
         The distribution's event shape is :attr:`shape`; it is the likelihood p(x | z), and needs
         ``log_prob``, ``sample``, ``mean`` and ``support``. :mod:`mmgen.nets.blocks` has the usual
-        families.
+        families. Build with ``validate_args=False``: validation waits for the device every step.
         """
 
     def parse(self, cell: str) -> Tensor:

@@ -47,7 +47,8 @@ class Epoch:
         validation: Terms on the validation split at the epoch's end, with β = 1; may be empty.
         seconds: What the epoch took, validation included.
         examples_per_second: Training observations a second, validation left out.
-        best: Whether the validation loss is the lowest so far.
+        best: Whether the validation loss is the lowest so far; the last epoch if there is no
+            validation split, since training losses of the warm-up do not compare.
     """
 
     epoch: int
@@ -183,9 +184,9 @@ def _finish_epoch(
     trained = time.perf_counter() - started
     _check_finite(means, training.epoch + 1)
     validated = evaluate(training, validation) if validation is not None else {}
-    criterion = validated.get("loss", means["loss"])
-    best = criterion < training.best
-    training.best = min(criterion, training.best)
+    best = not validated or validated["loss"] < training.best
+    if validated and best:  # min() would keep a NaN for ever
+        training.best = validated["loss"]
     training.epoch += 1
     epoch = Epoch(
         epoch=training.epoch,

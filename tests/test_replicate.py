@@ -8,6 +8,7 @@ from torch.nn.utils import parametrizations
 from mmgen.nets.blocks import convolutional_encoder, mlp
 from mmgen.nets.posterior import features
 from mmgen.nets.replicate import Looped, Vectorised, replicate, vectorised
+from mmgen.nets.wide import WideLinear
 
 COPIES = 3
 
@@ -172,9 +173,15 @@ def assert_alike(wide, loop, what):
             for copy, net in enumerate(loop.nets):
                 ours, theirs = what(layer, name), what(flattened(net)[number], name)
                 if ours is not None or theirs is not None:
-                    torch.testing.assert_close(ours[copy], theirs)
+                    ours = None if ours is None else transposed(layer, name, ours[copy])
+                    torch.testing.assert_close(ours, theirs)
                     compared += 1
     return compared
+
+
+def transposed(layer, name, tensor):
+    """Wide linear layers hold their weights as (in, out)."""
+    return tensor.mT if isinstance(layer, WideLinear) and name == "weight" else tensor
 
 
 def value(layer, name):
@@ -244,7 +251,7 @@ def test_a_copy_has_the_first_weights_that_a_single_net_would_have():
     wide = replicate(lambda: nn.Linear(5, 4), COPIES)
     torch.manual_seed(0)
     for copy in range(COPIES):
-        assert torch.equal(wide.layers[0].weight[copy], nn.Linear(5, 4).weight)
+        assert torch.equal(wide.layers[0].weight[copy].mT, nn.Linear(5, 4).weight)
 
 
 def test_each_copy_drops_its_own_features():

@@ -125,7 +125,7 @@ def test_best_says_whether_the_validation_loss_is_the_lowest_so_far():
     assert [e.best for e in epochs] == [True, True, False, False, True]
 
 
-def test_without_a_validation_split_the_training_loss_decides():
+def test_without_a_validation_split_the_last_epoch_is_the_best():
     class Rising(Fake):
         losses = iter([3.0, 2.0, 4.0])
 
@@ -134,7 +134,7 @@ def test_without_a_validation_split_the_training_loss_decides():
 
     state = Training(Rising(), config(epochs=3), CPU)
     epochs = [e for e in fit(state, Given([1.0])) if isinstance(e, Epoch)]
-    assert [e.best for e in epochs] == [True, True, False]
+    assert [e.best for e in epochs] == [True, True, True]
     assert epochs[0].validation == {}
 
 

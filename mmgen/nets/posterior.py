@@ -54,7 +54,7 @@ def standard_normal(like: Tensor) -> Gaussian:
 
 def rows(q: Gaussian, index: int | slice) -> Gaussian:
     """Returns the part of a Gaussian's batch: ``rows(q, -1)`` of batch (S, B) is batch (B,)."""
-    return normal(q.mean[index], q.stddev[index])
+    return normal(q.base_dist.loc[index], q.base_dist.scale[index])
 
 
 class GaussianHead(nn.Module):
