@@ -227,7 +227,7 @@ def test_a_plugin_is_checked_and_a_broken_one_fails(mmgen, tmp_path):
     broken = tmp_path / "broken_modality.py"
     broken.write_text((ROOT / "plugins/mmgen_label/__init__.py").read_text()
                       .replace('ClassVar[str] = "label"', 'ClassVar[str] = "broken"')
-                      .replace("one_hot)", "lambda p: one_hot(p[:, :2]))"))  # fmt: skip
+                      .replace("one_hot)", "lambda p: one_hot(p[:, :1]))"))  # fmt: skip
     code, out, _ = mmgen("plugins", "check", broken)
     assert code == 2
     assert "failed shapes" in out

@@ -298,7 +298,7 @@ def test_a_hierarchy_of_one_layer_is_jmvae(K):
         flat.decoders.load_state_dict(jmvae.decoders.state_dict())
         for net, copies in zip(flat.encoders, jmvae.encoder.encoders, strict=True):
             for p, wide in zip(net.parameters(), copies.parameters(), strict=True):
-                p.copy_(wide[0])
+                p.copy_(wide[0].mT if p.dim() == 2 else wide[0])  # wide linear: (in, out)
     x = observations(modalities, 6)
     found = []
     for model in (jmvae, flat):

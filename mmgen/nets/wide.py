@@ -62,9 +62,9 @@ class WideLinear(Wide):
 
     def __init__(self, same: Sequence[Any]) -> None:
         super().__init__(same)
-        self._stack(same, "bias")  # (C, out)
         # (C, in, out), as the product reads it: its gradient then needs no transposition.
         self.weight = nn.Parameter(torch.stack([layer.weight.detach().mT for layer in same]))
+        self._stack(same, "bias")  # (C, out)
 
     def forward(self, x: Tensor, shared: bool, chosen: Tensor | None) -> Tensor:
         weight, bias = self._pick("weight", chosen), self._pick("bias", chosen)
