@@ -109,6 +109,7 @@ class TrainConfig(Section):
         warmup_epochs: N_t, over which β rises linearly from 0 to 1; without it, epochs / 10.
         batch_size: Observations a step.
         learning_rate: Adam's step size.
+        schedule: constant, or cosine, which lowers the step size to 0 over all epochs.
         betas: Adam's decay rates of the two moments.
         eps: Adam's denominator constant.
         weight_decay: L2 penalty in Adam.
@@ -124,6 +125,7 @@ class TrainConfig(Section):
     warmup_epochs: NonNegativeFloat | None = None
     batch_size: PositiveInt = 100
     learning_rate: PositiveFloat = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
         0.9,
         0.999,

@@ -91,9 +91,22 @@ class Training:
         warmup = self.config.warmup
         return min(1.0, progress / warmup) if warmup else 1.0
 
-    def step(self, x: Batch, beta: float) -> dict[str, Tensor]:
-        """Lets every player take one step on a batch, and returns the terms and losses."""
-        weight = torch.full((), beta, device=self.device)
+    def learning_rate(self, progress: float) -> float:
+        """Returns Adam's step size after ``progress`` epochs."""
+        if self.config.schedule == "constant":
+            return self.config.learning_rate
+        # Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
+        share = min(1.0, progress / self.config.epochs)
+        return self.config.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+    def step(self, x: Batch, progress: float) -> dict[str, Tensor]:
+        """Lets every player take one step on a batch, and returns the terms and losses.
+
+        Args:
+            x: The observations.
+            progress: The epochs done with this step, a fraction of one included: 2.5.
+        """
+        weight = torch.full((), self.beta(progress), device=self.device)
         with autocast(self.config, self.device):
             objective = self.objective(x, weight)
         alone = len(self.players) == 1
@@ -105,6 +118,8 @@ class Training:
         for name, optimiser in self.optimisers.items():
             if self.config.gradient_clip is not None:
                 clip_grad_norm_(self.players[name], self.config.gradient_clip)
+            for group in optimiser.param_groups:
+                group["lr"] = self.learning_rate(progress)
             optimiser.step()
         return terms(objective)
 
@@ -158,8 +173,7 @@ def fit(
         names: list[str] = []
         model.train()
         for x in train.epoch(config.seed, training.epoch, start=first):
-            beta = training.beta(training.epoch + (training.batch + 1) / len(train))
-            values = training.step(x, beta)
+            values = training.step(x, training.epoch + (training.batch + 1) / len(train))
             size = len(next(iter(x.values())))
             # Summed on the device: one synchronisation an epoch.
             total = torch.stack(list(values.values())) * size
