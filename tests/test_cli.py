@@ -242,3 +242,15 @@ def test_growth_is_counted_and_drawn(mmgen, tmp_path):
     assert nets["jmvae-kl", 3] == 12
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
     assert mmgen("growth", "--modalities", "1-3")[0] == 2
+
+
+def test_metrics_are_written_for_tensorboard_if_asked(mmgen, small_glyphs, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = [*small(small_glyphs), "train.tensorboard=true", "--no-figures"]
+    assert mmgen("train", CONFIG, *words, "--out", tmp_path / "run")[0] == 0
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    metrics = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    logged = events.Scalars("kl/prior/validation")
+    assert [event.step for event in logged] == [1, 2]
+    assert logged[-1].value == pytest.approx(metrics["validation"]["kl/prior"])

@@ -8,6 +8,7 @@ from conftest import ROOT
 
 from mmgen import config
 from mmgen.models import MODELS
+from mmgen.testing import CHECKS
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -22,9 +23,9 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", DOCS, ids=lambda path: path.name)
 def test_verbs_exist(mmgen, page):
     known = {"data", "train", "generate", "growth", "plugins"}
-    verbs = re.findall(
-        r"^\s*(?:\$ )?(?:\.venv/bin/)?mmgen (\w+)", page.read_text(), flags=re.MULTILINE
-    )
+    fences = re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    calls = r"^(?:\$ )?mmgen (?:-p \S+ )?(\w+)"
+    verbs = [v for fence in fences for v in re.findall(calls, fence, flags=re.MULTILINE)]
     assert set(verbs) <= known
     for verb in set(verbs):
         assert mmgen(verb, "--help")[0] == 0
@@ -48,3 +49,14 @@ def test_every_model_is_documented():
     text = Path(ROOT / "docs" / "models.md").read_text()
     for name in MODELS:
         assert f"`{name}`" in text
+
+
+def test_the_modality_of_the_readme_keeps_the_contract(mmgen, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    (code,) = (block for block in blocks if "mmgen_modalities" in block)
+    (tmp_path / "temperature.py").write_text(code)
+    words = ("-p", tmp_path / "temperature.py", "plugins", "check", "temperature")
+    code, out, _ = mmgen(*words)
+    assert code == 0
+    assert f"{len(CHECKS)} conformance checks" in (ROOT / "README.md").read_text()
+    assert out.count("ok ") == len(CHECKS)

@@ -66,8 +66,13 @@ class Word(Modality):
         return list(self.words)
 
 
-def a_run(path: Path, kind: str = "jmvae-kl", **words: Any) -> Run:
-    modalities: dict[str, Modality] = {"tile": Tile(), "word": Word(**words)}
+def a_run(
+    path: Path,
+    kind: str = "jmvae-kl",
+    modalities: dict[str, Modality] | None = None,
+    **words: Any,
+) -> Run:
+    modalities = modalities or {"tile": Tile(), "word": Word(**words)}
     experiment = Experiment.model_validate(
         {"name": "toy $x$", "data": {"path": "d"}, "model": {"kind": kind, "latent": 3}}
     )
@@ -135,6 +140,24 @@ def test_rows_of_choices_differ_and_start_at_the_mean(tmp_path: Path) -> None:
     places = [find(page, picture) for picture in drawn]
     assert len({left for _, left in places}) == 1
     assert [top for top, _ in places] == sorted(top for top, _ in places)
+
+
+def test_pairs_make_a_table_of_what_both_together_generate(tmp_path: Path) -> None:
+    modalities: dict[str, Modality] = {"tile": Tile(), "word": Word(), "other": Word()}
+    run = a_run(tmp_path, modalities=modalities)
+    page = pixels(figures.from_pairs(run, "word", "other", "tile"))
+    places = {}
+    for column, word in enumerate(Word().words):
+        for row, other in enumerate(Word().words):
+            p = run.generate({"word": word, "other": other}, ["tile"], 1, mean=True)["tile"]
+            top, left = find(page, magnified(Tile().render(p.mean))[0])
+            places[column, row] = find(page, magnified(Tile().render(p.mean))[0])
+    for (column, row), (top, left) in places.items():
+        assert left == places[column, 0][1]
+        assert top == places[0, row][0]
+        assert (left > places[0, 0][1]) == (column > 0)
+        assert (top > places[0, 0][0]) == (row > 0)
+    assert (tmp_path / "figures" / "tile_from_word+other.png").exists()
 
 
 def find(page: np.ndarray[Any, Any], picture: np.ndarray[Any, Any]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from toys import (
     observations,
     on_gpu,
     toy_modalities,
+    toy_model,
     training,
 )
 
@@ -431,3 +432,28 @@ def test_the_resolved_experiment_fixes_the_warmup():
     assert resolved.train.warmup_epochs == 4
     longer = resolved.train.model_copy(update={"epochs": 80})
     assert longer.warmup == 4
+
+
+def test_the_cosine_schedule_lowers_the_step_size_to_zero():
+    state = Training(Fake(), config(epochs=4, learning_rate=0.2, schedule="cosine"), CPU)
+    group = state.optimisers["model"].param_groups[0]
+    rates = [group["lr"] for _ in fit(state, Given([1.0], [2.0]))]
+    expected = [0.1 * (1 + math.cos(math.pi * step / 8)) for step in range(1, 9)]
+    assert rates == pytest.approx(expected)
+    constant = Training(Fake(), config(epochs=4, learning_rate=0.2), CPU)
+    assert constant.learning_rate(3.9) == 0.2
+
+
+@pytest.mark.slow
+def test_a_compiled_objective_learns_as_the_plain_one_does():
+    losses = {}
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        modalities = toy_modalities(2)
+        model = toy_model("jmvae-kl", modalities)
+        state = Training(model, config(epochs=1, compile=compiled), CPU)
+        epochs = [e for e in fit(state, batches(modalities, 24, 8)) if isinstance(e, Epoch)]
+        losses[compiled] = epochs[0].train["loss"]
+    assert math.isfinite(losses[True])
+    # Compiled noise comes in another order: the same up to one batch's luck.
+    assert losses[True] == pytest.approx(losses[False], rel=0.2)
