@@ -213,6 +213,8 @@ def plot_growth(rows: Sequence[Row], path: Path) -> Path:
 
 def _lines(axes: "Axes", rows: Sequence[Row], field: str) -> None:
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: amount(value).replace(".00", ""))
+    axes.yaxis.set_minor_formatter("")
     axes.set_xlabel("modalities K")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e5e5")
