@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import mmgen
 from mmgen.data.store import Dataset, read_dataset
+from mmgen.figures import compare
 from mmgen.generation import Run, sample_latent
 from mmgen.nets.blocks import convolutional_encoder
 
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the data set's folder")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument("--classifier-epochs", type=int, default=5)
+    parser.add_argument("--figure", type=Path, help="a PNG: images from each label, run by run")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     dataset = read_dataset(arguments.data)
@@ -101,17 +103,19 @@ def main() -> None:
     attributes = Table("attributes|image, mean z", *names)
     base = (100 * torch.maximum(rates, 1 - rates)).tolist()
     attributes.add_row("base rate", *(f"{value:.1f}" for value in base))
-    for path in arguments.runs:
-        run = mmgen.load(path, device="cpu")
+    runs = {path.name: mmgen.load(path, device="cpu") for path in arguments.runs}
+    for name, run in runs.items():
         images = run.modalities["image"].observe(test["image"])
         scores = [label_from_image(run, images, labels, mean) for mean in (True, False)]
         scores += [image_from_label(run, net, mean) for mean in (True, False)]
-        table.add_row(path.name, *(f"{score:.1f}" for score in scores))
+        table.add_row(name, *(f"{score:.1f}" for score in scores))
         if "attributes" in run.modalities:
             shares = attributes_from_image(run, images, test["attributes"])
-            attributes.add_row(path.name, *(f"{share:.1f}" for share in shares))
+            attributes.add_row(name, *(f"{share:.1f}" for share in shares))
     console.print(table)
     console.print(attributes)
+    if arguments.figure is not None:
+        compare(runs, "label", "image", arguments.figure)
 
 
 if __name__ == "__main__":

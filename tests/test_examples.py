@@ -49,14 +49,16 @@ def test_preset_names_a_data_command_that_exists(mmgen, preset):
     assert mmgen("data", source.split()[0], "--help")[0] == 0
 
 
-def test_recognition_is_measured(trained, small_glyphs, monkeypatch, capsys):
+def test_recognition_is_measured(trained, small_glyphs, tmp_path, monkeypatch, capsys):
     script = module(ROOT / "examples" / "recognise.py")
     words = [str(small_glyphs), str(trained), "--classifier-epochs", "1"]
+    words += ["--figure", str(tmp_path / "compared.png")]
     monkeypatch.setattr(sys, "argv", ["recognise.py", *words])
     script.main()
     out = capsys.readouterr().out
     assert "base rate" in out
     assert out.count("small") == 2
+    assert (tmp_path / "compared.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

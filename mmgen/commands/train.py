@@ -56,6 +56,7 @@ def train(
     _loop(prepared, out)
     if figures:
         _draw(prepared, out, settings)
+    stdout.print(f"{out}: trained" + (f"; pictures in {out / 'figures'}" if figures else ""))
 
 
 def _announce(prepared: "Prepared", folder: Path) -> None:
@@ -117,8 +118,7 @@ def _draw(prepared: "Prepared", folder: Path, settings: Settings) -> None:
     held_out = splits.get("test") or splits.get("validation") or splits["train"]
     stored = held_out.take(_first(held_out.count), run.modalities)
     x = {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
-    files = figures.draw_all(run, x, checkpoint.read_metrics(folder))
-    stdout.print(f"{folder}: trained; pictures in {folder / 'figures'} ({len(files)})")
+    figures.draw_all(run, x, checkpoint.read_metrics(folder))
 
 
 def _first(count: int) -> Any:

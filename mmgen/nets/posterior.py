@@ -120,10 +120,11 @@ class SubsetEncoder(nn.Module):
             Gaussians of batch shape ``(S, B)``, S = 1 if ``subset`` is given.
         """
         nets = self.nets()
-        only = None if subset is None else self.subsets.index(subset)
-        if subset is None or only is None:
+        only: int | None = None
+        if subset is None:
             h = self.first({n: net(x[n]) for n, net in nets.items()})
         else:
+            only = self.subsets.index(subset)
             copies = {n: self.members[n].index(only) for n in subset}
             h = self.first.one({n: nets[n](x[n], [copies[n]])[0] for n in subset}, copies, only)
         for layer in self.rest:
