@@ -182,7 +182,8 @@ class Experiment(Section):
         """Reads a TOML file, or a run's JSON, and lays ``key=value`` overrides over it.
 
         A relative ``data.path`` is taken from the file's folder; one in an override, from the
-        current folder.
+        current folder. An override of ``model.kind`` leaves out what the file says of the model
+        that only its own kind has, such as ``alpha``.
 
         Raises:
             ConfigError: If the file cannot be read, or a key or value is wrong.
@@ -190,8 +191,11 @@ class Experiment(Section):
         table = _table(path)
         if isinstance(data := table.get("data"), dict) and isinstance(data.get("path"), str):
             data["path"] = str(path.parent.resolve() / data["path"])
-        for override in overrides:
+        # The kind first: it decides which of the file's settings of the model stay.
+        for override in sorted(overrides, key=lambda text: not text.startswith("model.kind=")):
             _lay(table, override)
+            if override.startswith("model.kind="):
+                _leave_out_other_kinds(table["model"])
         # Absolute from here on: a run's experiment.json lies in a folder of its own.
         if isinstance(data := table.get("data"), dict) and isinstance(data.get("path"), str):
             data["path"] = str(Path.cwd() / data["path"])
@@ -240,15 +244,24 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     return "\n".join(dict.fromkeys(lines))
 
 
+KINDS: dict[str, type[Section]] = {
+    "jmvae": JMVAEConfig,
+    "jmvae-kl": JMVAEKLConfig,
+    "hierarchical": HierarchicalConfig,
+}
+"""The settings of each kind of model."""
+
+
+def _leave_out_other_kinds(model: dict[str, Any]) -> None:
+    others = {field for section in KINDS.values() for field in section.model_fields}
+    if chosen := KINDS.get(str(model["kind"])):
+        for field in others - chosen.model_fields.keys():
+            model.pop(field, None)
+
+
 def _fields(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """Lists the fields of the section at a location, for a suggestion."""
-    sections: dict[str, type[BaseModel]] = {
-        "data": DataConfig,
-        "train": TrainConfig,
-        "jmvae": JMVAEConfig,
-        "jmvae-kl": JMVAEKLConfig,
-        "hierarchical": HierarchicalConfig,
-    }
+    sections: dict[str, type[Section]] = {"data": DataConfig, "train": TrainConfig, **KINDS}
     section = sections.get(str(location[-1]), model) if location else model
     return list(section.model_fields)
 

@@ -317,3 +317,20 @@ def test_the_nearest_word_is_suggested_if_it_is_near():
 def test_lists_are_words():
     assert listed(["a", "b"]) == "a, b"
     assert listed([]) == "none"
+
+
+def test_another_kind_of_model_leaves_out_what_only_the_files_kind_has(tmp_path):
+    file = tmp_path / "kl.toml"
+    file.write_text("""
+        data.path = "data"
+        model = {kind = "jmvae-kl", latent = 7, alpha = 0.3, subsets = "single"}
+    """)
+    experiment = Experiment.read(file, ["model.layers=3", "model.kind=hierarchical"])
+    assert experiment.model.model_dump(exclude={"fusion", "widths"}) == {
+        "kind": "hierarchical", "latent": 7, "layers": 3,
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"model\.alpha: unknown key"):
+        Experiment.read(file, ["model.alpha=1", "model.kind=hierarchical"])
+    file.write_text(file.read_text().replace("alpha", "alhpa"))
+    with pytest.raises(ConfigError, match=r"model\.alhpa: unknown key"):
+        Experiment.read(file, ["model.kind=hierarchical"])
