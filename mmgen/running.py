@@ -64,9 +64,6 @@ def prepare(experiment: Experiment, plugin_modules: Sequence[str] = ()) -> Prepa
         MmgenError: If the configuration, the data set, a plugin or the device is not what it
             should be.
     """
-    # Adam's moments of units that no longer learn decay into denormal numbers, on which a CPU is
-    # slow: the demo's later epochs take 1.7 times as long without this.
-    torch.set_flush_denormal(True)
     registry = build.registry(plugin_modules)
     dataset = build.dataset(experiment)
     modalities = build.modalities(experiment, registry, dataset.modalities)

@@ -168,7 +168,6 @@ def test_wrong_requests_get_one_message(mmgen, trained, words, message):
         (["trian.epochs=3"], "did you mean 'train'"),
         (["model.kind=jmvea"], "did you mean 'jmvae'"),
         (["model.latent=0"], "greater than 0"),
-        (["modalities.image.height=28"], "at least two"),
         (["modalities.image.knid='image'", "modalities.label.x=1"], "modalities.image.knid"),
         (["modalities.label.kind='labell'", "modalities.image.width=28"], "did you mean 'label'"),
         (["modalities.lable.kind='label'", "modalities.image.width=28"], "did you mean 'label'"),
@@ -185,6 +184,15 @@ def test_wrong_configurations_get_one_message(mmgen, small_glyphs, tmp_path, ove
     assert code == 2
     assert message in err
     assert "Traceback" not in out + err
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_modality_alone_is_refused(mmgen, small_glyphs, tmp_path):
+    config = tmp_path / "one.toml"
+    config.write_text(f"data.path = '{small_glyphs}'\nmodel.kind = 'jmvae'\n[modalities.image]\n")
+    code, _, err = mmgen("train", config, "--out", tmp_path / "run")
+    assert code == 2
+    assert "at least two" in err
     assert not (tmp_path / "run").exists()
 
 
