@@ -161,6 +161,15 @@ def test_wrong_requests_get_one_message(mmgen, trained, words, message):
     assert not Path("x.png").exists()
 
 
+def test_two_pictures_do_not_overwrite_each_other(mmgen, trained, monkeypatch, tmp_path):
+    monkeypatch.setattr("mmgen.figures.renderable", lambda modality: True)
+    file = tmp_path / "two.png"
+    code, _, err = mmgen("generate", trained, "--given", "label=A", "-o", file)
+    assert code == 2
+    assert "image, attributes are pictures; name one with --targets" in err
+    assert not file.exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

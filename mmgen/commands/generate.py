@@ -54,8 +54,12 @@ def generate(
     if seed is not None:
         torch.manual_seed(seed)
     wanted = loaded.targets(values, targets or None)
-    if file is not None and not any(renderable(loaded.modalities[n]) for n in wanted):
+    pictures = [n for n in wanted if renderable(loaded.modalities[n])]
+    if file is not None and not pictures:
         raise GenerationError(f"--out {file}: none of {', '.join(wanted)} is a picture")
+    if file is not None and len(pictures) > 1:
+        several = ", ".join(pictures)
+        raise GenerationError(f"--out {file}: {several} are pictures; name one with --targets")
     generated = loaded.generate(
         values, wanted, samples, mean=mean, iterations=iterations, start=first
     )

@@ -2,8 +2,8 @@
 
 JMVAE-kl needs 2^(K−1) copies of each modality's encoder. A Python loop over copies launches that
 many small operations; here linear, convolution and normalisation layers hold the weights of all
-copies in one tensor, and run as one wide, grouped or batched operation. The first layer with
-weights reads the shared input once.
+copies in one tensor, and run as one wide, grouped or batched operation. What comes before the first
+layer with weights is computed once, and that layer reads the one shared input without copying it.
 
 Inside, activations are ``(B, C, *event)``: row first, then copy. Convolutions see that as grouped
 channels without a copy, linear layers as a batched product through strides.
