@@ -10,10 +10,12 @@ from torch.distributions import Distribution
 from mmgen import plugins
 from mmgen.config import NAME, Experiment
 from mmgen.data.store import Dataset, read_dataset
-from mmgen.errors import ConfigError, DataError, PluginError, listed, nearest
+from mmgen.data.synthetic import synthetic_dataset
+from mmgen.errors import ConfigError, DataError, MmgenError, PluginError, listed, nearest
 from mmgen.modality import Modality
 from mmgen.models import MODELS, Model
 from mmgen.plugins import Registry
+from mmgen.settings import SyntheticConfig
 
 
 def registry(modules: Sequence[str] = ()) -> Registry:
@@ -40,12 +42,16 @@ def device(name: str) -> torch.device:
     return chosen
 
 
-def dataset(experiment: Experiment) -> Dataset:
-    """Opens the experiment's data set.
+def dataset(experiment: Experiment, registry: Registry) -> Dataset:
+    """Opens the experiment's data set, or makes it up if it is synthetic.
 
     Raises:
+        ConfigError: If it is synthetic and a modality's settings are wrong.
         DataError: If it is absent; the message gives the command that writes it.
+        PluginError: If it is synthetic and a modality cannot make examples.
     """
+    if isinstance(experiment.data, SyntheticConfig):
+        return _synthetic(experiment, experiment.data, registry)
     path = experiment.data.path
     if not path.exists() and experiment.data.source:
         raise DataError(
@@ -54,6 +60,26 @@ def dataset(experiment: Experiment) -> Dataset:
             "or name another folder with --data DIR"
         )
     return read_dataset(path)
+
+
+def _synthetic(experiment: Experiment, data: SyntheticConfig, registry: Registry) -> Dataset:
+    if not experiment.modalities:
+        raise ConfigError(
+            'data.source = "synthetic" is made of what the modalities are: write at least two '
+            f"[modalities.NAME] with a kind of {listed(registry.kinds)}"
+        )
+    made = {}
+    for name, settings in experiment.modalities.items():
+        cls = registry.kinds.get(str(settings.get("kind")))
+        examples = cls.first_examples() if cls else {}
+        made[name] = registry.create(name, {**examples, **settings})
+    try:
+        return synthetic_dataset(made, data.rows, data.classes, data.seed)
+    except MmgenError:
+        raise
+    except Exception as error:
+        kinds = listed(f"{m.kind} of plugin {registry.provider(m.kind)}" for m in made.values())
+        raise PluginError(f"no synthetic data can be made of the kinds {kinds}: {error}") from error
 
 
 def modalities(
@@ -75,12 +101,12 @@ def modalities(
     for name in experiment.modalities or stored:
         if name not in stored:
             raise DataError(
-                f"modalities.{name}: the data set {experiment.data.path} has "
+                f"modalities.{name}: the data set {experiment.data} has "
                 f"{listed(stored)}{nearest(name, stored)}"
             )
         if not NAME.fullmatch(name):
             raise DataError(
-                f"{experiment.data.path}: {name!r} is no name for a modality: use letters, digits, "
+                f"{experiment.data}: {name!r} is no name for a modality: use letters, digits, "
                 "_ and -, or name the modalities that take part in [modalities.NAME]"
             )
         settings = experiment.modalities.get(name, {})
@@ -89,7 +115,7 @@ def modalities(
         _probe(name, built[name], registry)
     if len(built) < 2:
         raise ConfigError(
-            f"{experiment.data.path} has the modality {listed(built)} alone, "
+            f"{experiment.data} has the modality {listed(built)} alone, "
             "but a joint model needs at least two"
         )
     return built

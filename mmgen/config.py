@@ -8,141 +8,23 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from mmgen.errors import ConfigError, listed, nearest
+from mmgen.settings import (
+    KINDS,
+    DataConfig,
+    FolderConfig,
+    ModelConfig,
+    Section,
+    SyntheticConfig,
+    TrainConfig,
+)
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 """Names of modalities: free of the signs that join subsets and values (+ , = . /)."""
-
-
-class Section(BaseModel):
-    """A table of the configuration: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataConfig(Section):
-    """Where the data set is.
-
-    Attributes:
-        path: The data set's folder, relative to the configuration's file.
-        source: The arguments of ``mmgen data`` that write it, for the message where it is absent.
-    """
-
-    path: Path
-    source: str | None = None
-
-
-class JMVAEConfig(Section):
-    """JMVAE (eq. 5): one joint encoder.
-
-    Attributes:
-        kind: Names the model.
-        latent: Z, the size of z; 64 as in the paper's MNIST section.
-        fusion: Widths of the layers after concatenation. Paper: none for MNIST, 1024 for CelebA.
-    """
-
-    kind: Literal["jmvae"]
-    latent: PositiveInt = 64
-    fusion: tuple[PositiveInt, ...] = ()
-
-
-class JMVAEKLConfig(Section):
-    """JMVAE-kl (eq. 10): an encoder for every subset of modalities.
-
-    Attributes:
-        kind: Names the model.
-        latent: Z, the size of z.
-        fusion: Widths of the layers after concatenation.
-        subsets: Which get an encoder beside the joint one: none, single, all (2^K − 2), or a list
-            such as ["image", "image+label"].
-        alpha: α, the weight of each subset's KL; 1 in the paper. It is not warmed up.
-    """
-
-    kind: Literal["jmvae-kl"]
-    latent: PositiveInt = 64
-    fusion: tuple[PositiveInt, ...] = ()
-    subsets: Literal["none", "single", "all"] | tuple[str, ...] = "all"
-    alpha: NonNegativeFloat = 1.0
-
-
-class HierarchicalConfig(Section):
-    """Hierarchical JMVAE (eq. 7–9).
-
-    Attributes:
-        kind: Names the model.
-        latent: Z, the size of every z_l.
-        layers: L, the stochastic layers; 2 in the paper.
-        fusion: Widths of the layers after concatenation.
-        widths: Widths of the nets between layers, of the posterior's path and of the prior.
-    """
-
-    kind: Literal["hierarchical"]
-    latent: PositiveInt = 64
-    layers: PositiveInt = 2
-    fusion: tuple[PositiveInt, ...] = ()
-    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 512)
-
-
-ModelConfig = Annotated[
-    JMVAEConfig | JMVAEKLConfig | HierarchicalConfig, Field(discriminator="kind")
-]
-
-
-class TrainConfig(Section):
-    """How to train. Defaults are the paper's where it names one.
-
-    Attributes:
-        epochs: Passes over the training split.
-        warmup_epochs: N_t, over which β rises linearly from 0 to 1; without it, epochs / 10.
-        batch_size: Observations a step.
-        learning_rate: Adam's step size.
-        schedule: constant, or cosine, which lowers the step size to 0 over all epochs.
-        betas: Adam's decay rates of the two moments.
-        eps: Adam's denominator constant.
-        weight_decay: L2 penalty in Adam.
-        gradient_clip: Largest norm of all gradients together; without it, no clipping.
-        seed: Fixes weights, order and noise.
-        device: auto (CUDA, then MPS, then CPU), or a torch device such as cuda:1.
-        precision: bfloat16 runs the nets in it (autocast) and keeps weights in float32.
-        compile: Runs the objective through torch.compile.
-        tensorboard: Writes the metrics for TensorBoard as well (extra ``tensorboard``).
-    """
-
-    epochs: PositiveInt = 100
-    warmup_epochs: NonNegativeFloat | None = None
-    batch_size: PositiveInt = 100
-    learning_rate: PositiveFloat = 1e-3
-    schedule: Literal["constant", "cosine"] = "constant"
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
-        0.9,
-        0.999,
-    )
-    eps: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = 0.0
-    gradient_clip: PositiveFloat | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    device: str = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
-    tensorboard: bool = False
-
-    @property
-    def warmup(self) -> float:
-        """N_t in epochs; a tenth of all epochs unless set, as in the paper's experiments."""
-        return self.epochs / 10 if self.warmup_epochs is None else self.warmup_epochs
 
 
 class Experiment(Section):
@@ -159,7 +41,7 @@ class Experiment(Section):
 
     name: str = "experiment"
     data: DataConfig
-    modalities: dict[str, dict[str, Any]] = {}
+    modalities: dict[str, dict[str, Any]] = Field(default_factory=dict)
     model: ModelConfig
     train: TrainConfig = TrainConfig()
 
@@ -183,7 +65,7 @@ class Experiment(Section):
 
         A relative ``data.path`` is taken from the file's folder; one in an override, from the
         current folder. An override of ``model.kind`` leaves out what the file says of the model
-        that only its own kind has, such as ``alpha``.
+        that only its own kind has, such as ``alpha``; one of ``data.path``, a synthetic source.
 
         Raises:
             ConfigError: If the file cannot be read, or a key or value is wrong.
@@ -196,6 +78,8 @@ class Experiment(Section):
             _lay(table, override)
             if override.startswith("model.kind="):
                 _leave_out_other_kinds(table["model"])
+            if override.startswith("data.path=") and table["data"].get("source") == "synthetic":
+                table["data"] = {"path": table["data"]["path"]}
         # Absolute from here on: a run's experiment.json lies in a folder of its own.
         if isinstance(data := table.get("data"), dict) and isinstance(data.get("path"), str):
             data["path"] = str(Path.cwd() / data["path"])
@@ -220,7 +104,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     for item in error.errors():
         # A discriminated union puts its tag into the location: model.jmvae-kl.latent.
         location = [str(part) for part in item["loc"]]
-        if location[:1] == ["model"] and len(location) > 1:
+        if location[:1] in (["model"], ["data"]) and len(location) > 1:
             del location[1]
         # A union of types puts theirs: subsets.tuple[str, ...]
         ours = len(location) - (item["type"] == "extra_forbidden")  # the rest is the user's word
@@ -244,14 +128,6 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     return "\n".join(dict.fromkeys(lines))
 
 
-KINDS: dict[str, type[Section]] = {
-    "jmvae": JMVAEConfig,
-    "jmvae-kl": JMVAEKLConfig,
-    "hierarchical": HierarchicalConfig,
-}
-"""The settings of each kind of model."""
-
-
 def _leave_out_other_kinds(model: dict[str, Any]) -> None:
     others = {field for section in KINDS.values() for field in section.model_fields}
     if chosen := KINDS.get(str(model["kind"])):
@@ -261,7 +137,8 @@ def _leave_out_other_kinds(model: dict[str, Any]) -> None:
 
 def _fields(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """Lists the fields of the section at a location, for a suggestion."""
-    sections: dict[str, type[Section]] = {"data": DataConfig, "train": TrainConfig, **KINDS}
+    sections: dict[str, type[Section]] = {"train": TrainConfig, **KINDS}
+    sections |= {"folder": FolderConfig, "synthetic": SyntheticConfig}
     section = sections.get(str(location[-1]), model) if location else model
     return list(section.model_fields)
 

@@ -1,6 +1,7 @@
 """The contract of a modality: the one file that a plugin author reads."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -31,7 +32,9 @@ class Modality(BaseModel, ABC):
     3. Write ``parse`` and ``observe`` if raw values need reading and scaling, ``render`` and
        ``describe`` so that people see pictures and words, ``choices`` and ``example`` so that
        figures and synthetic data know what values there are.
-    4. Return the class from the hook ``mmgen_modalities`` and name the module in the entry-point
+    4. Write ``suits``, ``settings_of`` and ``cell_of`` if tables (``mmgen data table``) should find
+       its columns by themselves, ``fitted`` if something is measured on the training data.
+    5. Return the class from the hook ``mmgen_modalities`` and name the module in the entry-point
        group ``mmgen``. ``mmgen plugins check KIND`` then tests the whole contract.
 
     Shapes: ``B`` observations in a batch, ``*shape`` the shape of one as the nets see it.
@@ -45,6 +48,12 @@ class Modality(BaseModel, ABC):
 
     api_version: ClassVar[int]
     """The literal integer of the contract that the author wrote the class for: ``1``."""
+
+    gathers: ClassVar[bool] = False
+    """Whether all columns of a table that suit this kind make one modality, or one each."""
+
+    reads_files: ClassVar[bool] = False
+    """Whether ``parse`` reads a file name: a table's are relative to the table."""
 
     @property
     @abstractmethod
@@ -119,14 +128,58 @@ class Modality(BaseModel, ABC):
         return centres + 0.3 * torch.randn(centres.shape, generator=generator)
 
     @classmethod
+    def suits(cls, cells: Sequence[str]) -> float:  # noqa: ARG003
+        """Tells how sure it is that a table's column holds values of this kind.
+
+        Args:
+            cells: The column's cells that are not empty; a few may be wrong.
+
+        Returns:
+            From 0, not at all, to 1. The surest kind gets the column.
+        """
+        return 0.0
+
+    @classmethod
+    def settings_of(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:  # noqa: ARG003
+        """Reads settings off the columns that feed a modality: classes, names, sizes.
+
+        Args:
+            columns: The cells that are not empty, by the column's heading. File names are complete.
+
+        Returns:
+            Fields of this kind; what the user sets wins over them.
+        """
+        return {}
+
+    def cell_of(self, row: Mapping[str, str]) -> str:
+        """Turns a row's cells, by heading, into the one that ``parse`` reads: joined by commas.
+
+        Raises:
+            ValueError: If a cell cannot be; the message says what is allowed.
+        """
+        return ",".join(row.values())
+
+    def fitted(self, stored: Tensor) -> Self:  # noqa: ARG002
+        """Returns itself with what it measures on the training split's values ``(N, ...)``.
+
+        Means and scales to standardise by, for example; they are kept with the data set.
+        """
+        return self
+
+    @classmethod
+    def first_examples(cls) -> dict[str, Any]:
+        """Returns the first of ``Field(examples=[...])`` for each field that has no default."""
+        fields = cls.model_fields.items()
+        return {n: f.examples[0] for n, f in fields if f.is_required() and f.examples}
+
+    @classmethod
     def specimen(cls) -> Self:
         """Builds one with defaults, and the first example for each field that has none.
 
         Raises:
             pydantic.ValidationError: If a field has neither.
         """
-        fields = cls.model_fields.items()
-        return cls(**{n: f.examples[0] for n, f in fields if f.is_required() and f.examples})
+        return cls(**cls.first_examples())
 
     def configuration(self) -> dict[str, Any]:
         """Returns kind and fields as JSON values, such that ``Class(**fields)`` equals self."""

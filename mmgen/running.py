@@ -65,7 +65,7 @@ def prepare(experiment: Experiment, plugin_modules: Sequence[str] = ()) -> Prepa
             should be.
     """
     registry = build.registry(plugin_modules)
-    dataset = build.dataset(experiment)
+    dataset = build.dataset(experiment, registry)
     modalities = build.modalities(experiment, registry, dataset.modalities)
     experiment = build.resolved(experiment, modalities)
     device = build.device(experiment.train.device)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from mmgen.config import TrainConfig
 from mmgen.data.batches import Batches
 from mmgen.errors import RunError
 from mmgen.models import Batch, Model, Objective
+from mmgen.settings import TrainConfig
 
 
 @dataclass(frozen=True)

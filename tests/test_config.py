@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from mmgen.config import Experiment, JMVAEKLConfig, explain
+from mmgen.config import Experiment, explain
 from mmgen.errors import ConfigError, listed, nearest
+from mmgen.settings import JMVAEKLConfig
 
 TOML = """
 name = "demo"

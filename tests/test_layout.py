@@ -11,9 +11,9 @@ PLUGINS = ROOT / "plugins"
 
 # Each may import those before it, and its own package.
 ORDER = (
-    *("errors", "config", "modality", "hooks", "plugins", "subsets", "nets", "models", "data"),
-    *("build", "training", "checkpoint", "running", "generation", "evaluation", "figures"),
-    *("report", "testing", "scaffold", "commands", "cli", "__main__"),
+    *("errors", "settings", "config", "modality", "hooks", "plugins", "subsets", "nets", "models"),
+    *("data", "build", "training", "checkpoint", "memory", "diagnosis", "running", "generation"),
+    *("evaluation", "figures", "report", "testing", "scaffold", "commands", "cli", "__main__"),
 )
 
 

@@ -17,9 +17,9 @@ from toys import (
 )
 
 from mmgen import build
-from mmgen.config import TrainConfig
 from mmgen.errors import ConfigError, RunError
 from mmgen.models import Objective
+from mmgen.settings import TrainConfig
 from mmgen.training import Epoch, Step, Training, adam, evaluate, fit, random_state
 
 CPU = torch.device("cpu")

@@ -1,0 +1,178 @@
+"""The sections of a configuration: what can be set, and the defaults.
+
+Nothing here imports torch, so that a misspelt key is reported at once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+)
+
+
+class Section(BaseModel):
+    """A table of the configuration: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FolderConfig(Section):
+    """A data set that ``mmgen data`` wrote.
+
+    Attributes:
+        path: The data set's folder, relative to the configuration's file.
+        source: The arguments of ``mmgen data`` that write it, for the message where it is absent.
+    """
+
+    path: Path
+    source: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class SyntheticConfig(Section):
+    """A data set made up on the spot: rows of one class show an example of it in each modality.
+
+    Attributes:
+        source: synthetic. The modalities are those of ``[modalities.NAME]``, each with its kind.
+        rows: Rows to train on; a fifth as many to validate, and to test.
+        classes: How many classes there are; all that a modality tells of another is the class.
+        seed: Fixes the examples.
+    """
+
+    source: Literal["synthetic"]
+    rows: PositiveInt = 5000
+    classes: PositiveInt = 10
+    seed: NonNegativeInt = 0
+
+    def __str__(self) -> str:
+        return "the synthetic data"
+
+
+def _sort_of_data(data: object) -> str:
+    source = data.get("source") if isinstance(data, dict) else getattr(data, "source", None)
+    return "synthetic" if source == "synthetic" else "folder"
+
+
+DataConfig = Annotated[
+    Annotated[FolderConfig, Tag("folder")] | Annotated[SyntheticConfig, Tag("synthetic")],
+    Discriminator(_sort_of_data),
+]
+
+
+class JMVAEConfig(Section):
+    """JMVAE (eq. 5): one joint encoder.
+
+    Attributes:
+        kind: Names the model.
+        latent: Z, the size of z; 64 as in the paper's MNIST section.
+        fusion: Widths of the layers after concatenation. Paper: none for MNIST, 1024 for CelebA.
+    """
+
+    kind: Literal["jmvae"]
+    latent: PositiveInt = 64
+    fusion: tuple[PositiveInt, ...] = ()
+
+
+class JMVAEKLConfig(Section):
+    """JMVAE-kl (eq. 10): an encoder for every subset of modalities.
+
+    Attributes:
+        kind: Names the model.
+        latent: Z, the size of z.
+        fusion: Widths of the layers after concatenation.
+        subsets: Which get an encoder beside the joint one: none, single, all (2^K − 2), or a list
+            such as ["image", "image+label"].
+        alpha: α, the weight of each subset's KL; 1 in the paper. It is not warmed up.
+    """
+
+    kind: Literal["jmvae-kl"]
+    latent: PositiveInt = 64
+    fusion: tuple[PositiveInt, ...] = ()
+    subsets: Literal["none", "single", "all"] | tuple[str, ...] = "all"
+    alpha: NonNegativeFloat = 1.0
+
+
+class HierarchicalConfig(Section):
+    """Hierarchical JMVAE (eq. 7–9).
+
+    Attributes:
+        kind: Names the model.
+        latent: Z, the size of every z_l.
+        layers: L, the stochastic layers; 2 in the paper.
+        fusion: Widths of the layers after concatenation.
+        widths: Widths of the nets between layers, of the posterior's path and of the prior.
+    """
+
+    kind: Literal["hierarchical"]
+    latent: PositiveInt = 64
+    layers: PositiveInt = 2
+    fusion: tuple[PositiveInt, ...] = ()
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 512)
+
+
+ModelConfig = Annotated[
+    JMVAEConfig | JMVAEKLConfig | HierarchicalConfig, Field(discriminator="kind")
+]
+
+
+class TrainConfig(Section):
+    """How to train. Defaults are the paper's where it names one.
+
+    Attributes:
+        epochs: Passes over the training split.
+        warmup_epochs: N_t, over which β rises linearly from 0 to 1; without it, epochs / 10.
+        batch_size: Observations a step.
+        learning_rate: Adam's step size.
+        schedule: constant, or cosine, which lowers the step size to 0 over all epochs.
+        betas: Adam's decay rates of the two moments.
+        eps: Adam's denominator constant.
+        weight_decay: L2 penalty in Adam.
+        gradient_clip: Largest norm of all gradients together; without it, no clipping.
+        seed: Fixes weights, order and noise.
+        device: auto (CUDA, then MPS, then CPU), or a torch device such as cuda:1.
+        precision: bfloat16 runs the nets in it (autocast) and keeps weights in float32.
+        compile: Runs the objective through torch.compile.
+        tensorboard: Writes the metrics for TensorBoard as well (extra ``tensorboard``).
+    """
+
+    epochs: PositiveInt = 100
+    warmup_epochs: NonNegativeFloat | None = None
+    batch_size: PositiveInt = 100
+    learning_rate: PositiveFloat = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
+    gradient_clip: PositiveFloat | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    tensorboard: bool = False
+
+    @property
+    def warmup(self) -> float:
+        """N_t in epochs; a tenth of all epochs unless set, as in the paper's experiments."""
+        return self.epochs / 10 if self.warmup_epochs is None else self.warmup_epochs
+
+
+KINDS: dict[str, type[Section]] = {
+    "jmvae": JMVAEConfig,
+    "jmvae-kl": JMVAEKLConfig,
+    "hierarchical": HierarchicalConfig,
+}
+"""The settings of each kind of model."""
