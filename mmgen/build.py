@@ -147,6 +147,24 @@ def _unchecked() -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
+def changed_plugins(registry: Registry, recorded: Mapping[str, str]) -> str:
+    """Says which kinds came from another plugin, or another version, when a run was trained.
+
+    Args:
+        registry: The plugins there are now.
+        recorded: The provider of each kind then, as the run's ``environment.json`` has it.
+
+    Returns:
+        Lines to add to a message, each with a line break before it; ``""`` if nothing changed.
+    """
+    lines = []
+    for kind, then in recorded.items():
+        now = str(registry.provider(kind)) if kind in registry.kinds else "no plugin"
+        if now != then:
+            lines.append(f"\n  kind {kind!r} was plugin {then} when it was trained; now {now}")
+    return "".join(lines)
+
+
 def resolved(experiment: Experiment, modalities: Mapping[str, Modality]) -> Experiment:
     """Writes every default out, so that the run stands without its data set and its file."""
     return experiment.model_copy(

@@ -8,12 +8,13 @@ A run folder holds all that reproduces and explains a run:
     last.safetensors     the checkpoint: all that resuming needs, in one file
     best.safetensors     the weights with the lowest validation loss
     figures/             pictures
+    report.html          the page to show
 
-Every file is written beside its final name, synced, then renamed.
+Every file is written beside its final name, synced, then renamed. ``.lock`` is held by the one
+process that writes; ``.writer`` says which.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -26,25 +27,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mmgen.config import Experiment
-from mmgen.errors import RunError
+from mmgen.errors import RunError, WriteError
+from mmgen.files import LOCK, write, writing
 from mmgen.training import Epoch, Training
 
 FORMAT = 1
-
-
-def write(path: Path, content: bytes | str) -> None:
-    """Writes a file whole or not at all: beside its name, synced, then renamed."""
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+EXPERIMENT = "experiment.json"
+"""The file that makes a folder a run: written last, removed first."""
 
 
 def create(
@@ -56,27 +45,51 @@ def create(
         path: The folder.
         experiment: See :func:`mmgen.build.resolved`.
         environment: Versions and the command, as JSON values.
-        force: Replaces a run that is there.
+        force: Replaces a run that is there. Files that are not the run's stay.
 
     Raises:
-        RunError: If the folder holds a run and ``force`` is not set, or holds something else.
+        RunError: If the folder is taken, see :func:`check_free`, or another process writes there.
+        WriteError: If it cannot be written to.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        if not (path / "experiment.json").exists():
-            raise RunError(f"{path}: exists and is no run folder; choose another --out")
+    check_free(path, force=force)
+    with writing(path):
+        check_free(path, force=force)  # another process may have been faster
+        _remove_run(path)
+        text = json.dumps({"format": FORMAT, **environment}, indent=2, ensure_ascii=False)
+        write(path / "environment.json", text + "\n")
+        write(path / EXPERIMENT, experiment.model_dump_json(indent=2) + "\n")
+
+
+def check_free(path: Path, *, force: bool = False) -> None:
+    """Checks that a run may start at ``path``, before the work of preparing it.
+
+    Raises:
+        RunError: If something else is there, or a run and ``force`` is not set.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if (path / EXPERIMENT).exists():
         if not force:
             raise RunError(
                 f"{path}: holds a run already. Go on with it: mmgen train {path} --resume; "
                 "replace it: --force; or choose another --out"
             )
-        shutil.rmtree(path)
+    elif not (path / LOCK).exists():  # with a lock, a run that was stopped before it was one
+        raise RunError(f"{path}: exists and is no run folder; choose another --out")
+
+
+def _remove_run(path: Path) -> None:
+    """Removes a run's files; first the one that makes the folder a run."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        for name in (EXPERIMENT, "environment.json", "metrics.jsonl", "report.html"):
+            (path / name).unlink(missing_ok=True)
+        for weights in ("last", "best"):
+            (path / f"{weights}.safetensors").unlink(missing_ok=True)
+        for folder in ("figures", "tensorboard"):
+            if (path / folder).exists():
+                shutil.rmtree(path / folder)
     except OSError as error:
-        raise RunError(f"{path}: cannot be made: {error.strerror}") from None
-    text = json.dumps({"format": FORMAT, **environment}, indent=2, ensure_ascii=False)
-    write(path / "environment.json", text + "\n")
-    write(path / "experiment.json", experiment.model_dump_json(indent=2) + "\n")
+        raise WriteError(f"{path}: cannot be replaced: {error}") from error
 
 
 def experiment(path: Path) -> Experiment:
@@ -85,9 +98,9 @@ def experiment(path: Path) -> Experiment:
     Raises:
         RunError: If the folder holds no run.
     """
-    if not (path / "experiment.json").is_file():
+    if not (path / EXPERIMENT).is_file():
         raise RunError(f"{path}: holds no run (there is no experiment.json)")
-    return Experiment.read(path / "experiment.json")
+    return Experiment.read(path / EXPERIMENT)
 
 
 def environment(path: Path) -> dict[str, Any]:

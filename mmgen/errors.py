@@ -28,6 +28,10 @@ class RunError(MmgenError):
     """A run folder that is missing, damaged, foreign, or in the way."""
 
 
+class WriteError(MmgenError):
+    """A file or folder that cannot be written: a full disk, a folder without permission."""
+
+
 class GenerationError(MmgenError):
     """Given values or targets that this run cannot serve."""
 

@@ -3,6 +3,7 @@
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 
 import torch
 
-from mmgen import build, checkpoint
+from mmgen import build, checkpoint, diagnosis, planning
 from mmgen.config import Experiment
 from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset
-from mmgen.errors import DataError, MmgenError, RunError, listed
+from mmgen.errors import MmgenError, RunError, WriteError, listed
+from mmgen.files import write, writing
 from mmgen.modality import Modality
 from mmgen.plugins import Registry
-from mmgen.training import Epoch, Step, Training, fit
+from mmgen.training import Epoch, NotFiniteError, Step, Training, fit
+
+FREE = {"train.epochs", "train.device", "train.tensorboard", "data.path", "data.source", "name"}
+"""Settings that may differ when a run goes on."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +66,12 @@ def prepare(experiment: Experiment, plugin_modules: Sequence[str] = ()) -> Prepa
     """Checks and builds everything before anything is written.
 
     Raises:
-        MmgenError: If the configuration, the data set, a plugin or the device is not what it
-            should be.
+        MmgenError: As :func:`mmgen.planning.plan` does, or if training does not fit into memory.
     """
-    registry = build.registry(plugin_modules)
-    dataset = build.dataset(experiment, registry)
-    modalities = build.modalities(experiment, registry, dataset.modalities)
-    experiment = build.resolved(experiment, modalities)
-    device = build.device(experiment.train.device)
-    splits = {n: s for n, s in dataset.splits.items() if s.count}
-    if "train" not in splits:
-        raise DataError(
-            f"{dataset.path}: there is no training split, only {listed(dataset.splits)}"
-        )
+    planned = planning.plan(experiment, plugin_modules)
+    planned.check_fits()
+    experiment, modalities, device = planned.experiment, planned.modalities, planned.device
+    splits = planning.splits(planned.dataset)
 
     def batches(split: str) -> Batches:
         size = experiment.train.batch_size
@@ -82,12 +80,12 @@ def prepare(experiment: Experiment, plugin_modules: Sequence[str] = ()) -> Prepa
     model = build.model(experiment, modalities, device)
     return Prepared(
         experiment=experiment,
-        dataset=dataset,
+        dataset=planned.dataset,
         modalities=modalities,
         training=Training(model, experiment.train, device),
         train=batches("train"),
         validation=batches("validation") if "validation" in splits else None,
-        registry=registry,
+        registry=planned.registry,
     )
 
 
@@ -96,6 +94,7 @@ def start(prepared: Prepared, out: Path, *, force: bool = False) -> None:
 
     Raises:
         RunError: If the folder is taken.
+        WriteError: If it cannot be written to.
     """
     checkpoint.create(out, prepared.experiment, prepared.environment(), force=force)
 
@@ -106,20 +105,23 @@ def go_on(prepared: Prepared, out: Path) -> None:
     Raises:
         RunError: If the run is another experiment's, or on other data.
     """
-    trained = checkpoint.experiment(out)
-    different = _differences(trained.model_dump(), prepared.experiment.model_dump())
-    # More epochs, another device or another place of the same data are the same experiment.
-    free = {"train.epochs", "train.device", "train.tensorboard", "data.path", "data.source", "name"}
-    if keys := [key for key in different if key not in free]:
-        raise RunError(
-            f"{out}: was trained with other settings of {listed(keys)}; "
-            "drop them, or choose another --out"
-        )
-    if checkpoint.environment(out)["dataset"]["hash"] != prepared.dataset.hash:
-        raise RunError(f"{out}: was trained on another data set than {prepared.dataset.path}")
-    if (out / "last.safetensors").exists():
-        checkpoint.resume(out, prepared.training)
-    checkpoint.write(out / "experiment.json", prepared.experiment.model_dump_json(indent=2) + "\n")
+    with writing(out):
+        trained = checkpoint.experiment(out)
+        environment = checkpoint.environment(out)
+        different = _differences(trained.model_dump(), prepared.experiment.model_dump())
+        hint = build.changed_plugins(prepared.registry, environment.get("plugins", {}))
+        # More epochs, another device or another place of the same data are the same experiment.
+        if keys := [key for key in different if key not in FREE]:
+            raise RunError(
+                f"{out}: was trained with other settings of {listed(keys)}; "
+                f"drop them, or choose another --out{hint}"
+            )
+        if environment["dataset"]["hash"] != prepared.dataset.hash:
+            raise RunError(f"{out}: was trained on another data set than {prepared.dataset.path}")
+        if (out / "last.safetensors").exists():
+            checkpoint.resume(out, prepared.training)
+        text = prepared.experiment.model_dump_json(indent=2)
+        write(out / checkpoint.EXPERIMENT, text + "\n")
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -138,22 +140,68 @@ def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
 
     Yields:
         The items of :func:`mmgen.training.fit`, each after it was saved. A caller that stops
-        between two items calls :func:`mmgen.checkpoint.save_checkpoint` to keep the steps since.
+        between two items calls :func:`save` to keep the steps since.
+
+    Raises:
+        RunError: If numbers are no longer finite: says which, since when and from which rows; or
+            if another process is writing to the run.
+        WriteError: If the run cannot be written to, a full disk for example.
     """
     training = prepared.training
     board = _tensorboard(out) if prepared.experiment.train.tensorboard else None
-    for item in fit(training, prepared.train, prepared.validation):
-        if isinstance(item, Epoch):
-            checkpoint.append_metrics(out, item)
-            if item.best:
-                checkpoint.save_weights(out, training, item.epoch)
-            checkpoint.save_checkpoint(out, training)
-            if board is not None:
-                for split in ("train", "validation"):
-                    for term, value in getattr(item, split).items():
-                        board.add_scalar(f"{term}/{split}", value, item.epoch)
-                board.flush()
-        yield item
+    with writing(out), _explained(prepared, out):
+        for item in fit(training, prepared.train, prepared.validation):
+            if isinstance(item, Epoch):
+                checkpoint.append_metrics(out, item)
+                if item.best:
+                    checkpoint.save_weights(out, training, item.epoch)
+                checkpoint.save_checkpoint(out, training)
+                if board is not None:
+                    for split in ("train", "validation"):
+                        for term, value in getattr(item, split).items():
+                            board.add_scalar(f"{term}/{split}", value, item.epoch)
+                    board.flush()
+            yield item
+
+
+def save(prepared: Prepared, out: Path) -> None:
+    """Writes a checkpoint between two items of :func:`train`.
+
+    Raises:
+        RunError: If numbers are no longer finite; the checkpoint before is kept.
+        WriteError: If it cannot be written.
+    """
+    with writing(out), _explained(prepared, out):
+        prepared.training.check_finite()
+        checkpoint.save_checkpoint(out, prepared.training)
+
+
+@contextmanager
+def _explained(prepared: Prepared, out: Path) -> Iterator[None]:
+    kept = "The last checkpoint is kept" if (out / "last.safetensors").exists() else "None was kept"
+    go_on = f"mmgen train {out} --resume"
+    try:
+        yield
+    except NotFiniteError as error:
+        raise RunError(f"{_located(prepared, out, error)}\n  {kept}; go on with {go_on}") from error
+    except WriteError as error:
+        raise WriteError(f"{error}.\n  {kept}: make room, then {go_on}") from error
+
+
+def _located(prepared: Prepared, out: Path, error: NotFiniteError) -> str:
+    """Trains again since the last checkpoint, to say where numbers stopped being finite."""
+    config = prepared.experiment.train.model_copy(update={"compile": False})
+    device = prepared.training.device
+    model = build.model(prepared.experiment, prepared.modalities, device)
+    again = Training(model, config, device)
+    if (out / "last.safetensors").exists():
+        checkpoint.resume(out, again)
+    finding = diagnosis.locate(again, prepared.train)
+    if finding is None:
+        return f"{error}. It did not happen again when the steps were repeated"
+    modality = prepared.modalities.get(finding.modality or "")
+    plugin = str(prepared.registry.provider(modality.kind)) if modality else ""
+    return f"{finding}.\n  {diagnosis.advice(finding, modality, plugin)}"
 
 
 def _tensorboard(out: Path) -> Any:

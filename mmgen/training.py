@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from mmgen.data.batches import Batches
-from mmgen.errors import RunError
+from mmgen.errors import RunError, listed
 from mmgen.models import Batch, Model, Objective
 from mmgen.settings import TrainConfig
+
+CHECK_EVERY = 200
+"""Steps between two looks at whether all is finite: each look waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,23 @@ class Epoch:
     best: bool
 
 
+class NotFiniteError(RunError):
+    """A term of the objective, or a weight, is no longer a finite number.
+
+    Attributes:
+        terms: What is not finite: terms, or ``weights``.
+        epoch: The epoch in which it was noticed, from 1.
+    """
+
+    def __init__(self, terms: list[str], epoch: int) -> None:
+        super().__init__(
+            f"epoch {epoch}: {listed(terms)} is no longer a finite number. "
+            "Try a smaller train.learning_rate, or train.gradient_clip=5"
+        )
+        self.terms = terms
+        self.epoch = epoch
+
+
 @dataclass
 class Training:
     """All that a step changes, and therefore all that a checkpoint holds.
@@ -78,6 +98,7 @@ class Training:
     rows: int = 0
     best: float = math.inf
     sums: Tensor | None = None
+    terms: tuple[str, ...] = ()
     optimisers: dict[str, torch.optim.Optimizer] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,6 +106,26 @@ class Training:
         self.optimisers = {n: adam(p, self.config) for n, p in self.players.items()}
         objective: Callable[[Batch, Tensor], Objective] = self.model.objective
         self.objective = torch.compile(objective) if self.config.compile else objective
+
+    def check_finite(self) -> None:
+        """Waits for the device, and checks the terms of this epoch so far and all weights.
+
+        Raises:
+            NotFiniteError: If one is not finite.
+        """
+        broken = []
+        if self.sums is not None:
+            finite = self.sums.isfinite().tolist()
+            broken = [n for n, good in zip(self.terms, finite, strict=False) if not good]
+            broken = [n for n in broken if n != "loss"] or broken  # the loss is their sum
+        if not broken and not all(torch.stack([p.isfinite().all() for p in self.weights()])):
+            broken = ["weights"]
+        if broken:
+            raise NotFiniteError(broken, self.epoch + 1)
+
+    def weights(self) -> list[Tensor]:
+        """Lists all that the players change."""
+        return [p.detach() for player in self.players.values() for p in player]
 
     def beta(self, progress: float) -> float:
         """Returns the warm-up's weight after ``progress`` epochs: min(1, progress / N_t)."""
@@ -164,13 +205,13 @@ def fit(
         A :class:`Step` after every step, and an :class:`Epoch` after every epoch.
 
     Raises:
-        RunError: If a term is not finite at the end of an epoch; the error names it.
+        NotFiniteError: If a term or a weight is not finite, noticed within :data:`CHECK_EVERY`
+            steps and before the epoch is yielded; the error names it.
     """
     config, model = training.config, training.model
     while training.epoch < config.epochs:
         started, first = time.perf_counter(), training.batch
         rows = training.rows
-        names: list[str] = []
         model.train()
         for x in train.epoch(config.seed, training.epoch, start=first):
             values = training.step(x, training.epoch + (training.batch + 1) / len(train))
@@ -178,25 +219,23 @@ def fit(
             # Summed on the device: one synchronisation an epoch.
             total = torch.stack(list(values.values())) * size
             training.sums = total if training.sums is None else training.sums + total
-            names = list(values)
+            training.terms = tuple(values)
             training.rows += size
             training.batch += 1
+            if training.batch % CHECK_EVERY == 0:
+                training.check_finite()
             if training.batch < len(train):
                 yield Step(training.epoch + 1, training.batch, len(train))
-        yield _finish_epoch(training, validation, names, started, rows)
+        yield _finish_epoch(training, validation, started, rows)
 
 
 def _finish_epoch(
-    training: Training,
-    validation: Batches | None,
-    names: list[str],
-    started: float,
-    rows_before: int,
+    training: Training, validation: Batches | None, started: float, rows_before: int
 ) -> Epoch:
     assert training.sums is not None
-    means = dict(zip(names, (training.sums / training.rows).tolist(), strict=True))
+    training.check_finite()
+    means = dict(zip(training.terms, (training.sums / training.rows).tolist(), strict=True))
     trained = time.perf_counter() - started
-    _check_finite(means, training.epoch + 1)
     validated = evaluate(training, validation) if validation is not None else {}
     best = not validated or validated["loss"] < training.best
     if validated and best:  # min() would keep a NaN for ever
@@ -213,15 +252,6 @@ def _finish_epoch(
     )
     training.batch, training.rows, training.sums = 0, 0, None
     return epoch
-
-
-def _check_finite(means: dict[str, float], epoch: int) -> None:
-    broken = [name for name, value in means.items() if not math.isfinite(value)]
-    if broken:
-        raise RunError(
-            f"epoch {epoch}: {', '.join(broken)} is no longer a finite number. The last checkpoint "
-            "is kept. Try a smaller train.learning_rate, or train.gradient_clip=5"
-        )
 
 
 @torch.no_grad()

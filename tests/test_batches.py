@@ -131,7 +131,7 @@ def test_resident_or_not_makes_no_difference(shards: int) -> None:
 def test_values_are_resident_if_they_fit(
     monkeypatch: pytest.MonkeyPatch, free: int, resident: bool
 ) -> None:
-    monkeypatch.setattr(batches, "_free_bytes", lambda device: free)
+    monkeypatch.setattr(batches, "free_memory", lambda device: free)
     assert made().resident is resident
 
 

@@ -16,8 +16,8 @@ from toys import (
     training,
 )
 
-from mmgen import build, checkpoint
-from mmgen.errors import MmgenError, RunError
+from mmgen import build, checkpoint, files
+from mmgen.errors import MmgenError, RunError, WriteError
 from mmgen.training import Epoch, Step, fit
 
 MODALITIES = toy_modalities(3)
@@ -180,9 +180,10 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(WriteError, match=r"last\.safetensors: cannot be written: no space"):
             checkpoint.save_checkpoint(tmp_path, state)
     assert (tmp_path / "last.safetensors").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", lambda *_: full(None))
@@ -197,7 +198,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, monkey
 def test_nothing_appears_under_a_name_before_it_is_whole(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.append((tmp_path / "file").exists()))
-    checkpoint.write(tmp_path / "file", "text")
+    files.write(tmp_path / "file", "text")
     assert seen[0] is False  # synced beside its name, then renamed
     assert (tmp_path / "file").read_text() == "text"
 
@@ -337,7 +338,7 @@ def test_what_is_no_run_is_never_overwritten(tmp_path, force):
         checkpoint.create(tmp_path, resolved, {}, force=force)
     with pytest.raises(RunError, match=r"thesis\.txt"):
         checkpoint.create(tmp_path / "thesis.txt", resolved, {}, force=force)
-    with pytest.raises(RunError):
+    with pytest.raises(WriteError):
         checkpoint.create(tmp_path / "thesis.txt" / "run", resolved, {}, force=force)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 

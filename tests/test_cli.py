@@ -42,7 +42,7 @@ def test_training_writes_a_whole_run(mmgen, small_glyphs, tmp_path):
     assert len(re.findall(r"epoch \d/2 ", err)) == 2
     files = {path.name for path in run.iterdir()}
     expected = {"experiment.json", "environment.json", "metrics.jsonl"}
-    assert expected | {"last.safetensors", "best.safetensors", "figures"} == files
+    assert expected | {"last.safetensors", "best.safetensors", "figures", ".lock"} == files
     pictures = {path.name for path in (run / "figures").glob("*.png")}
     assert {"image_from_label.png", "image_from_attributes.png", "losses.png"} <= pictures
     assert {"prior.png", "image_reconstructed.png"} <= pictures

@@ -13,6 +13,7 @@ from mmgen.commands.common import Device, Force, Settings, progress, stderr, std
 from mmgen.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mmgen.planning import Plan
     from mmgen.running import Prepared
     from mmgen.training import Epoch
 
@@ -30,34 +31,75 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run.")] = False,
     force: Force = False,
     figures: Annotated[bool, typer.Option(help="Draw figures/*.png at the end.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List nets, parameters and memory; write nothing.")
+    ] = False,
 ) -> None:
     """Train a model as CONFIG.toml says, into the folder --out."""
-    from mmgen import running
+    from mmgen import checkpoint, planning, running
     from mmgen.config import Experiment
+    from mmgen.files import writing
 
     settings: Settings = context.obj
     if config.is_dir():
         if not resume:
             raise ConfigError(f"{config} is a folder. To go on with that run, add --resume")
         out, config = out or config, config / "experiment.json"
-    if out is None:
+    if out is None and not dry_run:
         raise ConfigError("say where the run goes: --out RUN")
     words = [*(overrides or [])]
     if data is not None:
         words.append(f"data.path='{data.resolve()}'")
     if device is not None:
         words.append(f"train.device='{device}'")
+    experiment = Experiment.read(config, words)
+    if dry_run:
+        _show_plan(planning.plan(experiment, settings.plugins))
+        return
+    assert out is not None
+    resuming = resume and (out / checkpoint.EXPERIMENT).exists()
+    if not resuming:
+        checkpoint.check_free(out, force=force)  # before the work of preparing
     with _no_denormals():
-        prepared = running.prepare(Experiment.read(config, words), settings.plugins)
-        if resume and (out / "experiment.json").exists():
-            running.go_on(prepared, out)
-        else:
-            running.start(prepared, out, force=force)
-        _announce(prepared, out)
-        _loop(prepared, out)
-        if figures:
-            _draw(prepared, out, settings)
+        prepared = running.prepare(experiment, settings.plugins)
+        with writing(out):
+            if resuming:
+                running.go_on(prepared, out)
+            else:
+                running.start(prepared, out, force=force)
+            _announce(prepared, out)
+            _loop(prepared, out)
+            if figures:
+                _draw(prepared, out, settings)
     stdout.print(f"{out}: trained" + (f"; pictures in {out / 'figures'}" if figures else ""))
+
+
+def _show_plan(planned: "Plan") -> None:
+    from rich.table import Table
+
+    from mmgen.inventory import size
+
+    experiment, memory = planned.experiment, planned.memory
+    counts = ", ".join(f"{s.count:,} {n}" for n, s in planned.dataset.splits.items())
+    stdout.print(
+        f"[bold]{experiment.name}[/]: {experiment.model.kind} of {', '.join(planned.modalities)}; "
+        f"{planned.dataset.name}: {counts}"
+    )
+    table = Table("net", "copies", "layers", "parameters", box=None, pad_edge=False)
+    for column in (1, 3):
+        table.columns[column].justify = "right"
+    for net in planned.nets:
+        table.add_row(net.name, str(net.copies), net.layers, f"{net.parameters:,}")
+    total = sum(net.parameters for net in planned.nets)
+    table.add_row("[bold]all[/]", "", "", f"[bold]{total:,}[/]")
+    stdout.print(table)
+    stdout.print(
+        f"memory: weights {size(memory.weights)}, Adam's moments {size(memory.optimiser)}, "
+        f"a step of {experiment.train.batch_size} rows {size(memory.step)}, data "
+        f"{size(memory.data)}: {size(memory.total)} of {size(planned.free)} free on "
+        f"{planned.device}"
+    )
+    planned.check_fits()
 
 
 def _announce(prepared: "Prepared", folder: Path) -> None:
@@ -74,7 +116,7 @@ def _announce(prepared: "Prepared", folder: Path) -> None:
 
 
 def _loop(prepared: "Prepared", folder: Path) -> None:
-    from mmgen import checkpoint, running
+    from mmgen import running
     from mmgen.training import Epoch, Step
 
     training = prepared.training
@@ -99,7 +141,7 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
                 since, steps = time.perf_counter(), 0
             if interrupted and training.epoch < epochs:
                 if not isinstance(item, Epoch):
-                    checkpoint.save_checkpoint(folder, training)
+                    running.save(prepared, folder)
                 break
     if training.epoch < epochs:
         stderr.print(

@@ -1,9 +1,9 @@
 """Batches on the device: gathered there in one operation a modality, in an order of their own."""
 
 import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -53,7 +53,7 @@ class Batches:
         self.batch_size = batch_size
         self.count = split.count
         if resident is None:
-            resident = split.nbytes(modalities) <= RESIDENT_SHARE * _free_bytes(device)
+            resident = stays(split, modalities, device)
         self._stored = split.load(modalities, device) if resident else None
 
     def __len__(self) -> int:
@@ -76,11 +76,7 @@ class Batches:
             epoch: The epoch's number, from 0.
             start: The batch to begin at; ``len(self)`` yields nothing.
         """
-        if seed is None:
-            order = torch.arange(self.count, device="cpu")
-        else:
-            stream = generator("order", seed, epoch)
-            order = torch.randperm(self.count, generator=stream, device="cpu")
+        order = self.order(seed, epoch)
         if self.resident:
             order = order.to(self.device)
         for first in range(start * self.batch_size, self.count, self.batch_size):
@@ -88,6 +84,13 @@ class Batches:
             yield {
                 name: modality.observe(stored[name]) for name, modality in self.modalities.items()
             }
+
+    def order(self, seed: int | None, epoch: int) -> Tensor:
+        """Returns the rows of the split in the order of an epoch, ``(count,)``, on the CPU."""
+        if seed is None:
+            return torch.arange(self.count, device="cpu")
+        stream = generator("order", seed, epoch)
+        return torch.randperm(self.count, generator=stream, device="cpu")
 
     def _rows(self, indices: Tensor) -> dict[str, Tensor]:
         if self._stored is not None:
@@ -100,18 +103,17 @@ class Batches:
         return {name: values.to(self.device, non_blocking=True) for name, values in pinned.items()}
 
 
-def _free_bytes(device: torch.device) -> float:
+def stays(split: Split, names: Iterable[str], device: torch.device) -> bool:
+    """Tells whether the stored values of these modalities are to live on the device."""
+    return split.nbytes(names) <= RESIDENT_SHARE * free_memory(device)
+
+
+def free_memory(device: torch.device) -> float:
+    """Returns the bytes that are free on a device; on a CPU, those that can be made free."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     if device.type == "cpu":
-        return _free_host_bytes()
+        return float(psutil.virtual_memory().available)
     return float("inf")
-
-
-def _free_host_bytes() -> int:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 0  # unknown: the memory map lets the system decide

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from mmgen.checkpoint import write
+from mmgen.files import write
 from mmgen.modality import Modality
 from mmgen.models import MODELS, Model
 from mmgen.subsets import hierarchical_nets, subset_encoder_nets

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmgen.checkpoint import write
+from mmgen.files import write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

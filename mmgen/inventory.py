@@ -1,0 +1,168 @@
+"""What a training is made of and what it needs, before any memory is taken for it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+from weakref import finalize
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mmgen.modality import Modality
+from mmgen.models import Model
+from mmgen.settings import TrainConfig
+from mmgen.training import autocast
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True)
+class Net:
+    """One net of a model, or several copies of it that run as one.
+
+    Attributes:
+        name: Where it is: ``decoders.image``.
+        copies: How many independent copies.
+        layers: Its layers in words: ``"784 → 512 → 512"``.
+        parameters: Of all copies together.
+    """
+
+    name: str
+    copies: int
+    layers: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What training takes, in bytes.
+
+    Attributes:
+        weights: The parameters.
+        optimiser: Adam's two moments of each.
+        step: The most that a step takes beside: activations, gradients, what is in between.
+        data: Stored values that are kept on the device.
+    """
+
+    weights: int
+    optimiser: int
+    step: int
+    data: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def nets(model: Model) -> list[Net]:
+    """Lists every net of a model in the order of its attributes, modalities by name."""
+    return [row for name, part in model.named_children() for row in _nets(model, name, part)]
+
+
+def _nets(model: Model, name: str, part: nn.Module) -> Iterator[Net]:
+    children = dict(part.named_children())
+    if isinstance(part, nn.ModuleList):
+        modalities = len(children) == len(model.names) and name.endswith("coders")
+        labels = model.names if modalities else [str(i + 1) for i in range(len(children))]
+        for label, child in zip(labels, children.values(), strict=True):
+            yield from _nets(model, f"{name}.{label}", child)
+    elif hasattr(part, "nets") and callable(part.nets):  # SubsetEncoder: parts, not layers
+        for label, child in children.items():
+            yield from _nets(model, f"{name}.{label}", child)
+    elif parameters := sum(p.numel() for p in part.parameters()):
+        copies = int(getattr(part, "copies", 1))
+        yield Net(name, copies, _layers(part), parameters)
+
+
+def _layers(net: nn.Module) -> str:
+    """Tells a net by the sizes of its layers: inputs, then the outputs of each."""
+    if isinstance(copies := getattr(net, "nets", None), nn.ModuleList):
+        return _layers(copies[0])
+    sizes: list[str] = []
+    for layer in net.modules():
+        kind = type(layer).__name__.removeprefix("Wide")
+        weight = getattr(layer, "weight", None)
+        if not isinstance(weight, Tensor):
+            continue
+        if kind == "Linear":  # (out, in), or copies of (in, out)
+            before, after = weight.shape[1:] if weight.ndim == 3 else weight.shape[::-1]
+            sizes += [str(before)] * (not sizes) + [str(after)]
+        else:
+            sizes.append(kind)
+    return " → ".join(sizes) or type(net).__name__
+
+
+def training_memory(
+    model: Model, modalities: Mapping[str, Modality], config: TrainConfig, data: int = 0
+) -> Memory:
+    """Measures what training needs, by one step on the meta device, which takes no memory.
+
+    Args:
+        model: On the meta device.
+        modalities: By name.
+        config: Says the batch size and the precision.
+        data: Bytes of stored values that are kept on the device.
+    """
+    dtype = torch.get_default_dtype()
+    shapes = {n: (config.batch_size, *m.shape) for n, m in modalities.items()}
+    weights = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
+    model.train()
+    with _Live() as live:
+        x = {n: torch.empty(shape, dtype=dtype, device=META) for n, shape in shapes.items()}
+        with autocast(config, META):
+            objective = model.objective(x, torch.ones((), device=META))
+        for loss in objective.losses.values():
+            loss.backward(retain_graph=len(objective.losses) > 1)
+    model.zero_grad(set_to_none=True)
+    moments = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    return Memory(weights, moments, live.peak, data)
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of all tensors made while it is active, and remembers the most."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        old = {_key(t) for t in filter(_is, tree_leaves((args, kwargs)))}
+        out = func(*args, **(kwargs or {}))
+        for tensor in filter(_is, tree_leaves(out)):
+            key = _key(tensor)
+            if key not in self.seen | old:
+                storage = tensor.untyped_storage()
+                self.seen.add(key)
+                self.now += storage.nbytes()
+                finalize(storage, self._freed, key, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _freed(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.now -= size
+
+
+def _key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - the same for all views
+
+
+def _is(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def size(number: float) -> str:
+    """Returns bytes to read: ``"3.4 GiB"``.
+
+    Examples:
+        >>> [size(n) for n in (512, 5_000_000, 3 * 2**40)]
+        ['512 B', '4.8 MiB', '3.0 TiB']
+    """
+    for power, letter in enumerate(("TiB", "GiB", "MiB", "KiB")):
+        if number >= (unit := 1024 ** (4 - power)):
+            return f"{number / unit:.1f} {letter}"
+    return f"{number:.0f} B"

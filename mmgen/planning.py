@@ -1,0 +1,94 @@
+"""A run before it starts: everything checked, nets and memory counted, and none of it taken."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mmgen import build, inventory
+from mmgen.config import Experiment
+from mmgen.data.batches import free_memory, stays
+from mmgen.data.store import Dataset, Split
+from mmgen.errors import ConfigError, DataError, listed
+from mmgen.modality import Modality
+from mmgen.plugins import Registry
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would be made of and need, with nothing built yet.
+
+    Attributes:
+        experiment: The resolved configuration.
+        dataset: The data set.
+        modalities: The modalities by name.
+        registry: The plugins found.
+        device: Where it would train.
+        nets: Every net of the model.
+        memory: What training needs there, in bytes.
+        free: The bytes that are free there.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    modalities: dict[str, Modality]
+    registry: Registry
+    device: torch.device
+    nets: list[inventory.Net]
+    memory: inventory.Memory
+    free: float
+
+    def check_fits(self) -> None:
+        """Checks that there is memory enough.
+
+        Raises:
+            ConfigError: If not; says what takes most and what to try.
+        """
+        if self.memory.total <= self.free:
+            return
+        needs, size = self.memory, inventory.size
+        tries = f"train.batch_size below {self.experiment.train.batch_size}, smaller nets"
+        if self.experiment.model.kind == "jmvae-kl":
+            tries += ', model.subsets="single", or model.kind=hierarchical'
+        raise ConfigError(
+            f"training needs {size(needs.total)} on {self.device}, where {size(self.free)} are "
+            f"free: weights {size(needs.weights)}, optimiser {size(needs.optimiser)}, a step of "
+            f"{self.experiment.train.batch_size} rows {size(needs.step)}, data {size(needs.data)}."
+            f"\n  Try {tries}; --dry-run lists every net"
+        )
+
+
+def plan(experiment: Experiment, plugin_modules: Sequence[str] = ()) -> Plan:
+    """Checks everything and counts nets, parameters and memory, without taking any.
+
+    Raises:
+        MmgenError: If the configuration, the data set, a plugin or the device is not what it
+            should be.
+    """
+    registry = build.registry(plugin_modules)
+    dataset = build.dataset(experiment, registry)
+    modalities = build.modalities(experiment, registry, dataset.modalities)
+    experiment = build.resolved(experiment, modalities)
+    device = build.device(experiment.train.device)
+    if "train" not in splits(dataset):
+        raise DataError(
+            f"{dataset.path}: there is no training split, only {listed(dataset.splits)}"
+        )
+    used = [s for n, s in splits(dataset).items() if n in ("train", "validation")]
+    data = sum(s.nbytes(modalities) for s in used if stays(s, modalities, device))
+    sketch = build.model(experiment, modalities, torch.device("meta"))
+    return Plan(
+        experiment=experiment,
+        dataset=dataset,
+        modalities=modalities,
+        registry=registry,
+        device=device,
+        nets=inventory.nets(sketch),
+        memory=inventory.training_memory(sketch, modalities, experiment.train, data),
+        free=free_memory(device),
+    )
+
+
+def splits(dataset: Dataset) -> dict[str, Split]:
+    """Returns the splits that hold rows, by name."""
+    return {name: split for name, split in dataset.splits.items() if split.count}
