@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from mmgen.modality import Modality
 from mmgen.models import Model
+from mmgen.nets.posterior import SubsetEncoder
 from mmgen.settings import TrainConfig
 from mmgen.training import autocast
 
@@ -69,7 +70,7 @@ def _nets(model: Model, name: str, part: nn.Module) -> Iterator[Net]:
         labels = model.names if modalities else [str(i + 1) for i in range(len(children))]
         for label, child in zip(labels, children.values(), strict=True):
             yield from _nets(model, f"{name}.{label}", child)
-    elif hasattr(part, "nets") and callable(part.nets):  # SubsetEncoder: parts, not layers
+    elif isinstance(part, SubsetEncoder):
         for label, child in children.items():
             yield from _nets(model, f"{name}.{label}", child)
     elif parameters := sum(p.numel() for p in part.parameters()):

@@ -1,0 +1,170 @@
+"""What a training is made of and needs, held against trainings that were really run."""
+
+import re
+
+import pytest
+import torch
+from conftest import ROOT, small
+from toys import CPU, KINDS, OneDevice, experiment, on_gpu, toy_modalities, training
+
+from mmgen import build, inventory, planning
+from mmgen.config import Experiment
+from mmgen.errors import ConfigError
+
+META = torch.device("meta")
+MODALITIES = toy_modalities(5)
+
+
+def sketch(kind, modalities=MODALITIES, **settings):
+    resolved = experiment(kind, modalities, **settings)
+    return build.model(resolved, modalities, META), resolved
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_is_in_exactly_one_net(kind):
+    model, _ = sketch(kind)
+    rows = inventory.nets(model)
+    assert sum(row.parameters for row in rows) == sum(p.numel() for p in model.parameters())
+    assert len({row.name for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_copies_of_encoders_are_those_that_the_model_counts(kind):
+    model, _ = sketch(kind)
+    encoders = [row for row in inventory.nets(model) if "encoders." in row.name]
+    assert [row.name.rpartition(".")[2] for row in encoders] == list(MODALITIES)
+    expected = 2 ** (5 - 1) if kind == "jmvae-kl" else 1
+    assert {row.copies for row in encoders} == {expected}
+
+
+def test_layers_are_told_by_their_sizes_whether_wide_or_looped():
+    model, _ = sketch("jmvae-kl")
+    layers = {row.name: row.layers for row in inventory.nets(model)}
+    assert layers["encoder.encoders.colour"] == "3 → 6"
+    assert layers["encoder.encoders.wave"] == "2 → 5"  # a loop over copies, told once
+    assert layers["decoders.point"] == "3 → 8 → 3"
+    assert layers["encoder.encoders.picture"] == "Convolution"
+
+
+class Measured(inventory._Live):
+    """The same count on a real device."""
+
+
+@pytest.mark.parametrize("rows", [16, 512])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_memory_of_a_step_is_that_of_a_step(kind, rows):
+    settings = {"latent": 32, "fusion": (64,)}
+    model, resolved = sketch(kind, model=settings, batch_size=rows)
+    planned = inventory.training_memory(model, MODALITIES, resolved.train)
+
+    state = training(kind, MODALITIES, model=settings, batch_size=rows)
+    x = {n: torch.rand(rows, *m.shape) for n, m in MODALITIES.items()}
+    state.step(x, 1.0)
+    moments = sum(
+        value.nbytes
+        for optimiser in state.optimisers.values()
+        for parameter in optimiser.state.values()
+        for value in parameter.values()
+        if value.dim()
+    )
+    weights = sum(t.nbytes for t in [*state.model.parameters(), *state.model.buffers()])
+    assert (planned.weights, planned.optimiser) == (weights, moments)
+    state.model.zero_grad(set_to_none=True)
+    with Measured() as live:
+        state.step({n: v.clone() for n, v in x.items()}, 1.0)
+    assert live.peak == pytest.approx(planned.step, rel=0.15)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_planning_makes_no_tensor_that_takes_memory(kind):
+    with OneDevice(META):
+        model, resolved = sketch(kind)
+        inventory.training_memory(model, MODALITIES, resolved.train)
+
+
+def test_memory_that_is_freed_is_not_counted_twice():
+    with inventory._Live() as live:
+        for _ in range(10):
+            x = torch.zeros(1000, device=META)
+            x = x + 1
+            del x
+    assert live.now == 0
+    assert live.peak == 8000
+
+
+@on_gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_memory_on_the_gpu_is_about_what_is_planned(kind):
+    cuda = torch.device("cuda")
+    settings = {"latent": 512, "fusion": (2048, 2048)}
+    model, resolved = sketch(kind, model=settings, batch_size=2048)
+    planned = inventory.training_memory(model, MODALITIES, resolved.train)
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    state = training(kind, MODALITIES, model=settings, device=cuda, batch_size=2048)
+    for _ in range(2):
+        x = {n: torch.rand(2048, *m.shape, device=cuda) for n, m in MODALITIES.items()}
+        state.step(x, 1.0)
+    peak = torch.cuda.max_memory_allocated() - before
+    assert peak == pytest.approx(planned.total, rel=0.3)
+
+
+# On the command line.
+
+
+def glyphs(data, *overrides):
+    return Experiment.read(ROOT / "examples" / "glyphs.toml", [*small(data), *overrides])
+
+
+def test_a_dry_run_lists_nets_and_memory_and_writes_nothing(mmgen, small_glyphs, tmp_path):
+    config = ROOT / "examples" / "glyphs.toml"
+    out = tmp_path / "run"
+    code, text, err = mmgen("train", config, *small(small_glyphs), "--dry-run", "--out", out)
+    assert code == 0, err
+    assert not out.exists()
+    rows = {words[0]: words for words in map(str.split, text.splitlines()) if words}
+    assert rows["encoder.encoders.image"][1:] == [
+        "4",
+        "784",
+        "→",
+        "32",
+        rows["encoder.encoders.image"][-1],
+    ]
+    assert rows["encoder.encoders.image"][-1] == f"{4 * (784 * 32 + 32):,}"
+    planned = planning.plan(glyphs(small_glyphs))
+    assert f"{sum(net.parameters for net in planned.nets):,}" in rows["all"]
+    assert re.search(r"memory: weights .* free on cpu", text)
+    assert planned.memory.data == 480 * (784 + 1 + 5)
+
+
+def test_a_dry_run_needs_no_folder_to_write_to(mmgen, small_glyphs):
+    config = ROOT / "examples" / "glyphs.toml"
+    assert mmgen("train", config, *small(small_glyphs), "--dry-run")[0] == 0
+
+
+def test_what_cannot_fit_is_refused_before_memory_is_taken(mmgen, small_glyphs, tmp_path):
+    config = ROOT / "examples" / "glyphs.toml"
+    words = ("train", config, *small(small_glyphs), "model.latent=1000000000")
+    for dry in ((), ("--dry-run",)):
+        code, _, err = mmgen(*words, *dry, "--out", tmp_path / "run")
+        assert code == 2
+        assert re.search(r"training needs \d\S+ TiB on cpu, where \S+ [GM]iB are free", err)
+        assert "model.kind=hierarchical" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_free_decides(small_glyphs, monkeypatch):
+    planned = planning.plan(glyphs(small_glyphs))
+    planned.check_fits()
+    total = planned.memory.total
+    monkeypatch.setattr(planning, "free_memory", lambda _: total - 1)
+    with pytest.raises(ConfigError, match="training needs"):
+        planning.plan(glyphs(small_glyphs)).check_fits()
+    monkeypatch.setattr(planning, "free_memory", lambda _: total)
+    planning.plan(glyphs(small_glyphs)).check_fits()
+
+
+def test_the_device_is_named(small_glyphs):
+    assert planning.plan(glyphs(small_glyphs)).device == CPU
