@@ -147,22 +147,23 @@ def _unchecked() -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-def changed_plugins(registry: Registry, recorded: Mapping[str, str]) -> str:
-    """Says which kinds came from another plugin, or another version, when a run was trained.
+@contextmanager
+def since_training(registry: Registry, trained_with: Mapping[str, str]) -> Iterator[None]:
+    """Adds to every error which plugins are not those that a run was trained with.
 
     Args:
         registry: The plugins there are now.
-        recorded: The provider of each kind then, as the run's ``environment.json`` has it.
-
-    Returns:
-        Lines to add to a message, each with a line break before it; ``""`` if nothing changed.
+        trained_with: The provider of each kind then, as the run's ``environment.json`` has it.
     """
-    lines = []
-    for kind, then in recorded.items():
-        now = str(registry.provider(kind)) if kind in registry.kinds else "no plugin"
-        if now != then:
-            lines.append(f"\n  kind {kind!r} was plugin {then} when it was trained; now {now}")
-    return "".join(lines)
+    try:
+        yield
+    except MmgenError as error:
+        lines = [str(error)]
+        for kind, then in trained_with.items():
+            now = str(registry.provider(kind)) if kind in registry.kinds else "no plugin"
+            if now != then:
+                lines.append(f"kind {kind!r} was plugin {then} when it was trained; now {now}")
+        raise type(error)("\n  ".join(lines)) from error
 
 
 def resolved(experiment: Experiment, modalities: Mapping[str, Modality]) -> Experiment:

@@ -112,6 +112,8 @@ def environment(path: Path) -> dict[str, Any]:
     try:
         values = json.loads((path / "environment.json").read_text(encoding="utf-8"))
         version = int(values["format"])
+        for table in ("plugins", "dataset"):
+            dict(values.get(table, {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path / 'environment.json'}: damaged: {error}") from None
     if version > FORMAT:

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from mmgen import build, checkpoint
 from mmgen.config import Experiment
-from mmgen.errors import GenerationError, MmgenError, listed, nearest
+from mmgen.errors import GenerationError, listed, nearest
 from mmgen.modality import Modality
 from mmgen.models import Batch, Model
 from mmgen.models.iterative import Start, iterate
@@ -184,13 +184,10 @@ def load(
     environment = checkpoint.environment(path)  # refuses a run of a newer version
     registry = build.registry(plugin_modules)
     where = build.device(device)
-    try:
+    with build.since_training(registry, environment.get("plugins", {})):
         modalities = build.modalities(experiment, registry, experiment.modalities)
         with random_state(where, 0):  # weights come from the file: spare the caller's random state
             model = build.model(experiment, modalities, where)
         checkpoint.load_weights(path, model, weights)
-    except MmgenError as error:
-        hint = build.changed_plugins(registry, environment.get("plugins", {}))
-        raise type(error)(f"{error}{hint}") from error
     model.eval()
     return Run(path, experiment, modalities, model, where)

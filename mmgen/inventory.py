@@ -97,18 +97,23 @@ def _layers(net: nn.Module) -> str:
 
 
 def training_memory(
-    model: Model, modalities: Mapping[str, Modality], config: TrainConfig, data: int = 0
+    model: Model,
+    modalities: Mapping[str, Modality],
+    rows: int,
+    config: TrainConfig,
+    data: int = 0,
 ) -> Memory:
     """Measures what training needs, by one step on the meta device, which takes no memory.
 
     Args:
         model: On the meta device.
         modalities: By name.
-        config: Says the batch size and the precision.
+        rows: Observations in a batch.
+        config: Says the precision.
         data: Bytes of stored values that are kept on the device.
     """
     dtype = torch.get_default_dtype()
-    shapes = {n: (config.batch_size, *m.shape) for n, m in modalities.items()}
+    shapes = {n: (rows, *m.shape) for n, m in modalities.items()}
     weights = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
     model.train()
     with _Live() as live:

@@ -1,6 +1,6 @@
 """A run before it starts: everything checked, nets and memory counted, and none of it taken."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from mmgen import build, inventory
 from mmgen.config import Experiment
 from mmgen.data.batches import free_memory, stays
 from mmgen.data.store import Dataset, Split
-from mmgen.errors import ConfigError, DataError, listed
+from mmgen.errors import ConfigError, DataError, MmgenError, listed
 from mmgen.modality import Modality
 from mmgen.plugins import Registry
 
@@ -24,6 +24,7 @@ class Plan:
         modalities: The modalities by name.
         registry: The plugins found.
         device: Where it would train.
+        rows: Observations in a step.
         nets: Every net of the model.
         memory: What training needs there, in bytes.
         free: The bytes that are free there.
@@ -34,6 +35,7 @@ class Plan:
     modalities: dict[str, Modality]
     registry: Registry
     device: torch.device
+    rows: int
     nets: list[inventory.Net]
     memory: inventory.Memory
     free: float
@@ -47,27 +49,37 @@ class Plan:
         if self.memory.total <= self.free:
             return
         needs, size = self.memory, inventory.size
-        tries = f"train.batch_size below {self.experiment.train.batch_size}, smaller nets"
+        tries = f"train.batch_size below {self.rows:,}, smaller nets"
         if self.experiment.model.kind == "jmvae-kl":
             tries += ', model.subsets="single", or model.kind=hierarchical'
         raise ConfigError(
             f"training needs {size(needs.total)} on {self.device}, where {size(self.free)} are "
             f"free: weights {size(needs.weights)}, optimiser {size(needs.optimiser)}, a step of "
-            f"{self.experiment.train.batch_size} rows {size(needs.step)}, data {size(needs.data)}."
+            f"{self.rows:,} rows {size(needs.step)}, data {size(needs.data)}."
             f"\n  Try {tries}; --dry-run lists every net"
         )
 
 
-def plan(experiment: Experiment, plugin_modules: Sequence[str] = ()) -> Plan:
+def plan(
+    experiment: Experiment,
+    plugin_modules: Sequence[str] = (),
+    trained_with: Mapping[str, str] | None = None,
+) -> Plan:
     """Checks everything and counts nets, parameters and memory, without taking any.
+
+    Args:
+        experiment: What to train on what.
+        plugin_modules: One-file plugins, as ``mmgen -p``.
+        trained_with: The provider of each kind, if a run is to go on.
 
     Raises:
         MmgenError: If the configuration, the data set, a plugin or the device is not what it
             should be.
     """
     registry = build.registry(plugin_modules)
-    dataset = build.dataset(experiment, registry)
-    modalities = build.modalities(experiment, registry, dataset.modalities)
+    with build.since_training(registry, trained_with or {}):
+        dataset = build.dataset(experiment, registry)
+        modalities = build.modalities(experiment, registry, dataset.modalities)
     experiment = build.resolved(experiment, modalities)
     device = build.device(experiment.train.device)
     if "train" not in splits(dataset):
@@ -76,15 +88,24 @@ def plan(experiment: Experiment, plugin_modules: Sequence[str] = ()) -> Plan:
         )
     used = [s for n, s in splits(dataset).items() if n in ("train", "validation")]
     data = sum(s.nbytes(modalities) for s in used if stays(s, modalities, device))
-    sketch = build.model(experiment, modalities, torch.device("meta"))
+    rows = min(experiment.train.batch_size, splits(dataset)["train"].count)
+    try:
+        sketch = build.model(experiment, modalities, torch.device("meta"))
+        memory = inventory.training_memory(sketch, modalities, rows, experiment.train, data)
+    except MmgenError:
+        raise
+    except Exception as error:  # sizes beyond what a tensor can have, for one
+        cause = str(error).partition("\n")[0]
+        raise ConfigError(f"no model can be built with these settings: {cause}") from error
     return Plan(
         experiment=experiment,
         dataset=dataset,
         modalities=modalities,
         registry=registry,
         device=device,
+        rows=rows,
         nets=inventory.nets(sketch),
-        memory=inventory.training_memory(sketch, modalities, experiment.train, data),
+        memory=memory,
         free=free_memory(device),
     )
 

@@ -62,13 +62,17 @@ class Prepared:
         }
 
 
-def prepare(experiment: Experiment, plugin_modules: Sequence[str] = ()) -> Prepared:
-    """Checks and builds everything before anything is written.
+def prepare(
+    experiment: Experiment,
+    plugin_modules: Sequence[str] = (),
+    trained_with: Mapping[str, str] | None = None,
+) -> Prepared:
+    """Checks and builds everything before anything is written; see :func:`mmgen.planning.plan`.
 
     Raises:
         MmgenError: As :func:`mmgen.planning.plan` does, or if training does not fit into memory.
     """
-    planned = planning.plan(experiment, plugin_modules)
+    planned = planning.plan(experiment, plugin_modules, trained_with)
     planned.check_fits()
     experiment, modalities, device = planned.experiment, planned.modalities, planned.device
     splits = planning.splits(planned.dataset)
@@ -105,18 +109,18 @@ def go_on(prepared: Prepared, out: Path) -> None:
     Raises:
         RunError: If the run is another experiment's, or on other data.
     """
-    with writing(out):
+    environment = checkpoint.environment(out)
+    plugins = environment.get("plugins", {})
+    with writing(out), build.since_training(prepared.registry, plugins):
         trained = checkpoint.experiment(out)
-        environment = checkpoint.environment(out)
         different = _differences(trained.model_dump(), prepared.experiment.model_dump())
-        hint = build.changed_plugins(prepared.registry, environment.get("plugins", {}))
         # More epochs, another device or another place of the same data are the same experiment.
         if keys := [key for key in different if key not in FREE]:
             raise RunError(
                 f"{out}: was trained with other settings of {listed(keys)}; "
-                f"drop them, or choose another --out{hint}"
+                "drop them, or choose another --out"
             )
-        if environment["dataset"]["hash"] != prepared.dataset.hash:
+        if environment.get("dataset", {}).get("hash") != prepared.dataset.hash:
             raise RunError(f"{out}: was trained on another data set than {prepared.dataset.path}")
         if (out / "last.safetensors").exists():
             checkpoint.resume(out, prepared.training)

@@ -55,7 +55,9 @@ class Measured(inventory._Live):
 def test_the_memory_of_a_step_is_that_of_a_step(kind, rows):
     settings = {"latent": 32, "fusion": (64,)}
     model, resolved = sketch(kind, model=settings, batch_size=rows)
-    planned = inventory.training_memory(model, MODALITIES, resolved.train)
+    planned = inventory.training_memory(
+        model, MODALITIES, resolved.train.batch_size, resolved.train
+    )
 
     state = training(kind, MODALITIES, model=settings, batch_size=rows)
     x = {n: torch.rand(rows, *m.shape) for n, m in MODALITIES.items()}
@@ -79,7 +81,7 @@ def test_the_memory_of_a_step_is_that_of_a_step(kind, rows):
 def test_planning_makes_no_tensor_that_takes_memory(kind):
     with OneDevice(META):
         model, resolved = sketch(kind)
-        inventory.training_memory(model, MODALITIES, resolved.train)
+        inventory.training_memory(model, MODALITIES, resolved.train.batch_size, resolved.train)
 
 
 def test_memory_that_is_freed_is_not_counted_twice():
@@ -98,7 +100,9 @@ def test_the_memory_on_the_gpu_is_about_what_is_planned(kind):
     cuda = torch.device("cuda")
     settings = {"latent": 512, "fusion": (2048, 2048)}
     model, resolved = sketch(kind, model=settings, batch_size=2048)
-    planned = inventory.training_memory(model, MODALITIES, resolved.train)
+    planned = inventory.training_memory(
+        model, MODALITIES, resolved.train.batch_size, resolved.train
+    )
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()

@@ -53,15 +53,16 @@ def train(
     if device is not None:
         words.append(f"train.device='{device}'")
     experiment = Experiment.read(config, words)
+    resuming = resume and out is not None and (out / checkpoint.EXPERIMENT).exists()
+    trained_with = checkpoint.environment(out).get("plugins", {}) if out and resuming else {}
     if dry_run:
-        _show_plan(planning.plan(experiment, settings.plugins))
+        _show_plan(planning.plan(experiment, settings.plugins, trained_with))
         return
     assert out is not None
-    resuming = resume and (out / checkpoint.EXPERIMENT).exists()
     if not resuming:
         checkpoint.check_free(out, force=force)  # before the work of preparing
     with _no_denormals():
-        prepared = running.prepare(experiment, settings.plugins)
+        prepared = running.prepare(experiment, settings.plugins, trained_with)
         with writing(out):
             if resuming:
                 running.go_on(prepared, out)
@@ -95,7 +96,7 @@ def _show_plan(planned: "Plan") -> None:
     stdout.print(table)
     stdout.print(
         f"memory: weights {size(memory.weights)}, Adam's moments {size(memory.optimiser)}, "
-        f"a step of {experiment.train.batch_size} rows {size(memory.step)}, data "
+        f"a step of {planned.rows:,} rows {size(memory.step)}, data "
         f"{size(memory.data)}: {size(memory.total)} of {size(planned.free)} free on "
         f"{planned.device}"
     )
