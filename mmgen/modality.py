@@ -41,7 +41,7 @@ class Modality(BaseModel, ABC):
     Likelihoods are in nats.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     kind: ClassVar[str]
     """What a configuration names: ``"image"``."""

@@ -1,66 +1,28 @@
 """Plugins: found, loaded one by one, recorded, looked up by kind.
 
 A plugin is a module named in the entry-point group ``mmgen``, or by hand, with one hook:
-:func:`mmgen.hooks.mmgen_modalities`. One that breaks is a :class:`Record` with a cause, never an
+:func:`mmgen.hooks.mmgen_modalities`. One that breaks is a record with a cause, never an
 exception, until a configuration needs its kind: the healthy ones beside it keep working.
 """
 
-import importlib
-import importlib.metadata
 import inspect
 import os
 import re
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
-from types import MappingProxyType, ModuleType
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
 
 import pluggy
 from pydantic import ValidationError
 
 from mmgen import hooks
 from mmgen.config import explain
+from mmgen.discovery import ALLOW_LIST, Record, Source, broken, installed, named, one_line
 from mmgen.errors import ConfigError, PluginError, listed, nearest
 from mmgen.modality import Modality
 
-ALLOW_LIST = "MMGEN_PLUGINS"
-"""The environment variable that lists the entry points to load, by commas; unset loads all."""
-
 Kinds = dict[str, type[Modality]]
-Source = Callable[[], object]
-FOLDERS = [str(Path(inspect.getfile(module)).parent) for module in (importlib, pluggy)]
-LOADERS = (__file__, "<frozen", *FOLDERS)
-
-
-@dataclass(frozen=True)
-class Record:
-    """What became of one plugin.
-
-    Attributes:
-        name: The entry point's name, or the module or file that was named by hand.
-        distribution: The installed distribution it came with, if any.
-        version: That distribution's version, if known.
-        status: ``ok``; ``broken``, with a cause; ``disabled`` by the allow-list.
-        kinds: The modality kinds that it does provide.
-        cause: Why it is not ``ok``, in one line.
-        traceback: Where it broke, for authors; empty if nothing was raised.
-    """
-
-    name: str
-    distribution: str | None = None
-    version: str | None = None
-    status: Literal["ok", "broken", "disabled"] = "ok"
-    kinds: tuple[str, ...] = ()
-    cause: str = ""
-    traceback: str = field(default="", repr=False)
-
-    def __str__(self) -> str:
-        origin = " ".join(filter(None, (self.distribution, self.version)))
-        return f"{self.name} ({origin})" if origin else self.name
 
 
 @dataclass(frozen=True)
@@ -126,7 +88,7 @@ class Registry:
             known = f"settings of {plugin}: {listed(cls.model_fields)}"
             raise ConfigError(f"{explain(error, cls, where)}\n  {known}") from None
         except Exception as error:
-            wrong = f"{where}: {plugin} failed on these settings: {_line(error)}"
+            wrong = f"{where}: {plugin} failed on these settings: {one_line(error)}"
             raise PluginError(wrong) from error
 
 
@@ -141,7 +103,7 @@ def load(modules: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -
     Returns:
         The kinds to use and a record for each plugin. No fault of a plugin raises.
     """
-    found = [*_installed(environ.get(ALLOW_LIST)), *((Record(m), _named(m)) for m in modules)]
+    found = [*installed(environ.get(ALLOW_LIST)), *((Record(m), named(m)) for m in modules)]
     loaded = [_load(record, source) for record, source in found]
     # Two plugins may hand over the very same class: that is no conflict.
     owners: dict[str, dict[type[Modality], list[Record]]] = {}
@@ -166,68 +128,6 @@ def _settle(record: Record, disputed: Mapping[str, Mapping[Any, list[Record]]]) 
     return replace(record, status="broken", kinds=left, cause=f"{'; '.join(causes)}; {mend}")
 
 
-def _installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
-    """Finds the entry points, in the order of their distributions' and their own names.
-
-    Distributions are read one by one: one damaged ``entry_points.txt`` must not hide the others.
-    """
-    allowed = None if allow is None else {word.strip() for word in allow.split(",")} - {""}
-    distributions: dict[str, importlib.metadata.Distribution] = {}
-    for distribution in importlib.metadata.distributions():
-        name = re.sub("[-_.]+", "-", _header(distribution, "Name") or "").lower()
-        # The first on the path is the one that an import finds.
-        distributions.setdefault(name or f"nameless {len(distributions)}", distribution)
-    names = set()
-    for _, distribution in sorted(distributions.items()):
-        origin = Record("", _header(distribution, "Name"), _header(distribution, "Version"))
-        try:
-            points = sorted(distribution.entry_points.select(group=hooks.GROUP))
-        except Exception as error:
-            points = []
-            if f"[{hooks.GROUP}]" in (distribution.read_text("entry_points.txt") or ""):
-                yield _broken(replace(origin, name="entry_points.txt"), error), None
-        for point in points:
-            names.add(point.name)
-            record = replace(origin, name=point.name)
-            if allowed is None or point.name in allowed:
-                yield record, point.load
-                continue
-            cause = f"not listed in {ALLOW_LIST}={allow}"
-            yield replace(record, status="disabled", cause=cause), None
-    for name in sorted((allowed or set()) - names):
-        cause = f"{ALLOW_LIST} lists it, but no installed plugin has that name"
-        yield Record(name, status="broken", cause=cause + nearest(name, sorted(names))), None
-
-
-def _header(distribution: importlib.metadata.Distribution, key: str) -> str | None:
-    try:
-        return str(distribution.metadata[key] or "") or None
-    except Exception:  # no METADATA file, or one that cannot be read
-        return None
-
-
-def _named(module: str) -> Source:
-    path = Path(module)
-    if path.suffix == ".py":
-        return lambda: _import_file(path.resolve())
-    return lambda: importlib.import_module(module)
-
-
-def _import_file(path: Path) -> ModuleType:
-    for module in list(sys.modules.values()):
-        if getattr(module, "__dict__", {}).get("__file__") == str(path):
-            return module  # loaded twice, its class would be in conflict with itself
-    name = re.sub(r"\W", "_", f"mmgen_file{path}")
-    module = sys.modules[name] = ModuleType(name)
-    module.__file__ = str(path)
-    try:
-        SourceFileLoader(name, str(path)).exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
 def _load(record: Record, source: Source | None) -> tuple[Record, Kinds]:
     if source is None:
         return record, {}
@@ -236,26 +136,8 @@ def _load(record: Record, source: Source | None) -> tuple[Record, Kinds]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, and panics of extension modules, included
-        return _broken(record, error), {}
+        return broken(record, error), {}
     return replace(record, kinds=tuple(kinds)), kinds
-
-
-def _broken(record: Record, error: BaseException) -> Record:
-    trace = "".join(traceback.format_exception(error))
-    return replace(record, status="broken", cause=_line(error), traceback=trace)
-
-
-def _line(error: BaseException) -> str:
-    """Says in one line what was raised, and on which line of whose file."""
-    words = " ".join(str(error).split())
-    if isinstance(error, PluginError):
-        return words
-    if isinstance(error, pluggy.PluginValidationError):
-        return f"{words}; the one hook is mmgen_modalities()"
-    trace = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in trace if not frame.filename.startswith(LOADERS)]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {words}{place}"
 
 
 def _collect(plugin: object) -> Kinds:
@@ -297,3 +179,9 @@ def _check(cls: Any) -> None:
         raise PluginError(f"{who} is written for api_version {version!r}, but {mend}")
     if inspect.isabstract(cls):
         raise PluginError(f"{who} is abstract: it lacks {listed(sorted(cls.__abstractmethods__))}")
+    try:
+        cls.specimen()
+    except ValidationError as error:
+        # A field without a default and without examples is the user's to set, and no fault.
+        if any(item["type"] != "missing" for item in error.errors()):
+            raise PluginError(f"{who} has impossible defaults: {explain(error, cls)}") from error

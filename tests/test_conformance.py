@@ -568,7 +568,7 @@ def test_a_plugin_is_checked_by_kind_by_module_and_by_file():
     assert "needy.pitch: missing" in needy.message
 
 
-@pytest.mark.parametrize("kind", ["image", "label", "attributes"])
+@pytest.mark.parametrize("kind", ["image", "label", "attributes", "vector"])
 def test_first_party_kinds_pass_as_the_command_line_builds_them(kind):
     results = check_plugin(kind, [f"mmgen_{kind}"])[kind]
     assert len(results) == len(CHECKS)

@@ -11,10 +11,10 @@ PLUGINS = ROOT / "plugins"
 
 # Each may import those before it, and its own package.
 ORDER = (
-    *("errors", "files", "settings", "config", "modality", "hooks", "plugins", "subsets", "nets"),
-    *("models", "data", "build", "training", "checkpoint", "inventory", "planning", "diagnosis"),
-    *("running", "generation", "evaluation", "figures", "report", "testing", "scaffold"),
-    *("commands", "cli", "__main__"),
+    *("errors", "files", "settings", "config", "modality", "hooks", "discovery", "plugins"),
+    *("subsets", "nets", "models", "data", "build", "training", "checkpoint", "inventory"),
+    *("planning", "diagnosis", "running", "generation", "evaluation", "figures", "report"),
+    *("testing", "scaffold", "commands", "cli", "__main__"),
 )
 
 

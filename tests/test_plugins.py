@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mmgen.discovery import Record
 from mmgen.errors import ConfigError, PluginError
-from mmgen.plugins import Record, Registry, load
+from mmgen.plugins import Registry, load
 
 GOOD = """
 from typing import ClassVar
@@ -102,6 +103,10 @@ BROKEN = {
     ),
     "shouting": (changed("shouting", '"shouting"', '"Loud Kind"'), "kind 'Loud Kind'"),
     "numeric": (changed("numeric", '"numeric"', "7"), "kind 7"),
+    "impossible": (
+        changed("impossible", "width: int = 3", "width: int = 'three'"),
+        "class Tone has impossible defaults: width: Input should be a valid integer",
+    ),
     "field": (changed("field", VERSION, "    api_version: int = 1\n"), "api_version"),
 }
 
@@ -322,9 +327,9 @@ def test_impossible_settings_name_their_key_and_what_is_known(site):
 
 
 def test_first_party_modalities_come_through_the_same_door():
-    modules = ("mmgen_image", "mmgen_label", "mmgen_attributes")
+    modules = ("mmgen_image", "mmgen_label", "mmgen_attributes", "mmgen_vector")
     registry = load(modules, environ={})
-    assert {"image", "label", "attributes"} <= set(registry.kinds)
-    assert [r.status for r in registry.records if r.name in modules] == ["ok"] * 3
+    assert {"image", "label", "attributes", "vector"} <= set(registry.kinds)
+    assert [r.status for r in registry.records if r.name in modules] == ["ok"] * 4
     with pytest.raises(ConfigError, match=r"modalities\.photo\.hieght: unknown key.*'height'"):
         registry.create("photo", {"kind": "image", "hieght": 3})

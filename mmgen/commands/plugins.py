@@ -1,7 +1,9 @@
-"""``mmgen plugins``: which there are, and whether one keeps the contract."""
+"""``mmgen plugins``: which there are, whether one keeps the contract, and a new one to start."""
 
 import dataclasses
 import json
+import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +11,7 @@ from rich.table import Table
 
 from mmgen.commands.common import Json, Settings, stderr, stdout
 
-app = typer.Typer(help="List plugins, or check one against the contract.")
+app = typer.Typer(help="List plugins, check one against the contract, or start one.")
 
 
 @app.callback(invoke_without_command=True)
@@ -57,3 +59,34 @@ def check(
     if failed:
         stderr.print("the contract is broken: see above, and mmgen/modality.py for the recipe")
         raise typer.Exit(2)
+
+
+@app.command()
+def new(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The package, such as mmgen-audio: kind audio.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Its folder.", show_default="./NAME")
+    ] = None,
+) -> None:
+    """Write a package with a modality that works, to be made your own."""
+    from mmgen.scaffold import Scaffold, write_package
+
+    settings: Settings = context.obj
+    package = Scaffold.named(name)
+    out = out or Path(name)
+    write_package(package, out, settings.plugins)
+    kind, run = package.kind, f"runs/{package.kind}"
+    stdout.print(
+        f"{out}: a package with the kind {kind}, all of it in {out / package.module}/__init__.py. "
+        "Next:",
+        markup=False,
+    )
+    for command in (
+        ["pip", "install", "--editable", str(out)],
+        ["mmgen", "plugins", "check", kind],
+        ["python", "-m", "pytest", str(out)],
+        ["mmgen", "train", str(out / "example.toml"), "--out", run],
+        ["mmgen", "generate", run, "--given", "label=three", "--targets", kind, "-o", "three.png"],
+    ):
+        stdout.print(f"  {shlex.join(command)}", markup=False)

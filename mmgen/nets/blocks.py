@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import (
     Bernoulli,
@@ -139,6 +140,22 @@ def continuous_bernoulli(logits: Tensor) -> Distribution:
 def gaussian(mean: Tensor, standard_deviation: float) -> Distribution:
     """Returns independent real values of one fixed variance, around ``mean`` ``(B, *event)``."""
     deviation = torch.full_like(mean, standard_deviation)
+    return _independent(Normal(mean, deviation, validate_args=False))
+
+
+def gaussian_with_variance(parameters: Tensor, floor: float = 1e-4) -> Distribution:
+    """Returns independent real values whose variances the net gives too, as it is sure or not.
+
+    Args:
+        parameters: ``(B, 2·C, *rest)``: the means, then softplus⁻¹ of the variances less the floor.
+        floor: The least variance. Rounded or constant values would draw it to 0, and their density
+            to infinity.
+
+    Returns:
+        A distribution of event shape ``(C, *rest)``.
+    """
+    mean, raw = parameters.chunk(2, dim=1)
+    deviation = (F.softplus(raw) + floor).sqrt()
     return _independent(Normal(mean, deviation, validate_args=False))
 
 

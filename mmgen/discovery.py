@@ -1,0 +1,140 @@
+"""Where plugins are: installed entry points and modules named by hand, each with a record."""
+
+import importlib
+import importlib.metadata
+import inspect
+import os
+import re
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import pluggy
+import pydantic
+
+from mmgen import hooks
+from mmgen.errors import PluginError, nearest
+
+ALLOW_LIST = "MMGEN_PLUGINS"
+"""The environment variable that lists the entry points to load, by commas; unset loads all."""
+
+Source = Callable[[], object]
+LIBRARIES = [inspect.getfile(module) for module in (hooks, importlib, pluggy, pydantic)]
+FOLDERS = [f"{Path(file).parent}{os.sep}" for file in LIBRARIES]
+LOADERS = (typing.__file__, "<frozen", "<string>", *FOLDERS)
+"""What frames of a traceback that are no author's start with."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one plugin.
+
+    Attributes:
+        name: The entry point's name, or the module or file that was named by hand.
+        distribution: The installed distribution it came with, if any.
+        version: That distribution's version, if known.
+        status: ``ok``; ``broken``, with a cause; ``disabled`` by the allow-list.
+        kinds: The modality kinds that it does provide.
+        cause: Why it is not ``ok``, in one line.
+        traceback: Where it broke, for authors; empty if nothing was raised.
+    """
+
+    name: str
+    distribution: str | None = None
+    version: str | None = None
+    status: Literal["ok", "broken", "disabled"] = "ok"
+    kinds: tuple[str, ...] = ()
+    cause: str = ""
+    traceback: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        origin = " ".join(filter(None, (self.distribution, self.version)))
+        return f"{self.name} ({origin})" if origin else self.name
+
+
+def installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
+    """Finds the entry points, in the order of their distributions' and their own names.
+
+    Distributions are read one by one: one damaged ``entry_points.txt`` must not hide the others.
+    """
+    allowed = None if allow is None else {word.strip() for word in allow.split(",")} - {""}
+    distributions: dict[str, importlib.metadata.Distribution] = {}
+    for distribution in importlib.metadata.distributions():
+        name = re.sub("[-_.]+", "-", _header(distribution, "Name") or "").lower()
+        # The first on the path is the one that an import finds.
+        distributions.setdefault(name or f"nameless {len(distributions)}", distribution)
+    names = set()
+    for _, distribution in sorted(distributions.items()):
+        origin = Record("", _header(distribution, "Name"), _header(distribution, "Version"))
+        try:
+            points = sorted(distribution.entry_points.select(group=hooks.GROUP))
+        except Exception as error:
+            points = []
+            if f"[{hooks.GROUP}]" in (distribution.read_text("entry_points.txt") or ""):
+                yield broken(replace(origin, name="entry_points.txt"), error), None
+        for point in points:
+            names.add(point.name)
+            record = replace(origin, name=point.name)
+            if allowed is None or point.name in allowed:
+                yield record, point.load
+                continue
+            cause = f"not listed in {ALLOW_LIST}={allow}"
+            yield replace(record, status="disabled", cause=cause), None
+    for name in sorted((allowed or set()) - names):
+        cause = f"{ALLOW_LIST} lists it, but no installed plugin has that name"
+        yield Record(name, status="broken", cause=cause + nearest(name, sorted(names))), None
+
+
+def _header(distribution: importlib.metadata.Distribution, key: str) -> str | None:
+    try:
+        return str(distribution.metadata[key] or "") or None
+    except Exception:  # no METADATA file, or one that cannot be read
+        return None
+
+
+def named(module: str) -> Source:
+    """Returns what imports a module, or a ``.py`` file."""
+    path = Path(module)
+    if path.suffix == ".py":
+        return lambda: _import_file(path.resolve())
+    return lambda: importlib.import_module(module)
+
+
+def _import_file(path: Path) -> ModuleType:
+    for module in list(sys.modules.values()):
+        if getattr(module, "__dict__", {}).get("__file__") == str(path):
+            return module  # loaded twice, its class would be in conflict with itself
+    name = re.sub(r"\W", "_", f"mmgen_file{path}")
+    module = sys.modules[name] = ModuleType(name)
+    module.__file__ = str(path)
+    try:
+        SourceFileLoader(name, str(path)).exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def broken(record: Record, error: BaseException) -> Record:
+    """Returns the record of a plugin that raised."""
+    trace = "".join(traceback.format_exception(error))
+    return replace(record, status="broken", cause=one_line(error), traceback=trace)
+
+
+def one_line(error: BaseException) -> str:
+    """Says in one line what was raised, and on which line of whose file."""
+    words = " ".join(str(error).split())
+    if isinstance(error, PluginError):
+        return words
+    if isinstance(error, pluggy.PluginValidationError):
+        return f"{words}; the one hook is mmgen_modalities()"
+    trace = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in trace if not frame.filename.startswith(LOADERS)]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {words}{place}"

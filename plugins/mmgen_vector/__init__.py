@@ -1,0 +1,80 @@
+"""The kind ``vector``: continuous measurements, whose variance given z is learned."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field, FiniteFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from mmgen.data import units
+from mmgen.hooks import hookimpl
+from mmgen.modality import Modality, Words
+from mmgen.nets.blocks import Likelihood, gaussian_with_variance, mlp
+
+
+class Vector(Modality):
+    """C measurements, stored as float32 ``(C,)`` in units of their own, observed standardised."""
+
+    kind: ClassVar[str] = "vector"
+    api_version: ClassVar[int] = 1
+    gathers: ClassVar[bool] = True
+    names: Words = Field(min_length=1, examples=[("height", "weight")], description="columns")
+    mean: tuple[FiniteFloat, ...] = Field((), description="measured if left out")
+    standard_deviation: tuple[units.Deviation, ...] = Field((), description="measured if left out")
+    encoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
+    decoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
+
+    @model_validator(mode="after")
+    def _one_a_column(self) -> Self:
+        if {len(self.mean), len(self.standard_deviation)} <= {0, len(self.names)}:
+            return self
+        raise ValueError("mean and standard_deviation need one number for each of names, or none")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(C,)``."""
+        return (len(self.names),)
+
+    def encoder(self) -> nn.Module:
+        """Builds an MLP ``(B, C) -> (B, features)``."""
+        return mlp(len(self.names), self.encoder_widths)
+
+    def decoder(self, in_features: int) -> nn.Module:
+        """Builds an MLP ``(B, in_features)`` to a mean and a variance for each column."""
+        net = mlp(in_features, self.decoder_widths, 2 * len(self.names))
+        return Likelihood(net, gaussian_with_variance)
+
+    def parse(self, cell: str) -> Tensor:
+        """Reads C numbers joined by commas, in their own units."""
+        return units.read_numbers(cell, self.names)
+
+    def fitted(self, stored: Tensor) -> Self:
+        """Takes mean and deviation of each column of ``(N, C)``, where they are not set."""
+        mean, deviation = units.standards(stored, self.mean, self.standard_deviation)
+        return self.model_copy(update={"mean": mean, "standard_deviation": deviation})
+
+    def observe(self, stored: Tensor, generator: Any = None) -> Tensor:  # noqa: ARG002
+        """Standardises ``(B, C)``."""
+        x = stored.to(torch.get_default_dtype())
+        return (x - x.new_tensor(self.mean or 0)) / x.new_tensor(self.standard_deviation or 1)
+
+    def describe(self, x: Tensor) -> list[str]:
+        """Tells each value in its own unit: ``"height 1.72, weight 64"``."""
+        return units.told(x, self.names, self.mean, self.standard_deviation)
+
+    @classmethod
+    def suits(cls, cells: Sequence[str]) -> float:
+        """Is sure of numbers, less so of few whole ones."""
+        return units.suits_measurements(cells)
+
+    @classmethod
+    def settings_of(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Names the columns by their headings."""
+        return {"names": [" ".join(heading.replace(",", " ").split()) for heading in columns]}
+
+
+@hookimpl
+def mmgen_modalities() -> list[type[Modality]]:
+    """Provides the kind ``vector``."""
+    return [Vector]
