@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT, small
 from safetensors.torch import load_file
 
+from mmgen import generation
 from mmgen.cli import spread
 from mmgen.testing import CHECKS
 
@@ -38,16 +39,65 @@ def test_training_writes_a_whole_run(mmgen, small_glyphs, tmp_path):
     run = tmp_path / "run"
     code, out, err = mmgen("train", CONFIG, *small(small_glyphs), "--out", run)
     assert code == 0, err
-    assert str(run / "figures") in out
+    assert str(run / "report.html") in out
     assert len(re.findall(r"epoch \d/2 ", err)) == 2
     files = {path.name for path in run.iterdir()}
     expected = {"experiment.json", "environment.json", "metrics.jsonl"}
-    assert expected | {"last.safetensors", "best.safetensors", "figures", ".lock"} == files
+    assert (
+        expected | {"last.safetensors", "best.safetensors", "figures", "report.html", ".lock"}
+        == files
+    )
     pictures = {path.name for path in (run / "figures").glob("*.png")}
     assert {"image_from_label.png", "image_from_attributes.png", "losses.png"} <= pictures
     assert {"prior.png", "image_reconstructed.png"} <= pictures
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert metrics[1]["validation"]["loss"] < metrics[0]["validation"]["loss"]
+
+
+UNDRAWABLE = """
+from typing import ClassVar
+from torch import nn
+from mmgen.hooks import hookimpl
+from mmgen.modality import Modality
+from mmgen.nets.blocks import Likelihood, gaussian
+
+
+class Ghost(Modality):
+    kind: ClassVar[str] = "ghost"
+    api_version: ClassVar[int] = 1
+
+    @property
+    def shape(self):
+        return (2,)
+
+    def encoder(self):
+        return nn.Linear(2, 3)
+
+    def decoder(self, in_features):
+        return Likelihood(nn.Linear(in_features, 2), lambda mean: gaussian(mean, 1.0))
+
+    def describe(self, x):
+        raise KeyError("no words for it")
+
+
+@hookimpl
+def mmgen_modalities():
+    return [Ghost]
+"""
+
+
+def test_a_run_that_cannot_be_drawn_is_whole_nevertheless(mmgen, tmp_path):
+    (tmp_path / "ghost.py").write_text(UNDRAWABLE)
+    (tmp_path / "config.toml").write_text(
+        "data.source = 'synthetic'\ndata.rows = 50\nmodel.kind = 'jmvae-kl'\nmodel.latent = 2\n"
+        "train.epochs = 1\n[modalities.ghost]\nkind = 'ghost'\n[modalities.label]\nkind = 'label'\n"
+    )
+    plugin, run = tmp_path / "ghost.py", tmp_path / "run"
+    code, _, err = mmgen("-p", plugin, "train", tmp_path / "config.toml", "--out", run)
+    assert code == 2
+    assert "is trained and whole, but cannot be drawn: KeyError: 'no words for it'" in err
+    loaded = generation.load(run, plugin_modules=[str(plugin)])
+    assert loaded.generate({"label": "yes"}, ["ghost"], 3)["ghost"].mean.shape == (3, 2)
 
 
 def test_a_taken_run_folder_is_kept(mmgen, small_glyphs, trained):
@@ -224,8 +274,8 @@ def test_data_sets_are_written_and_shown(mmgen, tmp_path):
     assert mmgen("data", "glyphs", "--out", path, *counts)[0] == 0
     code, out, _ = mmgen("data", "show", path, "--verify")
     assert code == 0
-    assert "train: 50 rows" in out
-    assert "attributes: attributes (names=[bold" in out
+    assert re.search(r"^ train +50 *$", out, flags=re.MULTILINE)
+    assert re.search(r"^ bold( +\d+){3} +\d+\.\d % *$", out, flags=re.MULTILINE)
     assert mmgen("data", "glyphs", "--out", path, *counts)[0] == 2
 
 

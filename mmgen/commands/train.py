@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmgen.commands.common import Device, Force, Settings, progress, stderr, stdout
-from mmgen.errors import ConfigError
+from mmgen.errors import ConfigError, MmgenError, RunError
 
 if TYPE_CHECKING:
     from mmgen.planning import Plan
@@ -30,7 +30,9 @@ def train(
     device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run.")] = False,
     force: Force = False,
-    figures: Annotated[bool, typer.Option(help="Draw figures/*.png at the end.")] = True,
+    figures: Annotated[
+        bool, typer.Option(help="Draw figures/*.png and write report.html at the end.")
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List nets, parameters and memory; write nothing.")
     ] = False,
@@ -72,7 +74,7 @@ def train(
             _loop(prepared, out)
             if figures:
                 _draw(prepared, out, settings)
-    stdout.print(f"{out}: trained" + (f"; pictures in {out / 'figures'}" if figures else ""))
+    stdout.print(f"{out}: trained" + (f"; see {out / 'report.html'}" if figures else ""))
 
 
 def _show_plan(planned: "Plan") -> None:
@@ -154,15 +156,25 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
 
 def _draw(prepared: "Prepared", folder: Path, settings: Settings) -> None:
     from mmgen import checkpoint, figures, generation
+    from mmgen.planning import splits
+    from mmgen.report import write_report
 
-    run = generation.load(
-        folder, device=str(prepared.training.device), plugin_modules=settings.plugins
-    )
-    splits = {n: s for n, s in prepared.dataset.splits.items() if s.count}
-    held_out = splits.get("test") or splits.get("validation") or splits["train"]
-    stored = held_out.take(_first(held_out.count), run.modalities)
-    x = {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
-    figures.draw_all(run, x, checkpoint.read_metrics(folder))
+    device = str(prepared.training.device)
+    try:
+        run = generation.load(folder, device=device, plugin_modules=settings.plugins)
+        parts = splits(prepared.dataset)
+        held_out = parts.get("test") or parts.get("validation") or parts["train"]
+        stored = held_out.take(_first(held_out.count), run.modalities)
+        x = {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
+        figures.draw_all(run, x, checkpoint.read_metrics(folder))
+        write_report(folder, device=device, plugin_modules=settings.plugins)
+    except MmgenError:
+        raise
+    except Exception as error:  # of a plugin's render() or describe(), for one
+        raise RunError(
+            f"{folder}: is trained and whole, but cannot be drawn: {type(error).__name__}: {error}."
+            f"\n  See where: mmgen --debug report {folder}"
+        ) from error
 
 
 def _first(count: int) -> Any:

@@ -1,0 +1,30 @@
+"""``mmgen report``: one page that shows what a run can do, and what it lacks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmgen.commands.common import Device, Settings, stdout
+
+
+def report(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The data set's folder, if it is elsewhere now.")
+    ] = None,
+    device: Device = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The page.", show_default="RUN/report.html"),
+    ] = None,
+) -> None:
+    """Write one HTML page: what was trained, what it generates, how it learned."""
+    from mmgen.report import write_report
+
+    settings: Settings = context.obj
+    page = write_report(
+        run, data=data, device=device or "auto", out=file, plugin_modules=settings.plugins
+    )
+    stdout.print(f"{run}: report in {page}")

@@ -1,0 +1,145 @@
+"""What a trained model keeps in z: its principal axes, the dimensions in use, and what they tell.
+
+References:
+    Y. Burda, R. Grosse, R. Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016,
+    section 5.1 (active dimensions).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from mmgen.models import Batch, Model
+from mmgen.models.hierarchical import Hierarchical
+from mmgen.models.jmvae import JMVAE
+from mmgen.nets.posterior import rows
+from mmgen.subsets import Subset
+
+ACTIVE = 0.01
+"""A dimension of z is active if the variance of its posterior mean over the data is above this."""
+
+ROWS = 100
+"""Rows that are encoded at a time: no more than in training, whose memory there was."""
+
+OTHERS = 31
+"""With how many other rows' z each row is decoded, to compare."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The principal axes of a cloud of points.
+
+    Attributes:
+        centre: Its mean, ``(Z,)``.
+        directions: Orthonormal, the one of most variance first, ``(n, Z)``.
+        shares: The share of all variance along each, ``(n,)``; zeros if all points are one.
+    """
+
+    centre: Tensor
+    directions: Tensor
+    shares: Tensor
+
+    def project(self, points: Tensor) -> Tensor:
+        """Returns the coordinates of points ``(N, Z)`` along the axes: ``(N, n)``."""
+        return (points - self.centre) @ self.directions.T
+
+
+def principal_axes(points: Tensor, count: int = 2) -> Axes:
+    """Finds the directions of most variance, by a singular value decomposition.
+
+    Args:
+        points: ``(N, Z)``.
+        count: How many directions; at most as many as there are points and dimensions.
+
+    Returns:
+        The axes. The largest entry of each is positive, so that the same points always give the
+        same picture.
+    """
+    centre = points.mean(0)
+    _, singular, directions = torch.linalg.svd(points - centre, full_matrices=False)
+    directions = directions[:count]
+    largest = directions.abs().argmax(1, keepdim=True)
+    directions = directions * directions.gather(1, largest).sign()
+    variances = singular.square()
+    shares = variances[:count] / variances.sum().clamp_min(torch.finfo(points.dtype).tiny)
+    return Axes(centre, directions, shares)
+
+
+@torch.no_grad()
+def posterior_means(model: Model, x: Batch) -> list[Tensor]:
+    """Returns the mean of q(z|x), or of each q(z_l|x) of a hierarchy: ``(N, Z)`` a layer."""
+    if isinstance(model, Hierarchical):
+        parts = [[q.mean for q in model.posterior(part)] for part in _parts(x)]
+    else:
+        parts = [[model.infer(part, mean=True)[0]] for part in _parts(x)]
+    return [torch.cat(layer) for layer in zip(*parts, strict=True)]
+
+
+def active_dimensions(means: Tensor) -> Tensor:
+    """Tells which dimensions are in use: Var_x(E_q(z_d|x)[z_d]) > 0.01, ``(Z,)``.
+
+    Args:
+        means: Posterior means of observations ``(N, Z)``.
+    """
+    return means.var(0, correction=0) > ACTIVE
+
+
+@torch.no_grad()
+def subset_divergences(model: Model, x: Batch) -> dict[Subset, float]:
+    """Returns the mean KL(q(z|x) ‖ q(z|x_S)) in nats for each subset S with an encoder.
+
+    Small values say that S alone leads to the z that all modalities together lead to. Empty if
+    the model has no subset encoders.
+
+    Args:
+        model: In eval mode.
+        x: Observations ``(N, *shape)`` of all modalities.
+    """
+    if not isinstance(model, JMVAE) or not model.subsets:
+        return {}
+    total = torch.zeros(len(model.subsets), device=_like(x).device)
+    for part in _parts(x):
+        q = model.encoder(part)
+        total += kl_divergence(rows(q, -1), rows(q, slice(-1))).sum(-1)
+    means = (total / len(_like(x))).tolist()
+    return dict(zip(model.subsets, means, strict=True))
+
+
+@torch.no_grad()
+def own_gains(model: Model, x: Batch) -> dict[str, float]:
+    """Returns how much likelier each modality is from its own z than from another row's, in nats.
+
+    E_i[log p(x_k,i|z_i)] − E_(i≠j)[log p(x_k,i|z_j)] with z_i ~ q(z|x_i), one a row, and up to 31
+    other rows each. A decoder that does not look at z gives 0, and so does a z that knows nothing
+    of the modality.
+
+    Args:
+        model: In eval mode.
+        x: Observations ``(N, *shape)`` of all modalities.
+
+    Returns:
+        By modality; empty if there is no other row.
+    """
+    count = len(_like(x))
+    if count < 2:
+        return {}
+    z = torch.cat([model.infer(part)[0] for part in _parts(x)])
+    shifts = range(1, count, -(-(count - 1) // OTHERS))
+    gains = {}
+    for name, p in model.decode(z).items():
+        own = p.log_prob(x[name]).mean()
+        others = torch.stack([p.log_prob(x[name].roll(s, 0)).mean() for s in shifts])
+        gains[name] = float(own - others.mean())
+    return gains
+
+
+def _parts(x: Batch) -> Iterator[dict[str, Tensor]]:
+    for start in range(0, len(_like(x)), ROWS):
+        yield {name: values[start : start + ROWS] for name, values in x.items()}
+
+
+def _like(x: Batch) -> Tensor:
+    return next(iter(x.values()))

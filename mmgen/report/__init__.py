@@ -1,0 +1,69 @@
+"""A run as one page to show: what was trained, what it generates, how it learned, what it lacks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmgen import build, generation
+from mmgen.errors import WriteError
+from mmgen.files import write
+from mmgen.report.page import Page, gather, weights_of
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+    plugin_modules: Sequence[str] = (),
+) -> Path:
+    """Writes the report of a run: one HTML page that needs no other file, network or script.
+
+    What needs data is left out if the data set is not there; the page then says which is missing.
+    The same run gives the same page, on one device.
+
+    Args:
+        folder: The run.
+        data: The data set's folder, if it is no longer where the run was trained on it.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        out: The file; ``RUN/report.html`` by default.
+        plugin_modules: One-file plugins that the run needs, as with ``mmgen -p``.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunError: If the folder holds no run that was trained.
+        WriteError: If the page cannot be written.
+    """
+    weights = weights_of(folder)
+    run = generation.load(folder, weights=weights, device=device, plugin_modules=plugin_modules)
+    page = gather(run, build.registry(plugin_modules), weights, data)
+    out = out or folder / "report.html"
+    text = html(page)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{out.parent}: cannot be made: {error.strerror or error}") from error
+    write(out, text)
+    return out
+
+
+def html(page: Page) -> str:
+    """Writes the page as HTML; every word that comes from a run is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from mmgen.evaluation.growth import amount
+    from mmgen.report.words import joined, number
+
+    environment = Environment(
+        loader=PackageLoader("mmgen.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "amount": amount, "joined": joined}
+    return environment.get_template("page.html.jinja").render(page=page)

@@ -1,0 +1,230 @@
+"""What a run generates: from each choice, from each subset of modalities, from nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mmgen.figures.tools import renderable
+from mmgen.generation import ITERATIONS, Run, sample_latent
+from mmgen.report.held_out import HeldOut, spread_words
+from mmgen.report.pictures import Picture, affordable, picture
+from mmgen.report.words import joined
+from mmgen.subsets import Subset, proper
+
+SAMPLES = 3
+"""Samples beside the picture at the mean."""
+
+WALL, STRIPS, WORDS = 60, 12, 12
+"""The most choices that are shown as one picture each, as a row of pictures, in words."""
+
+OBSERVATIONS, SUBSETS, PRIOR = 4, 14, 16
+"""Held-out observations, subsets that they are generated from, samples of the prior."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Pictures and words that belong together, with what they are.
+
+    Attributes:
+        caption: Below or beside them; may be empty.
+        pictures: One or several.
+        words: By modality that is not a picture.
+    """
+
+    caption: str
+    pictures: list[Picture] = field(default_factory=list)
+    words: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells under one title.
+
+    Attributes:
+        title: What is given, what comes.
+        note: How.
+        cells: In order.
+        layout: ``wall``, ``strips``, ``table`` or ``row``.
+    """
+
+    title: str
+    note: str
+    cells: list[Cell]
+    layout: str
+
+
+def way_of(run: Run, given: Sequence[str]) -> str:
+    """Says how z is inferred from these modalities."""
+    if run.model.encodes(given):
+        return f"z from q(z | {', '.join(given)}), an encoder of its own"
+    return f"z by iterative sampling, T = {ITERATIONS}"
+
+
+@torch.no_grad()
+def from_choices(run: Run) -> list[Group]:
+    """Generates every other modality from each choice of one, given alone."""
+    groups = []
+    for source, modality in run.modalities.items():
+        choices = modality.choices()
+        if not choices:
+            continue
+        for target in run.modalities:
+            if target != source and renderable(run.modalities[target]):
+                groups += _pictures_of(run, source, target, choices)
+        words = [n for n, m in run.modalities.items() if n != source and not renderable(m)]
+        if words:
+            groups.append(_words_of(run, source, words, choices))
+    return sorted(groups, key=lambda group: group.layout == "table")
+
+
+def _pictures_of(run: Run, source: str, target: str, choices: Sequence[str]) -> list[Group]:
+    room = affordable(run.modalities[target], WALL)
+    many = len(choices) > STRIPS
+    rows = spread_words(choices, min(STRIPS // 2 if many else STRIPS, room))
+    wall = spread_words(choices, room) if many else []
+    way = way_of(run, [source])
+    each = f"Each picture is the mean of p({target} | z)."
+    groups = []
+    if wall:
+        drawn = _drawn(run, source, target, wall, 1, mean=True)[0]
+        cells = [
+            Cell(word, [picture(d, f"{target} given {source} {word}: z at its mean; {way}")])
+            for word, d in zip(wall, drawn, strict=True)
+        ]
+        left = _left_out(len(choices), len(wall), "choices")
+        note = f"Given: the {source} below each picture, nothing else. z at its mean, {way[2:]}."
+        groups.append(Group(f"{target} from {source}", f"{note} {each}{left}", cells, "wall"))
+    mean = _drawn(run, source, target, rows, 1, mean=True)
+    samples = _drawn(run, source, target, rows, SAMPLES, mean=False)
+    cells = []
+    for i, word in enumerate(rows):
+        shown = [picture(mean[0, i], f"{target} given {source} {word}: z at its mean; {way}")]
+        shown += [
+            picture(samples[s, i], f"{target} given {source} {word}: sample {s + 1} of z; {way}")
+            for s in range(SAMPLES)
+        ]
+        cells.append(Cell(word, shown))
+    left = _left_out(len(choices), len(rows), "choices")
+    note = (
+        f"Given: the {source} named above each row, nothing else. First at the mean of z, then "
+        f"{SAMPLES} samples of z; {way}. {each}{left}"
+    )
+    title = f"{target} from {source}" + (": the spread" if wall else "")
+    return [*groups, Group(title, note, cells, "strips")]
+
+
+def _words_of(run: Run, source: str, targets: Sequence[str], choices: Sequence[str]) -> Group:
+    rows = spread_words(choices, WORDS)
+    z = _inferred(run, source, rows, 1, mean=True)[0]
+    told = {n: _described(run, n, p.mean) for n, p in run.model.decode(z, targets).items()}
+    cells = [Cell(word, words={n: told[n][i] for n in told}) for i, word in enumerate(rows)]
+    left = _left_out(len(choices), len(rows), "choices")
+    note = f"Given: {source} alone. The mean of p({', '.join(targets)} | z) in words; z at its mean"
+    note += f", {way_of(run, [source])[2:]}.{left}"
+    return Group(f"{joined(targets)} from {source}, in words", note, cells, "table")
+
+
+def _drawn(
+    run: Run, source: str, target: str, words: Sequence[str], samples: int, *, mean: bool
+) -> Tensor:
+    """Renders ``(samples, words, 3, H, W)``."""
+    z = _inferred(run, source, words, samples, mean=mean)
+    drawn = _rendered(run, target, run.model.decode(z.flatten(0, 1), [target])[target].mean)
+    return drawn.reshape(samples, len(words), *drawn.shape[1:])
+
+
+def _inferred(run: Run, source: str, words: Sequence[str], samples: int, *, mean: bool) -> Tensor:
+    modality = run.modalities[source]
+    stored = torch.stack([modality.parse(word) for word in words]).to(run.device)
+    return sample_latent(run.model, {source: modality.observe(stored)}, samples, mean=mean)
+
+
+def _rendered(run: Run, name: str, x: Tensor) -> Tensor:
+    drawn = run.modalities[name].render(x)
+    assert drawn is not None
+    return drawn
+
+
+def _described(run: Run, name: str, x: Tensor) -> list[str]:
+    """Describes each row; a number and its sign stay on one line."""
+    return [word.replace(" %", "\u00a0%") for word in run.modalities[name].describe(x.cpu())]
+
+
+@torch.no_grad()
+def from_subsets(run: Run, held_out: HeldOut) -> tuple[list[Group], int]:
+    """Generates, for a few held-out observations, what each subset of modalities lacks.
+
+    Returns:
+        First what was observed, then given all, then a group a subset; and how many subsets are
+        left out.
+    """
+    x = held_out.spread(OBSERVATIONS)
+    names = [*run.modalities]
+    shown = [n for n, m in run.modalities.items() if renderable(m)]
+    groups = [
+        Group(
+            "Observed",
+            f"Observations of the {held_out.split} split, as the nets see them.",
+            _cells(run, x, names, "observed"),
+            "row",
+        )
+    ]
+    subsets = proper(names)
+    chosen = _chosen(subsets, len(names))
+    # What costs most, one picture an observation, decides how many subsets are affordable.
+    room = min((affordable(run.modalities[n], 10_000) for n in shown), default=10_000)
+    chosen = chosen[: max(len(names), room // OBSERVATIONS)]
+    for subset in [tuple(names), *chosen]:
+        given = {n: x[n] for n in subset}
+        targets = names if len(subset) == len(names) else [n for n in names if n not in subset]
+        z = sample_latent(run.model, given, 1, mean=True)[0]
+        means = {n: p.mean for n, p in run.model.decode(z, targets).items()}
+        way = way_of(run, subset)
+        if len(subset) == len(names):
+            title, way = "Reconstructed from all", f"z from q(z | {', '.join(names)})"
+        else:
+            title = f"{joined(targets)} from {joined(subset)}"
+        alt = f"given {', '.join(subset)}, z at its mean; {way}"
+        note = f"Given: {', '.join(subset)}. z at its mean, {way[2:]}."
+        groups.append(Group(title, note, _cells(run, means, targets, alt), "row"))
+    return groups, len(subsets) - len(chosen)
+
+
+def _chosen(subsets: Sequence[Subset], count: int) -> list[Subset]:
+    """Returns the subsets to show: single ones, those that lack one, then the others."""
+    order = sorted(subsets, key=lambda s: (len(s) not in (1, count - 1), len(s)))
+    return sorted(order[:SUBSETS], key=subsets.index)
+
+
+@torch.no_grad()
+def from_prior(run: Run) -> Group:
+    """Draws z from the prior and decodes every modality from it."""
+    shown = [n for n, m in run.modalities.items() if renderable(m)]
+    count = min([PRIOR, *(affordable(run.modalities[n], PRIOR) for n in shown)])
+    z = run.model.prior(count, next(run.model.parameters()))
+    means = {n: p.mean for n, p in run.model.decode(z).items()}
+    cells = _cells(run, means, [*means], "given nothing, z from the prior")
+    note = f"Given: nothing. z from the prior; the mean of p({', '.join(means)} | z) of one z each."
+    return Group("From the prior", note, cells, "row")
+
+
+def _cells(run: Run, x: Mapping[str, Tensor], names: Sequence[str], way: str) -> list[Cell]:
+    """Shows each row of observations or means: pictures first, then words."""
+    shown = [n for n in names if renderable(run.modalities[n])]
+    drawn = {n: _rendered(run, n, x[n]) for n in shown}
+    told = {n: _described(run, n, x[n]) for n in names if n not in shown}
+    count = len(x[names[0]])
+    return [
+        Cell(
+            "",
+            [picture(drawn[n][i], f"{n} {i + 1}, {way}") for n in shown],
+            {n: told[n][i] for n in told},
+        )
+        for i in range(count)
+    ]
+
+
+def _left_out(there: int, shown: int, what: str) -> str:
+    return f" {shown} of {there:,} {what}, evenly spread." if shown < there else ""

@@ -1,0 +1,100 @@
+"""The rows that a report looks at: held out, spread over their split, or a word on why not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmgen import build
+from mmgen.config import Experiment
+from mmgen.data.store import Dataset, Split
+from mmgen.errors import DataError
+from mmgen.generation import Run
+from mmgen.plugins import Registry
+from mmgen.settings import FolderConfig
+
+ROWS = 600
+"""How many rows the latent space is looked at with."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Observations that the run was not trained on, if there are any.
+
+    Attributes:
+        dataset: Where they are from.
+        split: ``test``, ``validation``, or ``train`` if there is no other.
+        x: ``(N, *shape)`` of each modality, on the run's device.
+    """
+
+    dataset: Dataset
+    split: str
+    x: dict[str, Tensor]
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(next(iter(self.x.values())))
+
+    def spread(self, count: int) -> dict[str, Tensor]:
+        """Returns up to ``count`` of the rows, evenly spread over all of them."""
+        rows = spread(self.count, count)
+        return {name: values[rows.to(values.device)] for name, values in self.x.items()}
+
+
+def held_out(
+    run: Run, registry: Registry, data: Path | None, environment: Mapping[str, Any]
+) -> HeldOut | str:
+    """Reads rows of the test split, or of the next best one.
+
+    Args:
+        run: The trained run.
+        registry: The plugins there are.
+        data: The data set's folder; without it, the one that the run names.
+        environment: What the run was trained with; its data set's hash is compared.
+
+    Returns:
+        The rows, or in words why there are none.
+    """
+    experiment: Experiment = run.experiment
+    if data is not None:
+        experiment = experiment.model_copy(update={"data": FolderConfig(path=data)})
+    trained_on = environment.get("dataset", {}).get("hash")
+    try:
+        dataset = build.dataset(experiment, registry)
+    except DataError as error:
+        return str(error)
+    if trained_on is not None and dataset.hash != trained_on:
+        return f"{experiment.data} is not the data set that this run was trained on (hashes differ)"
+    splits = {name: split for name, split in dataset.splits.items() if split.count}
+    name = next((n for n in ("test", "validation", "train", *splits) if n in splits), None)
+    if name is None:
+        return f"{experiment.data} has no rows"
+    if absent := [n for n in run.modalities if n not in splits[name].names]:
+        return f"{experiment.data} has no modality {', '.join(absent)}"
+    return HeldOut(dataset, name, _observed(run, splits[name]))
+
+
+def _observed(run: Run, split: Split) -> dict[str, Tensor]:
+    stored = split.take(spread(split.count, ROWS), run.modalities)
+    return {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
+
+
+def spread(count: int, most: int) -> Tensor:
+    """Returns up to ``most`` of the numbers below ``count``, evenly spread, in order.
+
+    Examples:
+        >>> spread(9, 3).tolist(), spread(2, 3).tolist()
+        ([0, 4, 8], [0, 1])
+    """
+    if count <= most:
+        return torch.arange(count, device="cpu")
+    return torch.linspace(0, count - 1, most, dtype=torch.float64, device="cpu").round().long()
+
+
+def spread_words(words: Sequence[str], most: int) -> list[str]:
+    """Returns up to ``most`` of the words, evenly spread, in order."""
+    return [words[i] for i in spread(len(words), most).tolist()]

@@ -1,0 +1,220 @@
+"""All that the page says, gathered: what the template writes down."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmgen import checkpoint, training
+from mmgen.generation import Run
+from mmgen.plugins import Registry
+from mmgen.report import findings, gallery
+from mmgen.report.curves import Curves, curves
+from mmgen.report.findings import Finding
+from mmgen.report.held_out import HeldOut, held_out
+from mmgen.report.size import Growth, growth
+from mmgen.report.space import Space, space
+from mmgen.report.words import counted, duration, joined, number
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number and what it is.
+
+    Attributes:
+        value: In words.
+        what: What it is.
+    """
+
+    value: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """One modality as the experiment has it.
+
+    Attributes:
+        name: The user's name.
+        kind: Its kind.
+        plugin: Which plugin provided the kind in training, and now if that differs.
+        shape: Of one observation.
+        choices: How many there are.
+        parameters: Of its decoder.
+    """
+
+    name: str
+    kind: str
+    plugin: str
+    shape: str
+    choices: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template writes down, part by part; parts without content are left out."""
+
+    name: str
+    kind: str
+    settings: Any
+    names: list[str]
+    sentence: str
+    facts: list[Fact]
+    findings: list[Finding]
+    passed: list[str]
+    members: list[Member]
+    data: list[Fact]
+    about: str
+    missing: str
+    choices: list[gallery.Group]
+    subsets: list[gallery.Group]
+    subsets_left_out: int
+    prior: gallery.Group
+    curves: Curves | None
+    space: Space | None
+    growth: Growth
+    command: str
+    experiment: str
+    environment: list[Fact]
+
+
+def gather(
+    run: Run, registry: Registry, weights: str, data: Path | None = None, seed: int = 0
+) -> Page:
+    """Generates, measures and words everything; leaves torch's random state alone.
+
+    Args:
+        run: The trained run.
+        registry: The plugins there are.
+        weights: Which weights the run was loaded with: ``best`` or ``last``.
+        data: The data set's folder, if not the one that the run names.
+        seed: Fixes all samples.
+    """
+    metrics = checkpoint.read_metrics(run.path)
+    environment = checkpoint.environment(run.path)
+    with training.random_state(run.device, seed):
+        rows = held_out(run, registry, data, environment)
+        latent = space(run, rows) if isinstance(rows, HeldOut) else None
+        subsets, left_out = (
+            gallery.from_subsets(run, rows) if isinstance(rows, HeldOut) else ([], 0)
+        )
+        choices, prior = gallery.from_choices(run), gallery.from_prior(run)
+        sizes = growth(run)
+    found = findings.of_training(metrics, run.experiment.train.epochs, run.path.name)
+    if latent is not None:
+        told = {bar.word: bar.value for bar in latent.told if bar.word not in latent.constant}
+        found += findings.of_latent(metrics, latent.active, told, latent.silent)
+    return Page(
+        name=run.experiment.name,
+        kind=run.experiment.model.kind,
+        settings=run.experiment.model,
+        names=[*run.modalities],
+        sentence=_sentence(run, rows, environment, len(metrics)),
+        facts=_facts(run, metrics, weights),
+        findings=found,
+        passed=_passed(metrics, latent),
+        members=_members(run, registry, environment),
+        data=_data(rows, environment),
+        about=rows.dataset.about if isinstance(rows, HeldOut) else "",
+        missing=rows if isinstance(rows, str) else "",
+        choices=choices,
+        subsets=subsets,
+        subsets_left_out=left_out,
+        prior=prior,
+        curves=curves(metrics),
+        space=latent,
+        growth=sizes,
+        command=str(environment.get("command", "")),
+        experiment=json.dumps(run.experiment.model_dump(mode="json"), indent=2, ensure_ascii=False),
+        environment=_environment(environment),
+    )
+
+
+def _sentence(run: Run, rows: HeldOut | str, environment: Mapping[str, Any], epochs: int) -> str:
+    recorded = environment.get("dataset", {}).get("name")
+    name = rows.dataset.name if isinstance(rows, HeldOut) else recorded
+    on = f" on {name}" if name else ""
+    trained = f"trained{on} for {counted(epochs, 'epoch')}" if epochs else f"begun{on}"
+    return f"One {run.experiment.model.kind} of {joined([*run.modalities])}, {trained}."
+
+
+def _passed(metrics: list[dict[str, Any]], latent: Space | None) -> list[str]:
+    """Says what was looked at; written where nothing was found."""
+    said = ["All numbers are finite, and training is complete."]
+    if findings.can_judge(metrics):
+        said.append("The validation loss neither rose again nor is it still falling fast.")
+    else:
+        said.append("There are too few epochs, or no validation split, to tell overfitting.")
+    if latent is not None:
+        varying = " that varies" if latent.constant else ""
+        said.append(f"z is in use and tells something of every modality{varying}.")
+    return said
+
+
+def _facts(run: Run, metrics: list[dict[str, Any]], weights: str) -> list[Fact]:
+    facts = []
+    parameters = sum(p.numel() for p in run.model.parameters())
+    nets = sum(copies for copies, _ in run.model.encoder_nets())
+    if metrics:
+        best = next((m for m in reversed(metrics) if m["best"]), metrics[-1])
+        shown = metrics[-1] if weights == "last" else best
+        split = "validation" if "loss" in shown["validation"] else "train"
+        word = "validation" if split == "validation" else "training"
+        facts.append(Fact(number(shown[split]["loss"]), f"{word} loss in nats"))
+        which = "best epoch" if weights == "best" else "epoch shown"
+        facts.append(Fact(f"{shown['epoch']} of {run.experiment.train.epochs}", which))
+        seconds = sum(m["seconds"] for m in metrics)
+        facts.append(Fact(duration(seconds), "of training"))
+        rates = [m["examples_per_second"] for m in metrics]
+        rate = sorted(rates)[len(rates) // 2]
+        facts.append(Fact(number(rate, 2 if math.isfinite(rate) else 4), "examples a second"))
+    facts.append(Fact(f"{parameters:,}", "parameters"))
+    facts.append(Fact(str(nets), "encoder net" if nets == 1 else "encoder nets"))
+    return facts
+
+
+def _members(run: Run, registry: Registry, environment: Mapping[str, Any]) -> list[Member]:
+    recorded = environment.get("plugins", {})
+    members = []
+    for name, modality in run.modalities.items():
+        now = str(registry.provider(modality.kind))
+        then = recorded.get(modality.kind, now)
+        decoder = run.model.decoders[run.model.names.index(name)]
+        members.append(
+            Member(
+                name,
+                modality.kind,
+                then if then == now else f"{then}; here {now}",
+                " × ".join(map(str, modality.shape)) or "one number",
+                len(modality.choices()),
+                sum(p.numel() for p in decoder.parameters()),
+            )
+        )
+    return members
+
+
+def _data(rows: HeldOut | str, environment: Mapping[str, Any]) -> list[Fact]:
+    recorded = environment.get("dataset", {})
+    facts = [Fact(str(recorded["name"]), "name")] if "name" in recorded else []
+    if isinstance(rows, HeldOut):
+        facts = [Fact(rows.dataset.name, "name")]
+        facts += [Fact(f"{split.count:,}", n) for n, split in rows.dataset.splits.items()]
+    if "hash" in recorded:
+        facts.append(Fact(str(recorded["hash"])[:12], "hash"))
+    return facts
+
+
+def _environment(environment: Mapping[str, Any]) -> list[Fact]:
+    versions = environment.get("versions", {})
+    facts = [Fact(str(version), name) for name, version in versions.items()]
+    keys = [key for key in ("device", "threads", "machine") if key in environment]
+    return facts + [Fact(str(environment[key]), key) for key in keys]
+
+
+def weights_of(folder: Path) -> str:
+    """Tells which weights a run has to show: ``best``, or ``last`` before the first epoch."""
+    best, last = (folder / f"{which}.safetensors" for which in ("best", "last"))
+    return "last" if last.is_file() and not best.is_file() else "best"

@@ -1,0 +1,237 @@
+"""The latent space of a run on held-out rows: where they lie, how much is used, what it tells."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmgen.evaluation.latent import (
+    Axes,
+    active_dimensions,
+    own_gains,
+    posterior_means,
+    principal_axes,
+    subset_divergences,
+)
+from mmgen.generation import Run
+from mmgen.report.held_out import HeldOut
+from mmgen.subsets import Subset, name
+
+WIDTH, EDGE = 400, 16
+MOST_GROUPS = 60
+"""More different descriptions than this are no groups to colour by."""
+MOST_COLOURS = 12
+"""With more groups than this, words stand in the drawing in place of a legend."""
+GAIN_ROWS = 128
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """One group of points of a colour.
+
+    Attributes:
+        word: What they have in common; empty if points are not grouped.
+        hue: Of the colour, in degrees.
+        points: Coordinates.
+        place: Where its word stands, if it is written into the drawing.
+    """
+
+    word: str
+    hue: int
+    points: list[tuple[float, float]]
+    place: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Map:
+    """The posterior means in two dimensions.
+
+    Attributes:
+        width: Of the drawing.
+        height: Likewise; both axes have one scale.
+        clouds: The groups.
+        by: The modality whose words colour the points; empty if none does.
+        alone: Whether marks show where that modality alone puts z.
+        shares: The share of the variance that each axis explains, in per cent.
+        rows: How many points.
+        crowded: How many words are left out, because they would cover others.
+        level: ``z``, or ``z1`` of a hierarchy.
+    """
+
+    width: int
+    height: int
+    clouds: list[Cloud]
+    by: str
+    alone: bool
+    shares: list[float]
+    rows: int
+    crowded: int
+    level: str
+
+    @property
+    def legend(self) -> bool:
+        """Whether the groups are told apart beside the drawing."""
+        return bool(self.by) and len(self.clouds) <= MOST_COLOURS
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value with a bar.
+
+    Attributes:
+        word: What it is of.
+        value: The value.
+        share: The length of its bar, from 0 to 100.
+    """
+
+    word: str
+    value: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Space:
+    """All that is said of z.
+
+    Attributes:
+        map: The drawing.
+        active: Active dimensions a layer.
+        size: Z.
+        told: How much likelier each modality is from its own z, in nats.
+        divergences: KL(q(z|x) ‖ q(z|x_S)) of each subset.
+        silent: Modalities whose own encoder gives the same z whatever they are.
+        constant: Modalities that never change in these rows.
+    """
+
+    map: Map
+    active: dict[str, int]
+    size: int
+    told: list[Bar]
+    divergences: list[Bar]
+    silent: list[str]
+    constant: list[str]
+
+
+@torch.no_grad()
+def space(run: Run, held_out: HeldOut) -> Space:
+    """Looks at z of the held-out rows; draws noise from torch's random state."""
+    x = held_out.x
+    layers = posterior_means(run.model, x)
+    levels = ["z"] if len(layers) == 1 else [f"z{i}" for i in range(1, len(layers) + 1)]
+    constant = [n for n, v in x.items() if bool((v == v[:1]).all())]
+    told = own_gains(run.model, held_out.spread(GAIN_ROWS))
+    own = [n for n in x if n not in constant and run.model.encodes([n])]
+    silent = [n for n in own if not _moves(run, n, x[n])]
+    return Space(
+        map=_map(run, x, layers[0], levels[0]),
+        active={
+            level: int(active_dimensions(m).sum()) for level, m in zip(levels, layers, strict=True)
+        },
+        size=run.model.latent,
+        told=_bars(told),
+        divergences=_bars(_named(subset_divergences(run.model, x))),
+        silent=silent,
+        constant=constant,
+    )
+
+
+def _moves(run: Run, name: str, x: Tensor) -> bool:
+    means = run.model.infer({name: x}, mean=True)[0]
+    return bool(active_dimensions(means).any())
+
+
+def _named(values: Mapping[Subset, float]) -> dict[str, float]:
+    return {name(subset).replace("+", ", "): value for subset, value in values.items()}
+
+
+def _bars(values: Mapping[str, float]) -> list[Bar]:
+    longest = max([0.0, *(v for v in values.values() if math.isfinite(v))]) or 1
+    return [
+        Bar(word, v, round(100 * min(max(v / longest, 0), 1), 1) if math.isfinite(v) else 0.0)
+        for word, v in values.items()
+    ]
+
+
+def _map(run: Run, x: Mapping[str, Tensor], means: Tensor, level: str) -> Map:
+    means = means.cpu().double()
+    axes = principal_axes(means)
+    places = _flat(axes, means)
+    by, words = _grouping(run, x)
+    groups = list(dict.fromkeys(words))
+    if by:  # in the order of the choices, as far as they are choices
+        choices = run.modalities[by].choices()
+        groups.sort(key=lambda w: (choices.index(w) if w in choices else len(choices), w))
+    alone = bool(by) and run.model.encodes([by])
+    first = [words.index(word) for word in groups]
+    if alone:
+        rows = torch.tensor(first, device=x[by].device)
+        marks = _flat(axes, run.model.infer({by: x[by][rows]}, mean=True)[0].cpu().double())
+    else:
+        marks = torch.stack([places[[w == word for w in words]].mean(0) for word in groups])
+    low = torch.cat([places, marks]).amin(0)
+    high = torch.cat([places, marks]).amax(0)
+    scale = (WIDTH - 2 * EDGE) / max(float((high - low).max()), 1e-12)
+    height = round(min(max(scale * float((high - low)[1]) + 2 * EDGE, WIDTH / 3), WIDTH))
+    centre = (low + high) / 2
+
+    def at(point: Tensor) -> tuple[float, float]:
+        across, up = ((point - centre) * scale).tolist()
+        return round(WIDTH / 2 + across, 1), round(height / 2 - up, 1)
+
+    written = _apart([at(mark) for mark in marks], groups) if by else []
+    if len(groups) <= MOST_COLOURS:
+        written = [*range(len(groups))] if alone else []
+    clouds = [
+        Cloud(
+            word if by else "",
+            round(360 * i / len(groups) + 12) % 360,
+            [at(p) for p, w in zip(places, words, strict=True) if w == word],
+            at(marks[i]) if i in written else None,
+        )
+        for i, word in enumerate(groups)
+    ]
+    shares = [100 * float(s) for s in axes.shares]
+    crowded = len(groups) - len(written) if by and len(groups) > MOST_COLOURS else 0
+    return Map(WIDTH, height, clouds, by, alone, shares, len(means), crowded, level)
+
+
+def _apart(places: Sequence[tuple[float, float]], words: Sequence[str]) -> list[int]:
+    """Chooses words that do not cover each other, first come, first served."""
+    written: list[int] = []
+    for i, (x, y) in enumerate(places):
+        clear = (
+            abs(y - places[j][1]) > 13
+            or abs(x - places[j][0]) > 4 * (min(len(words[i]), 12) + min(len(words[j]), 12)) + 3
+            for j in written
+        )
+        if all(clear):
+            written.append(i)
+    return written
+
+
+def _flat(axes: Axes, points: Tensor) -> Tensor:
+    """Projects to ``(N, 2)``; what has fewer dimensions lies on a line."""
+    flat = axes.project(points)
+    return torch.cat([flat, flat.new_zeros(len(flat), 2 - flat.shape[1])], dim=1)
+
+
+def _grouping(run: Run, x: Mapping[str, Tensor]) -> tuple[str, list[str]]:
+    """Finds the modality whose words sort the rows best, and each row's word.
+
+    One of n choices is preferred; then choices; then few different words.
+    """
+    found: list[tuple[tuple[bool, bool, int], str, list[str]]] = []
+    for modality_name, modality in run.modalities.items():
+        words = modality.describe(x[modality_name].cpu())
+        different = set(words)
+        if 2 <= len(different) <= min(MOST_GROUPS, max(2, len(words) // 3)):
+            choices = modality.choices()
+            order = (not different <= {*choices}, not choices, len(different))
+            found.append((order, modality_name, words))
+    if not found:
+        count = len(next(iter(x.values())))
+        return "", [""] * count
+    _, by, words = min(found, key=lambda item: item[0])
+    return by, words

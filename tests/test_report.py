@@ -1,0 +1,484 @@
+import json
+import math
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import torch
+import toys
+
+from mmgen import checkpoint, running
+from mmgen.config import Experiment
+from mmgen.errors import RunError, WriteError
+from mmgen.report import findings, write_report
+from mmgen.report.curves import curves, title
+from mmgen.report.words import number
+
+VOID = {"meta", "img", "br", "link"}
+HOSTILE = "<script>alert('1')</script>"
+
+PICTURE = {"kind": "image", "height": 6, "width": 6, "net": "mlp"}
+NETS = {"encoder_widths": [8], "decoder_widths": [8]}
+
+
+class Page(HTMLParser):
+    """A parsed report: checks nesting while it reads."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.ids, self.words = [], [], [], []
+        self.inside = {}
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs, [t for t, _ in self.open]))
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        if tag not in VOID:
+            self.open.append((tag, len(self.tags) - 1))
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs), [t for t, _ in self.open]))
+
+    def handle_endtag(self, tag):
+        opened, _ = self.open.pop()
+        assert opened == tag, f"</{tag}> closes <{opened}>"
+
+    def handle_data(self, data):
+        if data.strip() and "style" not in [t for t, _ in self.open]:
+            self.words.append(data.strip())
+            for _, number_of in self.open:
+                self.inside[number_of] = self.inside.get(number_of, "") + data
+
+    def all(self, name):
+        return [attrs for tag, attrs, _ in self.tags if tag == name]
+
+    def text_in(self, name):
+        return [
+            self.inside.get(i, "").strip() for i, (t, _, _) in enumerate(self.tags) if t == name
+        ]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def checked(text):
+    """Parses a page after it passed everything that any page must."""
+    page = Page(text)
+    assert page.all("script") == []
+    assert len(set(page.ids)) == len(page.ids)
+    assert all(re.fullmatch(r"[a-z][a-z0-9-]*", each) for each in page.ids)
+    for tag, attrs, parents in page.tags:
+        for key in ("src", "href", "xlink:href", "action", "srcset", "data"):
+            assert attrs.get(key, "#").startswith(("#", "data:image/png;base64,")), attrs[key]
+        if tag == "a":
+            assert attrs["href"][1:] in page.ids
+        if "aria-labelledby" in attrs:
+            assert attrs["aria-labelledby"] in page.ids
+        if tag == "img":
+            assert attrs["alt"].strip()
+            assert "figure" in parents
+            assert int(attrs["width"]) > 0
+        for key in ("x", "y", "cx", "cy", "r", "width", "height"):
+            assert math.isfinite(float(attrs.get(key, "0")))
+        for value in attrs.get("points", "").replace(",", " ").split():
+            assert math.isfinite(float(value))
+    assert not re.search(r"url\(|@import|https?:", text.split("</style>")[0])
+    for name in ("figcaption", "section", "title", "h1", "h2", "h3", "table", "caption", "tbody"):
+        assert all(page.text_in(name)), f"an empty {name}"
+    assert len(page.text_in("title")) == 1 + len(page.all("svg"))
+    assert len(page.text_in("figcaption")) == len(page.all("figure"))
+    for count in ("dl", "ul"):
+        assert all(page.text_in(count))
+    assert not re.search(r"\b(nan|inf|infinity|None|Undefined)\b", page.text)
+    return page
+
+
+def report(run, **options):
+    return checked(write_report(run, device="cpu", **options).read_text(encoding="utf-8"))
+
+
+def train(path, kind, modalities, plugins=(), epochs=1, name="toys", rows=60, **model):
+    """Trains a small run on synthetic data."""
+    table = {
+        "name": name,
+        "data": {"source": "synthetic", "rows": rows, "classes": 3},
+        "modalities": modalities,
+        "model": {"kind": kind, **toys.SMALL[kind], **model},
+        "train": {"epochs": epochs, "batch_size": 20, "learning_rate": 3e-3, "device": "cpu"},
+    }
+    prepared = running.prepare(Experiment.checked(table, "test"), plugins)
+    running.start(prepared, path)
+    list(running.train(prepared, path))
+    return path
+
+
+def pictures(**more):
+    word = {"kind": "label", "classes": ["one", "two", "three"], **NETS}
+    return {"picture": {**PICTURE, **NETS}, "word": word, **more}
+
+
+@pytest.fixture(scope="module")
+def page_of_health(tmp_path_factory):
+    """A run that learned what there is to learn: which of three classes it is."""
+    point = {"kind": "numbers", "size": 4}
+    settings = {"a": point, "b": point}
+    path = tmp_path_factory.mktemp("healthy") / "run"
+    run = train(path, "jmvae-kl", settings, [toys.PLUGIN], epochs=40, rows=400)
+    return report(run, plugin_modules=[toys.PLUGIN])
+
+
+@pytest.fixture(scope="module")
+def page(trained, tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "deep" / "report.html"
+    return report(trained, out=out)
+
+
+def test_the_page_says_what_was_trained_on_what(page):
+    assert page.text_in("h1") == ["glyphs"]
+    for word in ("jmvae-kl", "image, label and attributes", "1 × 28 × 28", "image (mmgen 0.1.0)"):
+        assert word in page.text
+    for word in ("400", "small", "2 epochs", "validation loss in nats", "examples a second"):
+        assert word in page.text
+
+
+def test_every_part_is_there_and_linked(page):
+    parts = {"choices", "subsets", "prior", "findings", "curves", "space", "model", "growth"}
+    assert parts <= set(page.ids)
+    assert {a["href"][1:] for a in page.all("a")} == {*parts, "again"}
+
+
+def test_each_picture_says_what_was_given_and_how_z_was_inferred(page):
+    alts = [img["alt"] for img in page.all("img")]
+    way = "z from q(z | label), an encoder of its own"
+    assert f"image given label A: z at its mean; {way}" in alts
+    assert f"image given label A: sample 2 of z; {way}" in alts
+    assert any(a.startswith("image 3, given label, attributes, z at its mean") for a in alts)
+    assert sum(a.startswith("image given label") for a in alts) == 36 + 6 * 4
+
+
+def test_pictures_are_magnified_by_a_whole_number(page):
+    assert {(img["width"], img["height"]) for img in page.all("img")} == {("84", "84")}
+
+
+def test_each_subset_is_shown_with_what_it_lacks(page):
+    titles = page.text_in("h3")
+    for shown in (
+        "Observed",
+        "Reconstructed from all",
+        "image and attributes from label",
+        "label from image and attributes",
+    ):
+        assert shown in titles
+    assert len([t for t in titles if " from " in t and t[0].islower()]) >= 6
+
+
+def test_the_divergence_of_each_subset_is_given(page, trained):
+    rows = [r for r in page.text_in("tr") if r.endswith("nats")]
+    assert [r for r in rows if r.startswith("label, attributes")]
+    assert len(rows) == 3 + 6
+
+
+def test_every_term_is_drawn(page, trained):
+    terms = checkpoint.read_metrics(trained)[-1]["train"]
+    panels = [p for p in page.text_in("title") if "over the epochs" in p]
+    assert len(panels) == len(terms)
+    assert any(p.startswith("KL to q(z | image, label) over") for p in panels)
+
+
+def test_the_growth_of_this_experiment_is_counted_in_built_models(page, trained):
+    from mmgen.generation import load
+
+    run = load(trained, device="cpu")
+    rows = {r.split()[0]: r for r in page.text_in("tr") if r.startswith(("jmvae", "hier"))}
+    assert "this run" in next(r for r in page.text_in("tr") if "jmvae-kl" in r)
+    assert sum(copies for copies, _ in run.model.encoder_nets()) == 12
+    own = next(r for r in page.text_in("tr") if "jmvae-kl" in r)
+    assert re.search(r"this run\s*12.*\+20", own, re.DOTALL)
+    assert re.search(r"hierarchical, L = 2\s*4.*\+1", rows["hierarchical,"], re.DOTALL)
+
+
+def test_the_page_tells_how_to_train_it_again(page, trained):
+    command = checkpoint.environment(trained)["command"]
+    blocks = page.text_in("pre")
+    assert command in blocks
+    experiment = json.loads(blocks[-1])
+    assert experiment == checkpoint.experiment(trained).model_dump(mode="json")
+
+
+def test_the_same_run_gives_the_same_page_and_spares_the_random_state(trained, tmp_path):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first = write_report(trained, out=tmp_path / "a.html", device="cpu").read_bytes()
+    assert torch.equal(torch.rand(1), expected)
+    torch.rand(17)
+    assert write_report(trained, out=tmp_path / "b.html", device="cpu").read_bytes() == first
+    assert len(first) < 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [("jmvae", 2), ("hierarchical", 3), ("jmvae-kl", 4), ("jmvae", 5), ("jmvae-kl", 5)],
+)
+def test_any_model_of_any_modalities_has_a_report(tmp_path, kind, count):
+    names = dict(list(toys.FIVE.items())[:count])
+    settings = {n: m.configuration() for n, m in names.items()}
+    run = train(tmp_path / "run", kind, settings, [toys.PLUGIN])
+    page = report(run, plugin_modules=[toys.PLUGIN])
+    assert page.all("img") == []  # these kinds have neither pictures nor choices
+    assert "choices" not in page.ids
+    assert {"subsets", "space", "curves"} <= set(page.ids)
+    way = "an encoder of its own" if kind == "jmvae-kl" else "by iterative sampling, T = 50"
+    assert way in page.text
+    if count == 5:
+        assert "16 subsets are left out" in page.text
+
+
+@pytest.mark.parametrize("kind", toys.KINDS)
+def test_pictures_come_from_choices_in_any_model(tmp_path, kind):
+    run = train(tmp_path / "run", kind, pictures())
+    alts = [img["alt"] for img in report(run).all("img")]
+    own = "z from q(z | word), an encoder of its own"
+    way = own if kind == "jmvae-kl" else "z by iterative sampling, T = 50"
+    for word in ("one", "two", "three"):
+        assert f"picture given word {word}: z at its mean; {way}" in alts
+
+
+def test_hostile_names_are_words_on_the_page(tmp_path):
+    word = {"kind": "label", "classes": [HOSTILE, '"><img src=x>', "a & b"], **NETS}
+    run = train(tmp_path / "run", "jmvae-kl", pictures(word=word), name=HOSTILE)
+    page = report(run)
+    assert page.text_in("h1") == [HOSTILE]
+    assert page.text_in("p").count(HOSTILE) == 1  # above its row of pictures
+    assert f"picture given word {HOSTILE}: z at its mean" in " ".join(
+        img["alt"] for img in page.all("img")
+    )
+
+
+def test_many_choices_are_spread_and_the_rest_is_said(tmp_path):
+    many = {"kind": "label", "classes": [f"c{i}" for i in range(100)], **NETS}
+    page = report(train(tmp_path / "run", "jmvae-kl", pictures(word=many)))
+    assert "60 of 100 choices, evenly spread." in page.text
+    assert "6 of 100 choices, evenly spread." in page.text
+    alts = {img["alt"].split(":")[0] for img in page.all("img")}
+    assert {"picture given word c0", "picture given word c99"} <= alts
+
+
+def test_large_pictures_keep_the_page_light(tmp_path):
+    large = {"kind": "image", "channels": 3, "height": 150, "width": 200, **NETS}
+    many = {"kind": "label", "classes": [f"c{i}" for i in range(40)], **NETS}
+    run = train(tmp_path / "run", "jmvae-kl", {"photo": large, "word": many}, rows=20)
+    page = report(run)
+    assert (run / "report.html").stat().st_size < 3_000_000
+    assert {(i["width"], i["height"]) for i in page.all("img")} == {("100", "75")}
+
+
+def test_without_its_data_set_the_page_says_which_is_missing(trained, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    page = report(copy, data=tmp_path / "gone")
+    assert f"no data set at {tmp_path / 'gone'}" in page.text
+    assert "Without its data set." in page.text
+    assert {"choices", "prior", "curves", "growth", "missing"} <= set(page.ids)
+    assert not {"subsets", "space"} & set(page.ids)
+
+
+def test_another_data_set_is_not_taken_for_its_own(trained, tmp_path):
+    from mmgen.data.glyphs import glyphs
+    from mmgen.data.store import write_dataset
+
+    modalities, splits = glyphs(20, 5, 5, seed=9)
+    write_dataset(tmp_path / "d", name="d", about="", modalities=modalities, splits=splits)
+    page = report(trained, data=tmp_path / "d", out=tmp_path / "r.html")
+    assert f"{tmp_path / 'd'} is not the data set that this run was trained on" in page.text
+    assert "space" not in page.ids
+
+
+def test_a_run_before_its_first_epoch_has_a_report(tmp_path):
+    modalities = toys.toy_modalities(3)
+    toys.run_folder(tmp_path / "run", "jmvae-kl", modalities, {})
+    (tmp_path / "run" / "best.safetensors").unlink()
+    page = report(tmp_path / "run", plugin_modules=[toys.PLUGIN])
+    assert "curves" not in page.ids
+    assert "0 epochs of 2 are done." in page.text
+    assert "begun" in page.text
+
+
+def test_a_folder_without_a_run_is_one_clear_message(tmp_path):
+    with pytest.raises(RunError, match="holds no run"):
+        write_report(tmp_path)
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(trained, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WriteError, match="cannot be"):
+        write_report(trained, out=tmp_path / "file" / "page.html", device="cpu")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_report(trained, out=tmp_path / "folder", device="cpu")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_the_command_writes_into_the_run(mmgen, trained, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    code, out, err = mmgen("report", copy, "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert out.strip() == f"{copy}: report in {copy / 'report.html'}"
+    checked((copy / "report.html").read_text(encoding="utf-8"))
+    code, _, err = mmgen("report", tmp_path / "nothing")
+    assert code == 2
+    assert "holds no run" in err
+
+
+# Findings
+
+
+def epochs(losses, train=None, **terms):
+    """Metrics with these validation losses."""
+    train = train or losses
+    return [
+        {
+            "epoch": i,
+            "beta": 1.0,
+            "train": {"loss": t, "kl/prior": 5.0, **terms},
+            "validation": {"loss": v, "kl/prior": 5.0, **terms},
+            "best": v == min(losses[:i]),
+        }
+        for i, (v, t) in enumerate(zip(losses, train, strict=True), start=1)
+    ]
+
+
+FALLING = [200 - 100 * (1 - 0.6**i) for i in range(20)]
+
+
+def titles(found):
+    return [f.title for f in found]
+
+
+def test_a_healthy_training_has_no_finding():
+    assert findings.of_training(epochs(FALLING), 20, "run") == []
+
+
+def test_a_healthy_run_is_called_so(page_of_health):
+    assert "Nothing to worry about" in page_of_health.text_in("h2")
+    assert "z is in use and tells something of every modality." in page_of_health.text
+
+
+def test_overfitting_is_told_with_the_epoch_it_began():
+    losses = [*FALLING[:10], *(101 + i for i in range(1, 11))]
+    (found,) = findings.of_training(epochs(losses, FALLING), 20, "run")
+    assert found.title == "Overfitting"
+    assert "of epoch 10" in found.text
+    assert "train.epochs=10" in found.advice
+
+
+def test_a_validation_loss_that_rises_with_the_training_loss_is_no_overfitting():
+    losses = [*FALLING[:10], *(101 + i for i in range(1, 11))]
+    assert "Overfitting" not in titles(findings.of_training(epochs(losses), 20, "run"))
+
+
+def test_a_loss_that_still_falls_fast_is_told_and_one_stopped_early_too():
+    steep = [200.0 - 5 * i for i in range(20)]
+    assert titles(findings.of_training(epochs(steep), 20, "run")) == ["Not converged yet"]
+    (early,) = findings.of_training(epochs(steep[:7]), 20, "run")
+    assert early.title == "Stopped early"
+    assert early.text == "7 epochs of 20 are done."
+    assert "mmgen train run --resume" in early.advice
+
+
+def test_numbers_that_are_not_finite_are_told_before_all_else():
+    broken = epochs([*FALLING[:5], math.nan, math.nan])
+    (found,) = findings.of_training(broken, 20, "run")
+    assert "loss is not a finite number since epoch 6" in found.text
+
+
+def test_a_page_of_a_broken_run_shows_only_finite_numbers(trained, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    lines = checkpoint.read_metrics(copy)
+    lines[-1]["validation"] = dict.fromkeys(lines[-1]["validation"], math.inf)
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = report(copy, data=tmp_path / "gone")
+    assert "not finite" in page.text_in("dd")
+    assert "Not finite" in page.text_in("h3")
+
+
+def test_collapse_and_ignored_modalities_are_told():
+    healthy = findings.of_latent(epochs([3.0]), {"z": 5}, {"a": 1.0, "b": 0.2}, [])
+    assert healthy == []
+    found = findings.of_latent(epochs([3.0]), {"z": 0}, {"a": 1.0, "b": 0.01}, ["a", "b"])
+    assert titles(found) == ["Posterior collapse of z", "b is ignored", "a alone leads nowhere"]
+    low = epochs([3.0], **{"kl/z1": 4.0, "kl/z2": 0.01})
+    assert titles(findings.of_latent(low, {"z1": 3, "z2": 3}, {}, [])) == [
+        "Posterior collapse of z2"
+    ]
+
+
+def test_a_collapsed_run_is_found_and_a_trained_one_is_not(tmp_path):
+    run = train(tmp_path / "run", "jmvae-kl", pictures())
+    from safetensors.torch import load_file, save_file
+
+    file = run / "best.safetensors"
+    weights = {n: torch.zeros_like(w) for n, w in load_file(file).items()}
+    save_file(weights, file, {"mmgen": json.dumps({"format": 1})})
+    found = report(run).text_in("h3")
+    assert {"Posterior collapse of z", "picture is ignored", "word is ignored"} <= set(found)
+
+
+def test_a_modality_that_never_changes_is_not_called_ignored(tmp_path):
+    settings = pictures(still={"kind": "attributes", "names": ["on"], **NETS})
+    run = train(tmp_path / "run", "jmvae-kl", settings)
+    from mmgen import build, generation
+    from mmgen.report.held_out import held_out
+    from mmgen.report.space import space
+
+    loaded = generation.load(run, device="cpu")
+    rows = held_out(loaded, build.registry(), None, {})
+    still = {**rows.x, "still": torch.ones_like(rows.x["still"])}
+    seen = space(loaded, replace(rows, x=still))
+    assert seen.constant == ["still"]
+    assert "still" not in seen.silent
+
+
+# Curves and words
+
+
+def test_long_runs_are_scaled_without_their_first_epochs():
+    losses = [10_000.0, 9_000.0, *([100.0, 90.0] * 30)]
+    panel = curves(epochs(losses)).panels[0]
+    heights = [float(p.split(",")[1]) for p in panel.lines[0].points.split()]
+    assert max(heights[4:]) - min(heights[4:]) > 100
+    assert min(heights) == heights[0] == 12
+
+
+def test_the_warm_up_is_shaded_to_where_it_ends():
+    metrics = epochs(FALLING[:5])
+    for m in metrics[:2]:
+        m["beta"] = 0.5
+    drawn = curves(metrics)
+    ends = [x for x, word in drawn.panels[0].across if word == "3"]
+    start, width = drawn.panels[0].warm_up
+    assert start + width == pytest.approx(ends[0])
+    assert curves([]) is None
+
+
+def test_terms_are_written_as_mathematics():
+    assert title("reconstruction/photo") == "log p(photo | z)"
+    assert title("kl/a+b") == "KL to q(z | a, b)"
+    assert title("kl/z2") == "KL of z2 to its prior"
+    assert title("loss") == "Loss"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (-0.0, "0"), (-1e-9, "0"), (1e9, "1,000,000,000"), (9.9999, "10"), (-2.5, "−2.5")],
+)
+def test_numbers_are_written_without_exponents(value, text):
+    assert number(value) == text
