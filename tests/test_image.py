@@ -114,6 +114,57 @@ def test_pictures_of_other_sizes_and_modes_are_fitted_with_antialiasing(tmp_path
     assert Image(channels=3, height=8, width=8).parse(str(tmp_path / "L.png")).shape == (3, 8, 8)
 
 
+def test_a_picture_stands_as_its_camera_says(tmp_path):
+    pixels = np.zeros((8, 12), np.uint8)
+    pixels[:, :6] = 255  # white at the left
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right: white comes to the top
+    PIL.Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
+    stored = Image(height=12, width=8).parse(str(tmp_path / "x.png"))
+    assert (stored[0, :6] == 255).all()
+    assert (stored[0, 6:] == 0).all()
+    settings = Image.settings_of({"file": [str(tmp_path / "x.png")]})
+    assert (settings["height"], settings["width"]) == (12, 8)
+
+
+def test_sixteen_bits_become_eight_and_transparent_pixels_white(tmp_path):
+    deep = np.array([[0, 256 * 7 + 99, 65535]], np.uint16)
+    PIL.Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert Image(height=1, width=3).parse(str(tmp_path / "deep.png")).tolist() == [[[0, 7, 255]]]
+    clear = np.array([[[9, 9, 9, 255], [9, 9, 9, 0]]], np.uint8)
+    PIL.Image.fromarray(clear).save(tmp_path / "clear.png")
+    assert Image(height=1, width=2).parse(str(tmp_path / "clear.png")).tolist() == [[[9, 255]]]
+
+
+def test_tables_columns_of_picture_files_are_recognised_by_suffix():
+    assert Image.suits(["a.png", "b.JPG", "deep/c.webp"]) == 1
+    assert Image.suits(["a.png", "b.png", "oops", "c.jpeg"]) == 0.75
+    assert Image.suits(["cat", "1.5", "2024.01.02"]) == 0
+
+
+def test_settings_come_from_the_pictures_that_can_be_read(tmp_path):
+    (tmp_path / "0.png").write_text("no picture")
+    sizes = {"1.png": ("L", (178, 218)), "2.png": ("L", (20, 30)), "3.png": ("RGB", (9, 9))}
+    for name, (mode, size) in sizes.items():
+        PIL.Image.new(mode, size).save(tmp_path / name)
+    paths = [str(tmp_path / f"{i}.png") for i in range(4)]
+    expected = {
+        "channels": 1,
+        "height": 64,
+        "width": 52,
+        "net": "convolution",
+        "likelihood": "gaussian",
+        "standard_deviation": 0.3,
+    }
+    assert Image.settings_of({"file": paths[:3]}) == expected
+    assert Image.settings_of({"file": paths}) == expected | {"channels": 3}
+    small = Image.settings_of({"file": paths[2:]})
+    assert (small["height"], small["width"], small["net"]) == (30, 20, "mlp")
+    assert Image.settings_of({"file": paths[:1]}) == {}
+    many = paths[1:3] * 50 + paths[3:] * 50  # the coloured ones come late
+    assert Image.settings_of({"file": many})["channels"] == 3
+
+
 def test_what_is_no_picture_is_refused_with_its_name(tmp_path):
     (tmp_path / "text.png").write_text("this is no picture")
     good = tmp_path / "good.png"

@@ -77,3 +77,28 @@ def test_impossible_classes_are_refused(classes, words):
 def test_synthetic_values_are_the_class_numbers():
     stored = Label(classes=("a", "b", "c")).example(torch.arange(5), torch.Generator())
     assert stored.tolist() == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("cells", "sure"),
+    [
+        (["cat", "dog", "owl"] * 10, True),
+        (["3", "7", "10"] * 10, True),
+        (["cat", "dog"] * 10 + ["a, b"], True),  # one wrong cell
+        (["a, b", "c, d"] * 10, False),  # no class can be typed
+        ([f"note {i}" for i in range(30)], False),
+        (["cat"] * 30, False),
+        (["1.5", "2.5"] * 10, False),  # measured
+        ([str(i % 40) for i in range(200)], False),  # counted, not named
+        ([], False),
+    ],
+)
+def test_it_suits_columns_of_few_words_that_come_again(cells, sure):
+    assert (Label.suits(cells) > 0.5) is sure
+
+
+def test_classes_are_read_off_in_order_numbers_by_size():
+    assert Label.settings_of({"x": ["10", "9", " 9", "-1", "a, b"]}) == {
+        "classes": ["-1", "9", "10"]
+    }
+    assert Label.settings_of({"x": ["owl", "cat", "owl"]}) == {"classes": ["cat", "owl"]}

@@ -1,15 +1,13 @@
 """``mmgen data``: write a data set, or show what one holds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mmgen.commands.common import Force, progress, stdout
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from mmgen.commands import data_card, data_table
+from mmgen.commands.common import Force, progress
 
 app = typer.Typer(help="Write a data set, or show what one holds.", no_args_is_help=True)
 
@@ -20,6 +18,7 @@ Rows = Annotated[int, typer.Option(min=0, help="Rows of this split.")]
 
 @app.command()
 def glyphs(
+    context: typer.Context,
     out: Out,
     train: Rows = 40_000,
     validation: Rows = 4_000,
@@ -42,11 +41,12 @@ def glyphs(
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     about = f"Letters and digits drawn from the fonts that matplotlib ships, seed {seed}."
-    _write(out, "glyphs", about, modalities, splits, force)
+    data_card.write(out, "glyphs", about, modalities, splits, context.obj, force=force)
 
 
 def _idx_command(name: str) -> Callable[..., None]:
     def command(
+        context: typer.Context,
         source: Annotated[Path, typer.Argument(help="The root of torchvision's layout.")],
         out: Out,
         download: Annotated[
@@ -64,7 +64,7 @@ def _idx_command(name: str) -> Callable[..., None]:
             f"{name} as torchvision reads it: the picture, its class, and attributes measured "
             "from the picture."
         )
-        _write(out, name, about, modalities, splits, force)
+        data_card.write(out, name, about, modalities, splits, context.obj, force=force)
 
     return command
 
@@ -74,44 +74,20 @@ for _name in ("mnist", "fashion-mnist", "kmnist"):
         _idx_command(_name)
     )
 
+app.command()(data_table.table)
+app.command()(data_table.folder)
+
 
 @app.command()
 def show(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="The data set's folder.")],
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file anew.")] = False,
 ) -> None:
-    """Show what a data set holds: modalities, counts, base rates."""
+    """Show a data set's card: modalities, counts, base rates, how it was made."""
     from mmgen.data.store import read_dataset
 
     dataset = read_dataset(folder)
     if verify:
         dataset.verify()
-    stdout.print(f"[bold]{dataset.name}[/]  {dataset.path}\n{dataset.about}\nhash {dataset.hash}")
-    for split, rows in dataset.splits.items():
-        stdout.print(f"  {split}: {rows.count:,} rows")
-    for name, configuration in dataset.modalities.items():
-        settings = ", ".join(f"{k}={_short(v)}" for k, v in configuration.items() if k != "kind")
-        stdout.print(f"  {name}: {configuration['kind']} ({settings})", markup=False)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + " ".join(map(str, value)) + "]"
-    return str(value)
-
-
-def _write(
-    path: Path,
-    name: str,
-    about: str,
-    modalities: Mapping[str, Mapping[str, Any]],
-    splits: "Mapping[str, Mapping[str, Tensor]]",
-    force: bool,
-) -> None:
-    from mmgen.data.store import write_dataset
-
-    dataset = write_dataset(
-        path, name=name, about=about, modalities=modalities, splits=splits, force=force
-    )
-    counts = ", ".join(f"{split.count:,} {n}" for n, split in dataset.splits.items())
-    stdout.print(f"{path}: {counts}; modalities {', '.join(dataset.modalities)}")
+    data_card.show(dataset, context.obj)

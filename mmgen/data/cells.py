@@ -118,7 +118,7 @@ class AttributeColumns(Modality):
         names: list[str] = []
         for heading, cells in columns.items():
             if switches(cells):
-                names.append(heading)
+                names.append(_typed(heading))
             else:
                 names += in_order(word for cell in cells for word in words(cell) if word != "none")
         return {"names": list(dict.fromkeys(names))}
@@ -127,11 +127,16 @@ class AttributeColumns(Modality):
         """Joins what is on in a row; what is not 0/1 under an attribute's name is a ValueError."""
         on: list[str] = []
         for heading, cell in row.items():
-            if heading not in self.names:
+            if _typed(heading) not in self.names:
                 on += words(cell)
                 continue
             state = switch(cell)
             if state is None:
                 raise ValueError(f"{cell!r} under {heading} is not 0/1 (true/false, yes/no, 1/-1)")
-            on += [heading] * state
+            on += [_typed(heading)] * state
         return ",".join(on)
+
+
+def _typed(heading: str) -> str:
+    """Returns a heading as a name that can be listed with others: without commas."""
+    return " ".join(heading.replace(",", " ").split())

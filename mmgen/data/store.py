@@ -6,6 +6,7 @@
       dataset.json                 name, modalities, splits, hashes
       train-00000.safetensors      one tensor (rows, ...) a modality, in its compact type
       test-00000.safetensors
+      README.md                    the card: the same for people, with contact-sheet.png
 
 Tensors are memory-mapped, never unpickled. A data set appears under its name complete or not at
 all. The store knows nothing of plugins: a modality's configuration is a plain dictionary.
@@ -13,7 +14,7 @@ all. The store knows nothing of plugins: a modality's configuration is a plain d
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from mmgen.data.index import INDEX, Index, ShardRecord, SplitRecord, file_hash, 
 from mmgen.errors import DataError, listed
 
 SHARD_ROWS = 65_536
+
+CARD, SHEET = "README.md", "contact-sheet.png"
+"""Of a data set for people: its card, and a page of examples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +162,7 @@ def write_dataset(
     splits: Mapping[str, Mapping[str, Tensor]],
     force: bool = False,
     shard_rows: int = SHARD_ROWS,
+    beside: Callable[[Path], object] | None = None,
 ) -> Dataset:
     """Writes a data set under ``path``, complete or not at all, and opens it.
 
@@ -170,6 +175,7 @@ def write_dataset(
         force: Replace the data set (or the empty folder) at ``path``. Anything else that is there
             is never touched.
         shard_rows: The most rows in one file.
+        beside: Writes the card into the folder that it is given, before the folder appears.
 
     Raises:
         DataError: If ``path`` is taken, the splits do not match the modalities or each other, or
@@ -186,6 +192,8 @@ def write_dataset(
                 modalities=json.loads(json.dumps({key: {**modalities[key]} for key in modalities})),
                 splits={key: _write_split(folder, key, splits[key], shard_rows) for key in splits},
             ).write(folder)
+            if beside is not None:
+                beside(folder)
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot write the data set {path}: {error}") from error
     return read_dataset(path)
@@ -202,7 +210,8 @@ def check_free(path: Path, force: bool = False) -> None:
     if not force:
         raise DataError(f"{path} exists; choose another folder, or replace it with --force")
     entries = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
-    foreign = sorted(entry for entry in entries - {INDEX} if not entry.endswith(".safetensors"))
+    others = entries - {INDEX, CARD, SHEET}
+    foreign = sorted(entry for entry in others if not entry.endswith(".safetensors"))
     if foreign or (entries and INDEX not in entries):
         raise DataError(
             f"{path} holds more than an mmgen data set ({listed(foreign or sorted(entries))}), so "

@@ -7,18 +7,18 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from mmgen.data.cells import AttributeColumns
 from mmgen.errors import listed, nearest
 from mmgen.hooks import hookimpl
-from mmgen.modality import Modality, Words
+from mmgen.modality import Modality
 from mmgen.nets.blocks import Likelihood, bernoulli, gaussian, mlp
 
 
-class Attributes(Modality):
-    """A attributes, stored as uint8 ``(A,)``; observed as 0 and 1, or -1 and 1 if gaussian."""
+class Attributes(AttributeColumns):
+    """``names`` on or off, stored as uint8 ``(A,)``; observed as 0 and 1, or ±1 if gaussian."""
 
     kind: ClassVar[str] = "attributes"
     api_version: ClassVar[int] = 1
-    names: Words = Field(min_length=1, examples=[("bold", "italic")], description="words")
     likelihood: Literal["bernoulli", "gaussian"] = Field("bernoulli", description="p(x | z)")
     standard_deviation: PositiveFloat = Field(1.0, description="gaussian: around tanh(net(z))")
     encoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
@@ -58,8 +58,8 @@ class Attributes(Modality):
 
     def describe(self, x: Tensor) -> list[str]:
         """Lists what is on: ``"bold, italic"``, or ``"bold 93 %"`` of probabilities from 50 %."""
-        p = ((x + 1) / 2 if self.likelihood == "gaussian" else x).clamp(0, 1)
-        return [listed(self._words(row)) for row in p.tolist()]
+        p = (x + 1) / 2 if self.likelihood == "gaussian" else x
+        return [listed(self._words(row)) for row in p.clamp(0, 1).tolist()]
 
     def _words(self, row: list[float]) -> list[str]:
         likely = [(name, p) for name, p in zip(self.names, row, strict=True) if p >= 0.5]

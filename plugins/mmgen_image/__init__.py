@@ -8,13 +8,13 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from mmgen.data.pictures import read_picture
+from mmgen.data.pictures import PictureFiles, read_picture
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality
 from mmgen.nets import blocks
 
 
-class Image(Modality):
+class Image(PictureFiles):
     """A picture, stored as uint8 ``(C, H, W)``, observed in [0, 1]."""
 
     kind: ClassVar[str] = "image"

@@ -1,11 +1,13 @@
 """The kind ``label``: one of n named classes, as a one-hot vector."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from mmgen.data.cells import in_order, suits_classes
 from mmgen.errors import listed, nearest
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Words
@@ -58,6 +60,17 @@ class Label(Modality):
     def example(self, classes: Tensor, generator: Any) -> Tensor:  # noqa: ARG002
         """Makes the class numbers themselves ``(B,)``, modulo n."""
         return classes % len(self.classes)
+
+    @classmethod
+    def suits(cls, cells: Sequence[str]) -> float:
+        """Is sure of few different words, or of whole numbers up to twenty different ones."""
+        return suits_classes(cells)
+
+    @classmethod
+    def settings_of(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Takes the different words for classes, in order; one with a comma cannot be typed."""
+        found = (word.strip() for cells in columns.values() for word in cells)
+        return {"classes": in_order(word for word in found if word and "," not in word)}
 
 
 @hookimpl

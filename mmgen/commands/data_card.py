@@ -1,0 +1,94 @@
+"""How every ``mmgen data`` command ends: the data set with its card; and how the card is shown."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmgen.commands.common import Settings, stderr, stdout
+from mmgen.errors import MmgenError, WriteError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmgen.data.store import Dataset
+    from mmgen.data.table import BadRow
+    from mmgen.modality import Modality
+
+
+def write(
+    path: Path,
+    name: str,
+    about: str,
+    modalities: Mapping[str, Mapping[str, Any]],
+    splits: "Mapping[str, Mapping[str, Tensor]]",
+    settings: Settings,
+    *,
+    force: bool,
+    bad: "Sequence[BadRow]" = (),
+) -> None:
+    """Writes a data set with its card and contact sheet, and says so.
+
+    A kind that cannot be shown costs the card, never the data set.
+    """
+    from mmgen.data.card import card
+    from mmgen.data.store import CARD, SHEET, write_dataset
+    from mmgen.figures.contact import contact_sheet
+
+    def beside(folder: Path) -> None:
+        try:
+            made = _modalities(modalities, settings)
+            sheet = contact_sheet(folder / SHEET, name, made, next(iter(splits.values())))
+            command = shlex.join(["mmgen", *sys.argv[1:]])
+            text = card(name, about, made, splits, command=command, bad=bad, sheet=sheet)
+        except (OSError, WriteError):
+            raise
+        except Exception as error:
+            stderr.print(f"no card: {type(error).__name__}: {error}", markup=False)
+            (folder / SHEET).unlink(missing_ok=True)
+        else:
+            (folder / CARD).write_text(text, encoding="utf-8")
+
+    dataset = write_dataset(
+        path,
+        name=name,
+        about=about,
+        modalities=modalities,
+        splits=splits,
+        force=force,
+        beside=beside,
+    )
+    counts = ", ".join(f"{split.count:,} {n}" for n, split in dataset.splits.items())
+    stdout.print(f"{path}: {counts}; modalities {', '.join(dataset.modalities)}", markup=False)
+
+
+def show(dataset: "Dataset", settings: Settings) -> None:
+    """Prints a data set's card, or what one would say if none lies beside."""
+    from rich.markdown import Markdown
+
+    from mmgen.data.card import card
+    from mmgen.data.store import CARD
+
+    try:
+        text = (dataset.path / CARD).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        try:
+            made = _modalities(dataset.modalities, settings)
+        except MmgenError as error:
+            stderr.print(str(error), markup=False)
+            made = {}
+        splits = {name: split.load() for name, split in dataset.splits.items()}
+        text = card(dataset.name, dataset.about, made, splits)
+    lines = [line for line in text.splitlines() if not line.startswith("![")]
+    stdout.print(Markdown("\n".join(lines), hyperlinks=False), soft_wrap=False)
+    stdout.print(f"{dataset.path}\nhash {dataset.hash}", markup=False)
+
+
+def _modalities(
+    configurations: Mapping[str, Mapping[str, Any]], settings: Settings
+) -> "dict[str, Modality]":
+    from mmgen import build
+
+    registry = build.registry(settings.plugins)
+    return {name: registry.create(name, each) for name, each in configurations.items()}

@@ -1,0 +1,168 @@
+"""``mmgen data table`` and ``mmgen data folder``: own data, without code."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmgen.commands.common import Force, Settings, progress, stderr, stdout
+from mmgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mmgen.data.importing import Splitting
+    from mmgen.data.table import Table
+
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="The data set's folder.", show_default=False)
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="A TOML file like the one that --show prints."),
+]
+Show = Annotated[
+    bool, typer.Option("--show", help="Print what would be read, as TOML for --config.")
+]
+Validation = Annotated[
+    float | None, typer.Option(help="Share held out for validation.", show_default="0.1")
+]
+Test = Annotated[float | None, typer.Option(help="Share held out to test.", show_default="0.1")]
+Seed = Annotated[int, typer.Option(help="Fixes which rows are held out.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used; the card has them.")
+]
+
+
+def table(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Headings in its first line.")],
+    out: Out = None,
+    config: Config = None,
+    show: Show = False,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Between cells; tab for a tab.", show_default="found out")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Of the text.")] = "utf-8",
+    validation: Validation = None,
+    test: Test = None,
+    seed: Seed = 0,
+    split_column: Annotated[
+        str | None, typer.Option(help="The column that says train, validation or test.")
+    ] = None,
+    skip_bad: SkipBad = False,
+    force: Force = False,
+) -> None:
+    """Read a CSV file: columns of picture files, classes, attributes, numbers become modalities."""
+    from mmgen.data.table import read_table
+
+    _check(out, show, force)
+    # A mark at the start of UTF-8, as Excel writes it, is no part of the first heading.
+    same = encoding.lower().replace("_", "-") in {"utf-8", "utf8"}
+    read = read_table(source, delimiter, "utf-8-sig" if same else encoding)
+    splitting = _splitting(validation, test, seed, split_column)
+    wanted = _wanted(config)
+    _import(context.obj, read, wanted, splitting, source.stem, out, config, show, skip_bad, force)
+
+
+def folder(
+    context: typer.Context,
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", help="DIR/CLASS/x.png or DIR/train/CLASS/x.png.")
+    ],
+    out: Out = None,
+    config: Config = None,
+    show: Show = False,
+    validation: Validation = None,
+    test: Test = None,
+    seed: Seed = 0,
+    skip_bad: SkipBad = False,
+    force: Force = False,
+) -> None:
+    """Read a tree with a folder for each class: columns file, folder and maybe split."""
+    from mmgen.data.tree import FILE, FOLDER, SPLIT, read_tree
+
+    _check(out, show, force)
+    read = read_tree(source)
+    splitting = _splitting(validation, test, seed, SPLIT if SPLIT in read.headings else None)
+    # Other than a column's words, folders are classes even if each holds but one file.
+    wanted = _wanted(config) or {
+        "image": {"columns": [FILE]},
+        "label": {"kind": "label", "columns": [FOLDER]},
+    }
+    name = source.resolve().name
+    _import(context.obj, read, wanted, splitting, name, out, config, show, skip_bad, force)
+
+
+def _check(out: Path | None, show: bool, force: bool) -> None:
+    from mmgen.data.store import check_free
+
+    if out is None and not show:
+        raise ConfigError("say where the data set goes: --out DIR; or look first: --show")
+    if out is not None and not show:
+        check_free(out, force)
+
+
+def _splitting(
+    validation: float | None, test: float | None, seed: int, column: str | None
+) -> "Splitting":
+    from mmgen.data.importing import Splitting
+
+    if column is not None and (validation, test) != (None, None):
+        raise ConfigError(
+            f"the column {column!r} says which rows are held out: leave out --validation and --test"
+        )
+    shares = [0.1 if share is None else share for share in (validation, test)]
+    return Splitting(shares[0], shares[1], seed, column)
+
+
+def _wanted(config: Path | None) -> dict[str, dict[str, Any]]:
+    from mmgen.data.columns import read_wanted
+
+    return {} if config is None else read_wanted(config)
+
+
+def _import(
+    settings: Settings,
+    read: "Table",
+    wanted: dict[str, dict[str, Any]],
+    splitting: "Splitting",
+    name: str,
+    out: Path | None,
+    config: Path | None,
+    show: bool,
+    skip_bad: bool,
+    force: bool,
+) -> None:
+    from mmgen.build import registry
+    from mmgen.commands import data_card
+    from mmgen.data.columns import as_toml, sources, unused
+    from mmgen.data.importing import counted, first_of, import_table, says_splits
+
+    kinds = registry(settings.plugins)
+    reserved = [splitting.column] if splitting.column else []
+    try:
+        found = sources(read, kinds, wanted, reserved)
+        toml = as_toml(found, unused(read, found, reserved))
+        if show or out is None:
+            stdout.print(toml, markup=False)
+            return
+        stderr.print(toml + "\n", markup=False)
+        for heading in says_splits(read) if splitting.column is None else []:
+            stderr.print(f"{heading} seems to name splits: --split-column {heading}", markup=False)
+        with progress("{task.completed:,} of {task.total:,}") as bar:
+            task = bar.add_task("reading rows", total=len(read.rows))
+            done = import_table(
+                read,
+                found,
+                kinds,
+                splitting,
+                skip_bad=skip_bad,
+                advance=lambda more: bar.advance(task, more),
+            )
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error}" if config else str(error)) from None
+    if done.bad:
+        stderr.print(f"left out {len(done.bad):,} rows:\n{first_of(done.bad)}", markup=False)
+    left = f", without {len(done.bad):,} that could not be used ({counted(done.bad)})"
+    about = f"The rows of {read.path.resolve().name}{left if done.bad else ''}."
+    modalities = {key: modality.configuration() for key, modality in done.modalities.items()}
+    data_card.write(out, name, about, modalities, done.splits, settings, force=force, bad=done.bad)

@@ -1,0 +1,271 @@
+"""Which columns of a table feed which modality: guessed, or as the user says, shown as TOML."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmgen.config import NAME
+from mmgen.data.table import Table
+from mmgen.errors import ConfigError, DataError, MmgenError, PluginError, listed, nearest
+from mmgen.modality import Modality
+from mmgen.plugins import Registry
+
+SAMPLE = 5000
+"""Of how many cells, evenly from the whole column, its kind is guessed."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What feeds a modality.
+
+    Attributes:
+        cls: The class of its kind.
+        columns: The headings, in order.
+        settings: Fields of the kind: read off the columns, and what the user sets over them.
+    """
+
+    cls: type[Modality]
+    columns: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+def read_wanted(path: Path) -> dict[str, dict[str, Any]]:
+    """Reads ``[modalities.NAME]`` tables from a TOML file: ``kind``, ``columns`` and settings.
+
+    Raises:
+        ConfigError: If it is no such file.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+    tables = content.get("modalities")
+    if not isinstance(tables, dict) or not tables or content.keys() - {"modalities"}:
+        raise ConfigError(
+            f"{path} must hold [modalities.NAME] tables and nothing else, as `mmgen data table "
+            f"--show` prints them; it holds {listed(content)}"
+        )
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: modalities.{name} must be a table: [modalities.{name}]")
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"{path}: {name!r} is no name for a modality: letters, digits, _, -")
+    return tables
+
+
+def sources(
+    table: Table,
+    registry: Registry,
+    wanted: Mapping[str, Mapping[str, Any]],
+    reserved: Sequence[str] = (),
+) -> dict[str, Source]:
+    """Finds what feeds each modality.
+
+    Args:
+        table: The table.
+        registry: The kinds that there are; each takes part in the guess.
+        wanted: The modalities that take part, as :func:`read_wanted` reads them; what is left out
+            is guessed. If empty, every column goes to the kind that it suits best.
+        reserved: Headings that are no data, such as the splits'.
+
+    Raises:
+        ConfigError: If what is wanted cannot be: no such column, no kind that suits.
+        DataError: If the headings are missing.
+        PluginError: If a kind is unknown, or a plugin fails.
+    """
+    known = [heading for heading in table.named if heading not in reserved]
+    if not wanted:
+        return _guessed(table, registry, known)
+    found = {}
+    for name, given in wanted.items():
+        settings = {key: value for key, value in given.items() if key not in {"kind", "columns"}}
+        columns = _columns(name, given.get("columns"), table, registry, known)
+        kind = given.get("kind")
+        cls = registry.get(str(kind)) if kind else _surest(table, registry, columns)
+        if cls is None:
+            raise ConfigError(
+                f"modalities.{name}: no kind suits {listed(columns)}; "
+                f"name one: kind = one of {listed(registry.kinds)}"
+            )
+        found[name] = _source(table, registry, cls, columns, settings)
+    return found
+
+
+def build(found: Mapping[str, Source], registry: Registry) -> dict[str, Modality]:
+    """Makes the modalities.
+
+    Raises:
+        ConfigError: If a setting is wrong.
+        DataError: If there are fewer than two: a joint model relates several.
+        PluginError: If a plugin fails.
+    """
+    if len(found) < 2:
+        raise DataError(
+            f"the table has {'only ' if found else ''}{listed(found)} to learn from, but a joint "
+            "model needs at least two modalities; name columns for more with --config FILE.toml"
+        )
+    return {
+        name: registry.create(name, {"kind": source.cls.kind, **source.settings})
+        for name, source in found.items()
+    }
+
+
+def unused(table: Table, found: Mapping[str, Source], reserved: Sequence[str] = ()) -> list[str]:
+    """Lists the headings that feed no modality."""
+    used = {column for source in found.values() for column in source.columns} | {*reserved}
+    return [heading for heading in table.named if heading not in used]
+
+
+def as_toml(found: Mapping[str, Source], left: Sequence[str] = ()) -> str:
+    """Writes what feeds each modality as TOML that :func:`read_wanted` reads; ``left`` is noted."""
+    blocks = []
+    for name, source in found.items():
+        values = {"kind": source.cls.kind, "columns": source.columns, **source.settings}
+        given = {key: value for key, value in values.items() if value is not None}
+        lines = [f"{_key(key)} = {_value(value)}" for key, value in given.items()]
+        blocks.append("\n".join([f"[modalities.{name}]", *lines]))
+    if left:
+        blocks.append(f"# not used: {_value(left)}")
+    return "\n\n".join(blocks)
+
+
+@contextmanager
+def blaming(cls: type[Modality], registry: Registry, doing: str) -> Iterator[None]:
+    """Turns what a plugin raises into an error that names it: ``doing`` says what it was asked."""
+    try:
+        yield
+    except MmgenError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"kind {cls.kind!r} of plugin {registry.provider(cls.kind)} failed to {doing}: "
+            f"{type(error).__name__}: {error}\nTry: mmgen plugins check {cls.kind}"
+        ) from error
+
+
+def _guessed(table: Table, registry: Registry, known: Sequence[str]) -> dict[str, Source]:
+    chosen: dict[str, list[str]] = {}
+    for heading in known:
+        if _counts(table.column(heading)):
+            continue
+        if cls := _surest(table, registry, [heading]):
+            with blaming(cls, registry, "judge a column"):
+                if cls.reads_files and cls.suits([heading]) > 0.5:
+                    raise DataError(
+                        f"{table.path}: {heading!r} is the name of a file, not a heading; "
+                        "the first line must name the columns"
+                    )
+            chosen.setdefault(cls.kind, []).append(heading)
+    groups: list[tuple[str, str, list[str]]] = []
+    for kind, columns in chosen.items():
+        if registry.kinds[kind].gathers:
+            groups.append((kind, kind, columns))
+        else:
+            # A heading over file names says where they are; one over words, what they are.
+            called = len(columns) == 1 and registry.kinds[kind].reads_files
+            groups += [(kind if called else _name(each, kind), kind, [each]) for each in columns]
+    groups.sort(key=lambda group: known.index(group[2][0]))
+    found: dict[str, Source] = {}
+    for name, kind, columns in groups:
+        free = name
+        for number in range(2, len(groups) + 2):
+            if free in found:
+                free = f"{name}-{number}"
+        found[free] = _source(table, registry, registry.kinds[kind], columns, {})
+    return found
+
+
+def _counts(cells: Sequence[str]) -> bool:
+    """Tells whether cells are the rows' running numbers, which say nothing of what is in them."""
+    first = next(iter(cells), "")
+    return (
+        len(cells) >= 10
+        and first.isdecimal()
+        and all(cell == str(number) for number, cell in enumerate(cells, int(first)))
+    )
+
+
+def _columns(
+    name: str, given: Any, table: Table, registry: Registry, known: Sequence[str]
+) -> list[str]:
+    """Returns a modality's columns: those given, the one of its name, or those of the guess."""
+    if given is None:
+        if name in known:
+            return [name]
+        if (guess := _guessed(table, registry, known).get(name)) is not None:
+            return list(guess.columns)
+        raise ConfigError(
+            f"modalities.{name}: the table has no column {name!r}{nearest(name, known)}; name "
+            f"some: columns = [...] of {listed(known)}"
+        )
+    columns = [given] if isinstance(given, str) else given
+    if not isinstance(columns, list) or not columns or not all(isinstance(c, str) for c in columns):
+        raise ConfigError(f"modalities.{name}.columns must be a list of headings, not {given!r}")
+    for column in columns:
+        if column not in known:
+            raise ConfigError(
+                f"modalities.{name}.columns: the table has no column {column!r}"
+                f"{nearest(column, known)}; there are {listed(known)}"
+            )
+    return list(dict.fromkeys(columns))
+
+
+def _surest(table: Table, registry: Registry, columns: Sequence[str]) -> type[Modality] | None:
+    best, highest = None, 0.0
+    for cls in registry.kinds.values():
+        if len(columns) > 1 and not cls.gathers:
+            continue
+        score = min(_suits(cls, registry, table.column(column)) for column in columns)
+        if score > highest:
+            best, highest = cls, score
+    return best
+
+
+def _suits(cls: type[Modality], registry: Registry, cells: Sequence[str]) -> float:
+    step = max(1, len(cells) // SAMPLE)
+    with blaming(cls, registry, "judge a column"):
+        score = float(cls.suits(cells[::step])) if cells else 0.0
+        if not 0 <= score <= 1:
+            raise PluginError(
+                f"kind {cls.kind!r} of plugin {registry.provider(cls.kind)}: suits() gave {score}; "
+                "give a number from 0 to 1"
+            )
+    return score
+
+
+def _source(
+    table: Table,
+    registry: Registry,
+    cls: type[Modality],
+    columns: Sequence[str],
+    settings: Mapping[str, Any],
+) -> Source:
+    cells = {column: table.column(column) for column in columns}
+    if cls.reads_files:
+        cells = {c: [str(table.folder / cell) for cell in each] for c, each in cells.items()}
+    with blaming(cls, registry, f"read settings off {listed(columns)}"):
+        read = {**cls.settings_of(cells)}
+    return Source(cls, tuple(columns), {**read, **settings})
+
+
+def _name(heading: str, kind: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", heading).strip("_")
+    return name if NAME.fullmatch(name) else kind
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
+
+
+def _value(value: Any) -> str:
+    """Writes a TOML value: JSON's form, but for the letter DEL, and tables."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(str(k))} = {_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")

@@ -1,0 +1,63 @@
+"""The contact sheet of a data set: a page of its examples, with what is said of each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmgen.figures.sheet import SIDE, Block, Pictures, Strip, beside, draw, magnified
+from mmgen.figures.tools import renderable
+from mmgen.modality import Modality
+
+COLUMNS, ROWS = 8, 5
+DRAWS = 64
+"""How many observations of what is drawn by chance are averaged."""
+
+
+def contact_sheet(
+    path: Path,
+    title: str,
+    modalities: Mapping[str, Modality],
+    values: Mapping[str, Tensor],
+) -> bool:
+    """Draws examples, evenly from all rows: the pictures, and below each the words.
+
+    Args:
+        path: The PNG.
+        title: In bold.
+        modalities: By name.
+        values: Stored values ``(count, ...)`` of the same names.
+
+    Returns:
+        Whether it was written: not if no modality is a picture.
+    """
+    pictures = [name for name, modality in modalities.items() if renderable(modality)]
+    if not pictures:
+        return False
+    count = len(next(iter(values.values())))
+    shown = torch.linspace(0, count - 1, min(count, COLUMNS * ROWS)).round().long()
+    x = {n: _seen(m, values[n][shown]) for n, m in modalities.items()}
+    drawn = _large(beside([magnified(modalities[n].render(x[n])) for n in pictures]))  # type: ignore[arg-type]
+    told = [m.describe(x[n]) for n, m in modalities.items() if n not in pictures]
+    words = ["\n".join(row) for row in zip(*told, strict=True)] if told else [""] * len(shown)
+    strips = [
+        Strip("", drawn[row : row + COLUMNS], words[row : row + COLUMNS])
+        for row in range(0, len(shown), COLUMNS)
+    ]
+    draw(path, title, f"{len(shown)} of {count:,} rows to train on", [Block(strips)])
+    return True
+
+
+def _large(drawn: Pictures) -> Pictures:
+    """Doubles pictures that leave most of their places on the page empty."""
+    return drawn.repeat(2, 1).repeat(2, 2) if max(drawn.shape[1:3]) < SIDE else drawn
+
+
+def _seen(modality: Modality, stored: Tensor) -> Tensor:
+    """Observes stored values; what is drawn by chance, such as binarised pictures, on average."""
+    draws = (modality.observe(stored, torch.Generator().manual_seed(n)) for n in range(DRAWS))
+    first, second = next(draws), next(draws)
+    if torch.equal(first, second):
+        return first
+    return (first + second + sum(draws)) / DRAWS
