@@ -66,6 +66,23 @@ def standards(
     return tuple(mean or middle.tolist()), tuple(deviation or measured.tolist())
 
 
+def standardised(stored: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
+    """Returns ``(B, C)`` less its means, over its deviations, on its device.
+
+    Args:
+        stored: ``(B, C)``, in units of its own.
+        mean: C means, or none: 0.
+        deviation: C standard deviations, or none: 1.
+    """
+    x = stored.to(torch.get_default_dtype())
+    # Copied beside the step, which waits for no device.
+    shift, scale = (
+        torch.tensor(values, dtype=x.dtype, device="cpu").to(x.device, non_blocking=True)
+        for values in (mean or [0.0], deviation or [1.0])
+    )
+    return (x - shift) / scale
+
+
 def amount(value: float, deviation: float) -> str:
     """Writes a number to about a tenth of how much such numbers vary.
 

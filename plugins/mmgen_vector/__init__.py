@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-import torch
 from pydantic import Field, FiniteFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
@@ -56,8 +55,7 @@ class Vector(Modality):
 
     def observe(self, stored: Tensor, generator: Any = None) -> Tensor:  # noqa: ARG002
         """Standardises ``(B, C)``."""
-        x = stored.to(torch.get_default_dtype())
-        return (x - x.new_tensor(self.mean or 0)) / x.new_tensor(self.standard_deviation or 1)
+        return units.standardised(stored, self.mean, self.standard_deviation)
 
     def describe(self, x: Tensor) -> list[str]:
         """Tells each value in its own unit: ``"height 1.72, weight 64"``."""
