@@ -235,7 +235,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 raise ValueError(f"format {values['format']}; this mmgen reads up to {FORMAT}")
             return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: damaged, or not a checkpoint of mmgen: {error}") from None
+        other = "best" if path.stem == "last" else "last"
+        hint = ""
+        if path.with_stem(other).is_file():
+            hint = f".\n  {other}.safetensors may be whole: mmgen generate --weights {other}"
+        raise RunError(f"{path}: damaged, or not a checkpoint of mmgen: {error}{hint}") from None
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

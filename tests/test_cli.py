@@ -124,11 +124,13 @@ def test_resuming_with_other_settings_is_refused(mmgen, trained):
     assert "model.alpha" in err
 
 
-def test_resuming_with_more_epochs_goes_on(mmgen, small_glyphs, tmp_path):
+@pytest.mark.parametrize("start", ["run", "configuration"])
+def test_resuming_with_more_epochs_goes_on(mmgen, small_glyphs, tmp_path, start):
     run = tmp_path / "run"
-    words = [*small(small_glyphs), "--no-figures"]
-    assert mmgen("train", CONFIG, *words, "--out", run)[0] == 0
-    code, _, err = mmgen("train", run, "--resume", "train.epochs=3", "--no-figures")
+    words = [*small(small_glyphs), "--no-figures", "--out", run]
+    assert mmgen("train", CONFIG, *words)[0] == 0
+    again = ["train", run, "--no-figures"] if start == "run" else ["train", CONFIG, *words]
+    code, _, err = mmgen(*again, "--resume", "train.epochs=3")
     assert code == 0, err
     assert "epoch 3/3" in err
     assert "epoch 2/3" not in err

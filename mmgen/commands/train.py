@@ -13,6 +13,7 @@ from mmgen.commands.common import Device, Force, Settings, progress, stderr, std
 from mmgen.errors import ConfigError, MmgenError, RunError
 
 if TYPE_CHECKING:
+    from mmgen.config import Experiment
     from mmgen.planning import Plan
     from mmgen.running import Prepared
     from mmgen.training import Epoch
@@ -55,8 +56,12 @@ def train(
     if device is not None:
         words.append(f"train.device='{device}'")
     experiment = Experiment.read(config, words)
-    resuming = resume and out is not None and (out / checkpoint.EXPERIMENT).exists()
-    trained_with = checkpoint.environment(out).get("plugins", {}) if out and resuming else {}
+    trained_with = {}
+    resuming = False
+    if resume and out is not None and (out / checkpoint.EXPERIMENT).exists():
+        resuming = True
+        trained_with = checkpoint.environment(out).get("plugins", {})
+        experiment = _with_warmup_of(checkpoint.experiment(out), experiment)
     if dry_run:
         _show_plan(planning.plan(experiment, settings.plugins, trained_with))
         return
@@ -75,6 +80,14 @@ def train(
             if figures:
                 _draw(prepared, out, settings)
     stdout.print(f"{out}: trained" + (f"; see {out / 'report.html'}" if figures else ""))
+
+
+def _with_warmup_of(trained: "Experiment", experiment: "Experiment") -> "Experiment":
+    """Keeps a run's warm-up where none is set: a tenth of the epochs changes if they do."""
+    if experiment.train.warmup_epochs is not None:
+        return experiment
+    kept = {"warmup_epochs": trained.train.warmup}
+    return experiment.model_copy(update={"train": experiment.train.model_copy(update=kept)})
 
 
 def _show_plan(planned: "Plan") -> None:
