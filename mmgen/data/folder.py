@@ -22,9 +22,8 @@ def appearing(path: Path) -> Iterator[Path]:
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
-        for file in unfinished.iterdir():
-            _flush(file)
-        _flush(unfinished)
+        for entry in [*unfinished.rglob("*"), unfinished]:
+            _flush(entry)
         _move(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
