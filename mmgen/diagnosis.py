@@ -155,13 +155,18 @@ def _check(value: Tensor, model: Model, what: str, name: str, source: str) -> No
 
 def _modality_of(model: Model, name: str) -> str | None:
     """Returns the modality to whose nets ``decoders.0.net.2.weight`` belongs."""
-    found = re.search(r"\b(?:de|en)coders\.(\d+)", name)
-    return model.names[int(found[1])] if found else None
+    for path, owners in model.owners().items():
+        if found := re.match(rf"{re.escape(path)}\.(\d+)", name):
+            return owners[int(found[1])]
+    return None
 
 
 def _readable(model: Model, name: str) -> str:
     """Puts the modality's name for its number: ``decoders.image.net.2.weight``."""
-    return re.sub(r"\b((?:de|en)coders)\.(\d+)", lambda m: f"{m[1]}.{model.names[int(m[2])]}", name)
+    for path, owners in model.owners().items():
+        if found := re.match(rf"({re.escape(path)})\.(\d+)", name):
+            return f"{found[1]}.{owners[int(found[2])]}{name[found.end() :]}"
+    return name
 
 
 def _rows_not_finite(value: Tensor) -> Tensor:

@@ -105,6 +105,10 @@ class Run:
             raise GenerationError(f"{samples} samples: ask for at least one")
         if iterations is not None and iterations < 1:
             raise GenerationError(f"{iterations} iterations: ask for at least one")
+        if iterations is not None and self.model.given is not None:
+            raise GenerationError(
+                f"a {self.experiment.model.kind} has one direction: no iterations"
+            )
         if start not in get_args(Start):
             raise GenerationError(f"start={start!r}: there are {listed(get_args(Start))}")
         x = {name: self._observation(name, value).unsqueeze(0) for name, value in given.items()}
@@ -130,13 +134,21 @@ class Run:
                     f"{self.path} has no modality {name!r}; it has "
                     f"{listed(self.modalities)}{nearest(name, self.modalities)}"
                 )
-        wanted = [n for n in self.modalities if n not in given] if targets is None else [*targets]
+        missing = [n for n in self.modalities if n not in given]
+        possible = [n for n in missing if self.model.can(given, [n])]
+        wanted = possible if targets is None else [*targets]
         if both := [n for n in wanted if n in given]:
             raise GenerationError(f"{listed(both)}: given and asked for; leave it out of one side")
-        if not wanted and targets is not None:
+        if targets is not None and not wanted:
             raise GenerationError("no targets: name one, or leave targets out for all the others")
-        if not wanted:
+        if not missing:
             raise GenerationError("all modalities are given; leave out the one to be generated")
+        if not wanted or not self.model.can(given, wanted):
+            raise GenerationError(
+                f"{self.path} is a {self.experiment.model.kind} of one direction: it generates "
+                f"{self.model.direction()}, not {listed(wanted or missing)} from "
+                f"{listed(given) if given else 'nothing'}"
+            )
         return wanted
 
     def _observation(self, name: str, value: str | Tensor) -> Tensor:

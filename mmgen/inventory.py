@@ -66,8 +66,8 @@ def nets(model: Model) -> list[Net]:
 def _nets(model: Model, name: str, part: nn.Module) -> Iterator[Net]:
     children = dict(part.named_children())
     if isinstance(part, nn.ModuleList):
-        modalities = len(children) == len(model.names) and name.endswith("coders")
-        labels = model.names if modalities else [str(i + 1) for i in range(len(children))]
+        numbers = [str(i + 1) for i in range(len(children))]
+        labels = model.owners().get(name, numbers)
         for label, child in zip(labels, children.values(), strict=True):
             yield from _nets(model, f"{name}.{label}", child)
     elif isinstance(part, SubsetEncoder):

@@ -24,6 +24,7 @@ class Plan:
         modalities: The modalities by name.
         registry: The plugins found.
         device: Where it would train.
+        direction: What it would generate from what.
         rows: Observations in a step.
         nets: Every net of the model.
         memory: What training needs there, in bytes.
@@ -35,6 +36,7 @@ class Plan:
     modalities: dict[str, Modality]
     registry: Registry
     device: torch.device
+    direction: str
     rows: int
     nets: list[inventory.Net]
     memory: inventory.Memory
@@ -103,6 +105,7 @@ def plan(
         modalities=modalities,
         registry=registry,
         device=device,
+        direction=sketch.direction(),
         rows=rows,
         nets=inventory.nets(sketch),
         memory=memory,

@@ -121,8 +121,45 @@ class HierarchicalConfig(Section):
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 512)
 
 
+class CVAEConfig(Section):
+    """CVAE, a baseline of one direction: the decoders read what is given beside z.
+
+    Attributes:
+        kind: Names the model.
+        latent: Z, the size of z.
+        fusion: Widths of the layers after concatenation.
+        targets: What is generated.
+        given: What it is generated from; all other modalities if left out.
+    """
+
+    kind: Literal["cvae"]
+    latent: PositiveInt = 64
+    fusion: tuple[PositiveInt, ...] = ()
+    targets: Annotated[tuple[str, ...], Field(min_length=1)]
+    given: tuple[str, ...] = ()
+
+
+class CMMAConfig(Section):
+    """CMMA, a baseline of one direction: the prior of z is inferred from what is given.
+
+    Attributes:
+        kind: Names the model.
+        latent: Z, the size of z.
+        fusion: Widths of the layers after concatenation.
+        targets: What is generated.
+        given: What it is generated from; all other modalities if left out.
+    """
+
+    kind: Literal["cmma"]
+    latent: PositiveInt = 64
+    fusion: tuple[PositiveInt, ...] = ()
+    targets: Annotated[tuple[str, ...], Field(min_length=1)]
+    given: tuple[str, ...] = ()
+
+
 ModelConfig = Annotated[
-    JMVAEConfig | JMVAEKLConfig | HierarchicalConfig, Field(discriminator="kind")
+    JMVAEConfig | JMVAEKLConfig | HierarchicalConfig | CVAEConfig | CMMAConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -174,5 +211,7 @@ KINDS: dict[str, type[Section]] = {
     "jmvae": JMVAEConfig,
     "jmvae-kl": JMVAEKLConfig,
     "hierarchical": HierarchicalConfig,
+    "cvae": CVAEConfig,
+    "cmma": CMMAConfig,
 }
 """The settings of each kind of model."""

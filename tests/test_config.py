@@ -151,7 +151,7 @@ WRONG = {
     "model.latnt=1": "model.latnt: unknown key; did you mean 'latent'?",
     "model.layers=2": "model.layers: unknown key",
     "model.kind=jmvae_kl": "model.kind: there is no 'jmvae_kl'; there are jmvae, jmvae-kl, "
-    "hierarchical; did you mean 'jmvae-kl'?",
+    "hierarchical, cvae, cmma; did you mean 'jmvae-kl'?",
     "model.kind=gan": "model.kind: there is no 'gan'",
     "model={latent=3}": "model.kind: missing: say which model",
     "model=3": "model: ",

@@ -12,6 +12,7 @@ from mmgen import figures
 from mmgen.config import Experiment
 from mmgen.errors import GenerationError
 from mmgen.figures.sheet import MARGIN, Block, Strip, beside, draw, magnified
+from mmgen.figures.tools import likelihood_of, way_of
 from mmgen.generation import Run
 from mmgen.modality import Modality
 from mmgen.models import MODELS
@@ -70,15 +71,17 @@ def a_run(
     path: Path,
     kind: str = "jmvae-kl",
     modalities: dict[str, Modality] | None = None,
+    direction: dict[str, Any] | None = None,
     **words: Any,
 ) -> Run:
     modalities = modalities or {"tile": Tile(), "word": Word(**words)}
+    model = {"kind": kind, "latent": 3, **(direction or {})}
     experiment = Experiment.model_validate(
-        {"name": "toy $x$", "data": {"path": "d"}, "model": {"kind": kind, "latent": 3}}
+        {"name": "toy $x$", "data": {"path": "d"}, "model": model}
     )
     torch.manual_seed(0)
-    model = MODELS[kind](modalities, **experiment.model.model_dump(exclude={"kind"}))
-    return Run(path, experiment, modalities, model.eval(), torch.device("cpu"))
+    built = MODELS[kind](modalities, **experiment.model.model_dump(exclude={"kind"}))
+    return Run(path, experiment, modalities, built.eval(), torch.device("cpu"))
 
 
 def observations(count: int = 12) -> dict[str, Tensor]:
@@ -202,8 +205,86 @@ def test_many_choices_fill_several_columns(tmp_path: Path) -> None:
     assert 0.6 < width / height < 1.8
 
 
+THREE: dict[str, Modality] = {"tile": Tile(), "word": Word(), "other": Word()}
+
+DIRECTIONS = {  # what is generated, what is given, the pages
+    "a picture from a word": (["tile"], ["word"], {"tile_from_word", "tile_reconstructed"}),
+    "from two words": (["tile"], [], {"tile_from_word+other", "tile_reconstructed"}),
+    "with a word": (["tile", "other"], ["word"], {"tile_from_word", "tile_reconstructed"}),
+    "a word from a picture": (["word"], ["tile"], set()),
+}
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("kind", ["cvae", "cmma"])
+def test_a_model_of_one_direction_has_the_pages_of_that_direction(
+    kind: str, direction: str, tmp_path: Path
+) -> None:
+    targets, given, names = DIRECTIONS[direction]
+    run = a_run(tmp_path, kind, THREE, {"targets": targets, "given": given})
+    x = observations()
+    paths = figures.draw_all(run, {**x, "other": x["word"]}, metrics(3))
+    assert {path.stem for path in paths} == {*names, "losses"}
+    assert all(pixels(path).std() > 10 for path in paths)
+
+
+@pytest.mark.parametrize("kind", ["cvae", "cmma"])
+def test_reconstructions_of_one_direction_are_those_given_all_and_given_c(
+    kind: str, tmp_path: Path
+) -> None:
+    run = a_run(tmp_path, kind, THREE, {"targets": ["tile"], "given": ["word"]})
+    x = {**observations(3), "other": torch.eye(4)[:3]}
+    page = pixels(figures.reconstructions(run, x, "tile"))
+    places = []
+    with torch.no_grad():
+        for names in (["tile", "word"], ["word"]):
+            z = run.model.infer({n: x[n] for n in names}, mean=True)[0]
+            means = run.model.decode(z)["tile"].mean
+            places += [find(page, picture) for picture in magnified(Tile().render(means))]
+    assert len({top for top, _ in places}) == 2
+    assert len({left for _, left in places}) == 3
+    edges = (page == 204).all(-1)  # EDGE around each picture: as many rows as the page has
+    assert len(np.flatnonzero(np.diff(edges.sum(1) > 100) > 0)) == 3 * 4
+    other = {**x, "other": x["other"].roll(1, 0)}  # what takes no part is not shown
+    assert np.array_equal(pixels(figures.reconstructions(run, other, "tile")), page)
+
+
+def test_pages_of_another_direction_are_an_error_that_says_the_possible_one(
+    tmp_path: Path,
+) -> None:
+    run = a_run(tmp_path, "cvae", THREE, {"targets": ["tile"], "given": ["word"]})
+    x = {**observations(), "other": torch.eye(4)[:3]}
+    for page in (
+        lambda: figures.from_choices(run, "other", "tile"),
+        lambda: figures.from_pairs(run, "word", "other", "tile"),
+        lambda: figures.reconstructions(run, x, "other"),
+        lambda: figures.from_prior(run),
+    ):
+        with pytest.raises(GenerationError, match="tile from word"):
+            page()
+    assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "z", "likelihood"),
+    [("cvae", "N(0, I)", "p(tile | z, word)"), ("cmma", "p(z | word)", "p(tile | z)")],
+)
+def test_captions_say_where_z_comes_from_and_what_decoders_read(
+    kind: str, z: str, likelihood: str, tmp_path: Path
+) -> None:
+    run = a_run(tmp_path, kind, THREE, {"targets": ["tile"], "given": ["word"]})
+    assert way_of(run, ["word"], None) == f"z from {z}"
+    assert way_of(run, ["tile", "word"], None) == "z from q(z | tile, word)"
+    assert likelihood_of(run.model, ["tile"]) == likelihood
+    joint = a_run(tmp_path, "jmvae-kl")
+    assert way_of(joint, ["word"], None) == "z from q(z | word)"
+    assert way_of(joint, ["word"], 7) == "z by iterative sampling (T = 7)"
+    assert likelihood_of(joint.model, ["tile", "word"]) == "p(tile, word | z)"
+
+
 def test_models_side_by_side(tmp_path: Path) -> None:
-    runs = {kind: a_run(tmp_path, kind) for kind in MODELS}
+    way = {"targets": ["tile"]}
+    runs = {k: a_run(tmp_path, k, direction=way if k in ("cvae", "cmma") else {}) for k in MODELS}
     path = figures.compare(runs, "word", "tile", tmp_path / "compare.png", iterations=2)
     alone = figures.compare({"a": a_run(tmp_path)}, "word", "tile", tmp_path / "one.png")
     assert pixels(path).shape[1] > 2 * pixels(alone).shape[1]

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 import toys
+from safetensors.torch import load_file, save_file
 
 from mmgen import checkpoint, running
 from mmgen.config import Experiment
@@ -240,6 +241,94 @@ def test_any_model_of_any_modalities_has_a_report(tmp_path, kind, count):
         assert "16 subsets are left out" in page.text
 
 
+ONE_WAY = [
+    ("cvae", ["picture"], ["word"], "N(0, I)", "p(picture | z, word)"),
+    ("cmma", ["picture"], ["word"], "p(z | word)", "p(picture | z)"),
+    ("cvae", ["word", "other"], ["picture"], "N(0, I)", "p(word, other | z, picture)"),
+    ("cmma", ["picture"], ["word", "other"], "p(z | word, other)", "p(picture | z)"),
+]
+
+
+@pytest.mark.parametrize(("kind", "targets", "given", "prior", "likelihood"), ONE_WAY)
+def test_a_model_of_one_direction_has_a_report_of_that_direction(
+    tmp_path, kind, targets, given, prior, likelihood
+):
+    other = {"kind": "attributes", "names": ["on", "up"], **NETS}
+    run = train(tmp_path / "run", kind, pictures(other=other), targets=targets, given=given)
+    page = report(run)
+    way = f"{findings_words(targets)} from {findings_words(given)}"
+    assert f"One {kind} that generates {way}, trained on" in page.text
+    assert way in page.text_in("h2")
+    assert {"subsets", "space", "growth", "curves", "findings"} <= set(page.ids)
+    assert "prior" not in page.ids
+    assert ("choices" in page.ids) == (given == ["word"])
+    takes_part = "other" in targets or "other" in given
+    assert ("other takes no part" in page.text) != takes_part
+
+    alts = [img["alt"] for img in page.all("img")]
+    if given == ["word"]:
+        for word in ("one", "two", "three"):
+            assert f"picture given word {word}: z at its mean; z from {prior}" in alts
+            assert f"picture given word {word}: sample 3 of z; z from {prior}" in alts
+    assert not [a for a in alts if "iterative" in a or "encoder of its own" in a]
+    titles = page.text_in("h3")
+    start = titles.index("Observed")
+    assert titles[start : start + 3] == ["Observed", "Reconstructed from all", way]
+    assert titles.count(way) == (2 if "choices" in page.ids else 1)
+    names = [n for n in ("picture", "word", "other") if n in (*targets, *given)]
+    assert f"z at its mean, from q(z | {', '.join(names)})." in page.text
+    assert f"Given: {', '.join(given)}. z at its mean, from {prior}." in page.text
+    assert f"Each point is the mean of q(z | {', '.join(names)})" in page.text
+    assert f"Shown is the mean of {likelihood}." in page.text
+    panels = [p.split(" over the epochs")[0] for p in page.text_in("title")]
+    assert f"KL to {prior}" in panels
+    assert "iterative" not in page.text
+    if not takes_part:
+        assert "other" not in " ".join(page.text_in("figure"))
+        assert not [a for a in alts if "other" in a]
+
+
+def findings_words(names):
+    return " and ".join(names)
+
+
+def test_the_growth_of_one_direction_stands_beside_the_models_of_all(tmp_path):
+    run = train(tmp_path / "run", "cmma", pictures(), targets=["picture"], given=["word"])
+    page = report(run)
+    rows = [" ".join(r.split()) for r in page.text_in("tr")]
+    kinds = [r for r in rows if r.startswith(("jmvae", "hier", "cvae", "cmma"))]
+    weights = load_file(run / "best.safetensors").values()
+    parameters = sum(w.numel() for w in weights)
+    assert len(kinds) == 4
+    # Nets of picture and word in q(z | picture, word), of word in p(z | word); one more in both.
+    assert kinds[-1].startswith(f"cmma, picture from word this run3{parameters}+2+")
+    assert kinds[0].startswith("jmvae2")
+    roles = {r[:4]: r for r in rows if r.startswith(("pictureimage", "wordlabel"))}
+    assert "generated" in roles["pict"]
+    assert "given" in roles["word"]
+
+
+@pytest.mark.parametrize("kind", toys.ONE_WAY)
+def test_without_its_data_set_one_direction_has_its_choices_still(tmp_path, kind):
+    run = train(tmp_path / "run", kind, pictures(), targets=["picture"])
+    page = report(run, data=tmp_path / "gone")
+    assert {"choices", "missing", "growth"} <= set(page.ids)
+    assert not {"subsets", "prior", "space"} & set(page.ids)
+    assert "It goes this one way: not back, and not from nothing." in page.text
+
+
+def test_a_z_that_adds_nothing_and_a_modality_that_leads_nowhere_are_told():
+    def found(kl, active, led):
+        metrics = epochs([3.0])
+        metrics[-1]["validation"]["kl/prior"] = kl
+        return titles(findings.of_direction(metrics, "word", "p(z | word)", active, led))
+
+    assert found(2.0, 3, {"picture": 1.0}) == []
+    assert found(0.01, 3, {"picture": 1.0}) == ["z adds nothing to word"]
+    assert found(2.0, 0, {"picture": 1.0}) == ["z adds nothing to word"]
+    assert found(2.0, 3, {"picture": 0.01, "b": 2.0}) == ["picture does not follow from word"]
+
+
 @pytest.mark.parametrize("kind", toys.KINDS)
 def test_pictures_come_from_choices_in_any_model(tmp_path, kind):
     run = train(tmp_path / "run", kind, pictures())
@@ -423,8 +512,6 @@ def test_collapse_and_ignored_modalities_are_told():
 
 def test_a_collapsed_run_is_found_and_a_trained_one_is_not(tmp_path):
     run = train(tmp_path / "run", "jmvae-kl", pictures())
-    from safetensors.torch import load_file, save_file
-
     file = run / "best.safetensors"
     weights = {n: torch.zeros_like(w) for n, w in load_file(file).items()}
     save_file(weights, file, {"mmgen": json.dumps({"format": 1})})

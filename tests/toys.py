@@ -187,10 +187,15 @@ FIVE: dict[str, Modality] = {
 
 KINDS = ("jmvae", "jmvae-kl", "hierarchical")
 
+ONE_WAY = ("cvae", "cmma")
+"""Models of one direction, which need ``targets``."""
+
 SMALL: dict[str, dict[str, Any]] = {
     "jmvae": {"latent": 3, "fusion": (7,)},
     "jmvae-kl": {"latent": 3, "fusion": (7,)},
     "hierarchical": {"latent": 3, "fusion": (7,), "widths": (9,)},
+    "cvae": {"latent": 3, "fusion": (7,)},
+    "cmma": {"latent": 3, "fusion": (7,)},
 }
 
 

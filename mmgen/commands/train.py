@@ -98,7 +98,7 @@ def _show_plan(planned: "Plan") -> None:
     experiment, memory = planned.experiment, planned.memory
     counts = ", ".join(f"{s.count:,} {n}" for n, s in planned.dataset.splits.items())
     stdout.print(
-        f"[bold]{experiment.name}[/]: {experiment.model.kind} of {', '.join(planned.modalities)}; "
+        f"[bold]{experiment.name}[/]: {experiment.model.kind}, {planned.direction}; "
         f"{planned.dataset.name}: {counts}"
     )
     table = Table("net", "copies", "layers", "parameters", box=None, pad_edge=False)
@@ -123,7 +123,7 @@ def _announce(prepared: "Prepared", folder: Path) -> None:
     count = sum(p.numel() for p in training.model.parameters())
     nets = sum(copies for copies, _ in training.model.encoder_nets())
     stderr.print(
-        f"[bold]{experiment.name}[/]: {experiment.model.kind} of {', '.join(prepared.modalities)}; "
+        f"[bold]{experiment.name}[/]: {experiment.model.kind}, {training.model.direction()}; "
         f"{nets} encoder nets, {count:,} parameters; {prepared.train.count:,} observations from "
         f"{prepared.dataset.name}; {training.device}, {experiment.train.precision}; to {folder}"
     )

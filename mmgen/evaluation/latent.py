@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from mmgen.models import Batch, Model
+from mmgen.models.conditional import Conditional
+from mmgen.models.cvae import CVAE
 from mmgen.models.hierarchical import Hierarchical
 from mmgen.models.jmvae import JMVAE
 from mmgen.nets.posterior import rows
@@ -26,6 +28,9 @@ ROWS = 100
 
 OTHERS = 31
 """With how many other rows' z each row is decoded, to compare."""
+
+OTHERS_DECODED = 7
+"""The same where each of them takes a decoding of its own."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ def posterior_means(model: Model, x: Batch) -> list[Tensor]:
     """Returns the mean of q(z|x), or of each q(z_l|x) of a hierarchy: ``(N, Z)`` a layer."""
     if isinstance(model, Hierarchical):
         parts = [[q.mean for q in model.posterior(part)] for part in _parts(x)]
+    elif isinstance(model, Conditional):  # whose infer() may hold more than z
+        parts = [[model.posterior(part).mean] for part in _parts(x)]
     else:
         parts = [[model.infer(part, mean=True)[0]] for part in _parts(x)]
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
@@ -114,26 +121,62 @@ def own_gains(model: Model, x: Batch) -> dict[str, float]:
 
     E_i[log p(x_k,i|z_i)] − E_(i≠j)[log p(x_k,i|z_j)] with z_i ~ q(z|x_i), one a row, and up to 31
     other rows each. A decoder that does not look at z gives 0, and so does a z that knows nothing
-    of the modality.
+    of the modality. Decoders that read x_C beside z read a row's own x_C throughout.
 
     Args:
         model: In eval mode.
         x: Observations ``(N, *shape)`` of all modalities.
 
     Returns:
-        By modality; empty if there is no other row.
+        By modality that is generated; empty if there is no other row.
     """
-    count = len(_like(x))
-    if count < 2:
+    if len(_like(x)) < 2:
         return {}
-    z = torch.cat([model.infer(part)[0] for part in _parts(x)])
-    shifts = range(1, count, -(-(count - 1) // OTHERS))
+    if not isinstance(model, CVAE):
+        return _gains(model, x, torch.cat([model.infer(part)[0] for part in _parts(x)]))
+    z = torch.cat([model.posterior(part).rsample() for part in _parts(x)])
+    own = model.log_likelihoods(x, model.read(z, x))
+    shifts = _shifts(len(z), OTHERS_DECODED)
+    others = [model.log_likelihoods(x, model.read(z.roll(s, 0), x)) for s in shifts]
+    return {
+        n: float(value.mean() - torch.stack([other[n].mean() for other in others]).mean())
+        for n, value in own.items()
+    }
+
+
+@torch.no_grad()
+def given_gains(model: Model, x: Batch) -> dict[str, float]:
+    """Returns how much likelier targets are from their own x_C than from another row's, in nats.
+
+    As :func:`own_gains`, with z_i at the mean of the prior given x_C,i alone, for a model of one
+    direction: 0 says that it does not matter what is given.
+
+    Args:
+        model: In eval mode.
+        x: Observations ``(N, *shape)`` of all modalities.
+
+    Returns:
+        By target; empty if there is no other row, or the model has no direction.
+    """
+    if model.given is None or len(_like(x)) < 2:
+        return {}
+    parts = [{n: part[n] for n in model.given} for part in _parts(x)]
+    return _gains(model, x, torch.cat([model.infer(part, mean=True)[0] for part in parts]))
+
+
+def _gains(model: Model, x: Batch, z: Tensor) -> dict[str, float]:
     gains = {}
     for name, p in model.decode(z).items():
         own = p.log_prob(x[name]).mean()
-        others = torch.stack([p.log_prob(x[name].roll(s, 0)).mean() for s in shifts])
+        shifted = [x[name].roll(s, 0) for s in _shifts(len(z), OTHERS)]
+        others = torch.stack([p.log_prob(value).mean() for value in shifted])
         gains[name] = float(own - others.mean())
     return gains
+
+
+def _shifts(count: int, most: int) -> range:
+    """Returns by how much rows are shifted to meet up to ``most`` others, all different."""
+    return range(1, count, -(-(count - 1) // most))
 
 
 def _parts(x: Batch) -> Iterator[dict[str, Tensor]]:

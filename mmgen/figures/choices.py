@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmgen.errors import GenerationError
 from mmgen.figures.sheet import Block, Strip, draw
-from mmgen.figures.tools import drawn, title_of, way_of
+from mmgen.figures.tools import drawn, likelihood_of, title_of, way_of
 from mmgen.generation import Run, sample_latent
 from mmgen.training import random_state
 
@@ -54,8 +54,9 @@ def from_choices(
         for i in range(0, len(strips), rows)
     ]
     note = (
-        f"Given: {source} alone, the word at the left. z by {way_of(run, [source], iterations)}: "
-        f"first at its mean, then {samples} samples. Each picture is the mean of p({target}|z)."
+        f"Given: {source} alone, the word at the left. First {way_of(run, [source], iterations)} "
+        f"at its mean, then {samples} samples. Each picture is the mean of "
+        f"{likelihood_of(run.model, [target])}."
     )
     if len(run.modalities[source].choices()) > MOST:
         note += f" The first {MOST} of {len(run.modalities[source].choices())} choices."
@@ -80,7 +81,7 @@ def from_pairs(run: Run, columns: str, rows: str, target: str, *, seed: int = 0)
     Raises:
         GenerationError: If a name is wrong, or the target has no pictures.
     """
-    run.targets([columns, rows], [target])  # refuses unknown names
+    run.targets([columns, rows], [target])  # refuses unknown names, impossible directions
     across = run.modalities[columns].choices()[:MOST]
     down = run.modalities[rows].choices()[: MOST // 6]
     given = {
@@ -98,8 +99,9 @@ def from_pairs(run: Run, columns: str, rows: str, target: str, *, seed: int = 0)
             words = across[part] if caption == down[-1] else ()
             strips.append(Strip(caption, row[part], words))
     note = (
-        f"Given: {columns}, the word below, and {rows}, the word at the left. z at the mean of "
-        f"{way_of(run, [columns, rows], None)}. Each picture is the mean of p({target}|z)."
+        f"Given: {columns}, the word below, and {rows}, the word at the left; "
+        f"{way_of(run, [columns, rows], None)}, at its mean. Each picture is the mean of "
+        f"{likelihood_of(run.model, [target])}."
     )
     path = run.path / "figures" / f"{target}_from_{columns}+{rows}.png"
     return draw(path, f"{title_of(run)}: {target} from {columns} and {rows}", note, [Block(strips)])
@@ -123,7 +125,7 @@ def compare(
         target: A modality that can be rendered, of all runs.
         path: The PNG to write.
         samples: Samples of z a row, after a first picture at the posterior's mean.
-        iterations: See :func:`mmgen.generation.sample_latent`.
+        iterations: See :func:`mmgen.generation.sample_latent`; not for models of one direction.
         seed: Fixes the noise, the same for each model.
 
     Returns:
@@ -134,14 +136,15 @@ def compare(
     """
     blocks: list[Block] = []
     for name, run in runs.items():
-        strips = _strips(run, source, target, samples, iterations, seed)
+        repeated = iterations if run.model.given is None else None
+        strips = _strips(run, source, target, samples, repeated, seed)
         if blocks:  # the first block names the rows of all
             strips = [Strip("", strip.pictures) for strip in strips]
-        way = way_of(run, [source], iterations)
+        way = way_of(run, [source], repeated)
         blocks.append(Block(strips, name, way, headings=("mean", "samples")))
     note = (
         f"Given: {source} alone, the word at the left. z first at its mean, then {samples} "
-        f"samples. Each picture is the mean of p({target}|z)."
+        f"samples. Each picture is the mean of the distribution of {target} given z."
     )
     return draw(path, f"{target} from {source} alone", note, blocks)
 
@@ -150,7 +153,7 @@ def _strips(
     run: Run, source: str, target: str, samples: int, iterations: int | None, seed: int
 ) -> list[Strip]:
     """Generates a row of pictures for each choice: at the posterior's mean, then samples."""
-    run.targets([source], [target])  # refuses unknown names
+    run.targets([source], [target])  # refuses unknown names, impossible directions
     choices = run.modalities[source].choices()[:MOST]
     if not choices:
         raise GenerationError(f"{source}: has no choices to generate {target} from")

@@ -11,7 +11,7 @@ from mmgen.errors import GenerationError
 from mmgen.figures.choices import from_choices, from_pairs
 from mmgen.figures.losses import loss_curves
 from mmgen.figures.sheet import Block, Strip, beside, draw
-from mmgen.figures.tools import drawn, renderable, title_of, told, way_of
+from mmgen.figures.tools import drawn, likelihood_of, renderable, title_of, told, way_of
 from mmgen.generation import Run, sample_latent
 from mmgen.training import random_state
 
@@ -28,6 +28,9 @@ def reconstructions(
 ) -> Path:
     """Draws observations of a modality above its reconstructions, given all, itself, the others.
 
+    Rows that the model cannot make are left out: one of one direction is given all that it has to
+    do with, and what it generates from.
+
     Args:
         run: The trained run.
         observations: Held-out ``(B, *shape)`` of every modality; the first ``count`` are drawn.
@@ -40,22 +43,29 @@ def reconstructions(
         ``RUN/figures/TARGET_reconstructed.png``.
 
     Raises:
-        GenerationError: If the target has no pictures.
+        GenerationError: If the target has no pictures, or is not one that the model generates.
     """
-    x = {n: observations[n][:count].to(run.device) for n in run.modalities}
-    others = [n for n in run.modalities if n != target]
+    names = run.model.names
+    if target not in run.model.targets:
+        raise GenerationError(f"{run.path} generates {run.model.direction()}, not {target}")
+    x = {n: observations[n][:count].to(run.device) for n in names}
+    others = [n for n in names if n != target]
     strips = [Strip("observed", drawn(run, target, x[target]), told(run, x))]
     ways = []
     rest = others[0] if len(others) == 1 else "the others"
-    rows = [("all", [*run.modalities]), (target, [target]), (rest, others)]
+    rows = {"all": [*names], target: [target], rest: others}
+    if run.model.given is not None and {*run.model.given} != {*others}:
+        rows[", ".join(run.model.given)] = [*run.model.given]
     with random_state(run.device, seed):
-        for source, names in rows:
-            given = {n: x[n] for n in names}
+        for source, known in rows.items():
+            if not run.model.can(known, [target]):
+                continue
+            given = {n: x[n] for n in known}
             z = sample_latent(run.model, given, 1, mean=True, iterations=iterations)[0]
             means = run.model.decode(z, [target])[target].mean
             strips.append(Strip(f"given {source}", drawn(run, target, means)))
-            ways.append(f"Given {source}: {way_of(run, names, iterations)}")
-    note = f"Means of p({target}|z) at the mean of z. {'. '.join(ways)}."
+            ways.append(f"Given {source}: {way_of(run, known, iterations)}")
+    note = f"Means of {likelihood_of(run.model, [target])} at the mean of z. {'. '.join(ways)}."
     path = run.path / "figures" / f"{target}_reconstructed.png"
     return draw(path, f"{title_of(run)}: {target} reconstructed", note, [Block(strips)])
 
@@ -72,7 +82,7 @@ def from_prior(run: Run, *, count: int = 36, seed: int = 0) -> Path:
         ``RUN/figures/prior.png``.
 
     Raises:
-        GenerationError: If no modality has pictures.
+        GenerationError: If no modality has pictures, or something must be given.
     """
     with random_state(run.device, seed):
         means = {n: p.mean for n, p in run.generate(samples=count).items()}
@@ -87,9 +97,9 @@ def from_prior(run: Run, *, count: int = 36, seed: int = 0) -> Path:
         Strip("", pictures[i : i + columns], words[i : i + columns])
         for i in range(0, count, columns)
     ]
-    note = f"Each picture: the mean of p({', '.join(shown)}|z), z drawn from the prior."
+    note = f"Each picture: the mean of p({', '.join(shown)} | z), z drawn from the prior."
     if in_words:
-        note += f" Below: the mean of p({', '.join(in_words)}|z) in words, of the same z."
+        note += f" Below: the mean of p({', '.join(in_words)} | z) in words, of the same z."
     path = run.path / "figures" / "prior.png"
     return draw(path, f"{title_of(run)}: from the prior", note, [Block(strips)])
 
@@ -97,7 +107,7 @@ def from_prior(run: Run, *, count: int = 36, seed: int = 0) -> Path:
 def draw_all(
     run: Run, observations: Mapping[str, Tensor], metrics: Sequence[Mapping[str, Any]]
 ) -> list[Path]:
-    """Draws every figure that applies to a run.
+    """Draws every figure that applies to a run, in the directions that its model goes.
 
     Args:
         run: The trained run.
@@ -107,15 +117,17 @@ def draw_all(
     Returns:
         The files, under ``RUN/figures``.
     """
-    shown = [n for n, m in run.modalities.items() if renderable(m)]
+    can = run.model.can
+    shown = [n for n in run.model.targets if renderable(run.modalities[n])]
     # More choices first: they go from left to right.
     chosen = [n for n, m in run.modalities.items() if m.choices()]
     chosen.sort(key=lambda n: -len(run.modalities[n].choices()))
-    paths = [from_choices(run, s, t) for t in shown for s in chosen if s != t]
+    paths = [from_choices(run, s, t) for t in shown for s in chosen if s != t and can([s], [t])]
     pairs = [(a, b) for a in chosen for b in chosen if chosen.index(a) < chosen.index(b)]
-    paths += [from_pairs(run, *pair, t) for t in shown for pair in pairs if t not in pair]
+    pages = [(*pair, t) for t in shown for pair in pairs if t not in pair and can(pair, [t])]
+    paths += [from_pairs(run, *page) for page in pages]
     paths += [reconstructions(run, observations, target) for target in shown]
-    if shown:
+    if shown and can([], shown):
         paths.append(from_prior(run))
     if metrics:
         path = run.path / "figures" / "losses.png"

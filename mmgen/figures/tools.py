@@ -9,6 +9,9 @@ from mmgen.errors import GenerationError
 from mmgen.figures.sheet import Pictures, magnified
 from mmgen.generation import ITERATIONS, Run
 from mmgen.modality import Modality
+from mmgen.models import Model
+from mmgen.models.conditional import Conditional
+from mmgen.models.cvae import CVAE
 
 
 def renderable(modality: Modality) -> bool:
@@ -27,16 +30,36 @@ def drawn(run: Run, name: str, x: Tensor) -> Pictures:
 
 
 def told(run: Run, x: Mapping[str, Tensor]) -> list[str]:
-    """Describes each row of the modalities that are not drawn, a line a modality."""
-    rows = [m.describe(x[n]) for n, m in run.modalities.items() if not renderable(m)]
+    """Describes each row of those modalities that are not drawn, a line a modality."""
+    rows = [
+        run.modalities[n].describe(v) for n, v in x.items() if not renderable(run.modalities[n])
+    ]
     return ["\n".join(row) for row in zip(*rows, strict=True)]
 
 
 def way_of(run: Run, given: Sequence[str], iterations: int | None) -> str:
-    """Says how z is inferred: by an encoder of its own, or by iterative sampling."""
+    """Says how z is found: ``"z from q(z | label)"``, or by iterative sampling."""
     if iterations is None and run.model.encodes(given):
-        return f"q(z|{', '.join(given)})"
-    return f"iterative sampling (T={iterations or ITERATIONS})"
+        return f"z from {law_of(run.model, given)}"
+    return f"z by iterative sampling (T = {iterations or ITERATIONS})"
+
+
+def law_of(model: Model, given: Sequence[str]) -> str:
+    """Writes what z is drawn from where the given modalities have an encoder.
+
+    ``"q(z | label)"``; but the prior, ``"N(0, I)"`` or ``"p(z | label)"``, if a model of one
+    direction is given what it generates from.
+    """
+    names = ", ".join(given)
+    if isinstance(model, Conditional) and {*given} == {*(model.given or ())}:
+        return "N(0, I)" if isinstance(model, CVAE) else f"p(z | {names})"
+    return f"q(z | {names})"
+
+
+def likelihood_of(model: Model, targets: Sequence[str]) -> str:
+    """Writes what decoders return: ``"p(image | z)"``, of a CVAE ``"p(image | z, label)"``."""
+    read = ("z", *(model.given or ())) if isinstance(model, CVAE) else ("z",)
+    return f"p({', '.join(targets)} | {', '.join(read)})"
 
 
 def title_of(run: Run) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from mmgen.errors import listed
 from mmgen.modality import Modality
+from mmgen.nets.posterior import SubsetEncoder
 from mmgen.subsets import Subset, ordered
 
 Batch = Mapping[str, Tensor]
@@ -27,6 +29,20 @@ class Objective:
     terms: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """Draws of z with their importance weights.
+
+    Attributes:
+        z: What the decoders read, ``(samples, B, Z)``.
+        log_weight: log p(z) − log q(z) of all latents drawn, ``(samples, B)``, in nats; p is the
+            prior, conditional if the model's is.
+    """
+
+    z: Tensor
+    log_weight: Tensor
+
+
 class Model(nn.Module, ABC):
     """A latent z, how its posterior and prior are built, and the objective.
 
@@ -36,19 +52,49 @@ class Model(nn.Module, ABC):
     Args:
         modalities: The K ≥ 2 modalities by name, in the experiment's order.
         latent: Z, the size of the z that decoders read.
+        targets: The modalities that it generates; all of them by default.
+        given: The modalities that it generates them from; any by default.
     """
 
-    def __init__(self, modalities: Mapping[str, Modality], latent: int) -> None:
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        latent: int,
+        targets: Subset | None = None,
+        given: Subset | None = None,
+    ) -> None:
         super().__init__()
         self.modalities = dict(modalities)
         self.names: Subset = tuple(modalities)
         self.latent = latent
-        self.decoders = nn.ModuleList(m.decoder(latent) for m in modalities.values())
+        self.targets = self.names if targets is None else targets
+        self.given = given
+        self.decoders = nn.ModuleList(modalities[n].decoder(latent) for n in self.targets)
+
+    def can(self, given: Iterable[str], targets: Iterable[str]) -> bool:
+        """Tells whether it can generate the targets from what is given, in this direction."""
+        if self.given is None:
+            return True
+        known = ({*self.given}, {*self.given, *self.targets})
+        return set(given) in known and {*targets} <= {*self.targets}
+
+    def direction(self) -> str:
+        """Says what it generates from what: ``"label from image"``."""
+        if self.given is None:
+            return f"any of {listed(self.names)} from any"
+        return f"{listed(self.targets)} from {listed(self.given)}"
+
+    def owners(self) -> dict[str, Subset]:
+        """Returns whose nets each list of nets holds: ``{"decoders": ("image", "label")}``."""
+        lists = {"decoders": self.targets, "encoders": self.names, "conditions": self.given or ()}
+        held = {n: owners for n, owners in lists.items() if n in dict(self.named_children())}
+        parts = dict(self.named_modules()).items()
+        return held | {f"{n}.encoders": p.names for n, p in parts if isinstance(p, SubsetEncoder)}
 
     def decode(self, z: Tensor, targets: Iterable[str] | None = None) -> dict[str, Distribution]:
         """Returns p(x_k | z) for z ``(B, Z)``: a distribution of batch shape ``(B,)`` each."""
-        wanted = self.names if targets is None else ordered(self.names, targets)
-        return {n: self.decoders[self.names.index(n)](z) for n in wanted}
+        wanted = self.targets if targets is None else ordered(self.targets, targets)
+        return {n: self.decoders[self.targets.index(n)](z) for n in wanted}
 
     def log_likelihoods(self, x: Batch, z: Tensor) -> dict[str, Tensor]:
         """Returns log p(x_k | z) of each modality, ``(B,)``, in nats."""
@@ -91,5 +137,17 @@ class Model(nn.Module, ABC):
         """
 
     @abstractmethod
+    def propose(self, x: Batch, given: Iterable[str], samples: int) -> Proposal:
+        """Draws z to estimate likelihoods with, from the posterior given a subset.
+
+        From q(z|x_S) if S has an encoder; else from q(z|x), for which ``x`` needs all modalities.
+
+        Args:
+            x: Observations ``(B, *shape)``.
+            given: The subset S.
+            samples: How many z a row.
+        """
+
+    @abstractmethod
     def encoder_nets(self) -> Sequence[tuple[int, nn.Module]]:
-        """Lists the posterior's modality nets: how many copies each module holds, and it."""
+        """Lists the nets of posterior, prior and condition: how many copies each holds, and it."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from mmgen.modality import Modality
-from mmgen.models.base import Batch, Model, Objective
+from mmgen.models.base import Batch, Model, Objective, Proposal
 from mmgen.nets.blocks import mlp
 from mmgen.nets.posterior import Gaussian, GaussianHead, features, standard_normal
 
@@ -110,6 +110,17 @@ class Hierarchical(Model):
         q = self.posterior(x)[-1]
         z = q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,))
         return self.descend(z, mean=mean)
+
+    def propose(self, x: Batch, given: Iterable[str], samples: int) -> Proposal:  # noqa: ARG002
+        """Draws z_l ~ q(z_l|x) of all layers: weights p(z_L) Π p(z_{l−1}|z_l) / Π q(z_l|x)."""
+        q = self.posterior(x)
+        z = [layer.rsample((samples,)) for layer in q]
+        p = [prior(above) for prior, above in zip(self.priors, z[1:], strict=True)]
+        p.append(standard_normal(z[-1]))
+        ratios = [
+            p_l.log_prob(z_l) - q_l.log_prob(z_l) for p_l, q_l, z_l in zip(p, q, z, strict=True)
+        ]
+        return Proposal(z[0], torch.stack(ratios).sum(0))
 
     def encoder_nets(self) -> Sequence[tuple[int, nn.Module]]:
         """Lists the K modalities' nets and the L − 1 of the path."""

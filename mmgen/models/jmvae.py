@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from mmgen.modality import Modality
-from mmgen.models.base import Batch, Model, Objective
+from mmgen.models.base import Batch, Model, Objective, Proposal
 from mmgen.nets.posterior import SubsetEncoder, rows, standard_normal
 from mmgen.subsets import chosen, name, ordered
 
@@ -83,6 +83,13 @@ class JMVAE(Model):
     def revise(self, x: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
         """Draws z ~ q(z|x), imputed or not."""
         return self.infer(x, samples, mean=mean)
+
+    def propose(self, x: Batch, given: Iterable[str], samples: int) -> Proposal:
+        """Draws z ~ q(z|x_S), or q(z|x): weights N(z; 0, I) / q(z)."""
+        subset = ordered(self.names, given) if self.encodes(given) else self.names
+        q = rows(self.encoder({n: x[n] for n in subset}, subset), 0)
+        z = q.rsample((samples,))
+        return Proposal(z, standard_normal(z).log_prob(z) - q.log_prob(z))
 
     def encoder_nets(self) -> Sequence[tuple[int, nn.Module]]:
         """Lists 2^(K−1) copies of each modality's net if all subsets have encoders."""

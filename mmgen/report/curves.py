@@ -83,20 +83,28 @@ class Curves:
     bottom: int = HEIGHT - BOTTOM
 
 
-def curves(metrics: Sequence[Mapping[str, Any]]) -> Curves | None:
-    """Lays out every term, or returns ``None`` if no epoch was done."""
+def curves(
+    metrics: Sequence[Mapping[str, Any]], titles: Mapping[str, str] | None = None
+) -> Curves | None:
+    """Lays out every term, or returns ``None`` if no epoch was done.
+
+    Args:
+        metrics: One dictionary an epoch.
+        titles: What terms are called that are not called as :func:`title` does.
+    """
     if not metrics:
         return None
     terms = sorted(metrics[-1]["train"], key=lambda term: term != "loss")
+    called = {term: title(term) for term in terms} | dict(titles or {})
     return Curves(
-        panels=[_panel(metrics, term) for term in terms[:MOST]],
+        panels=[_panel(metrics, term, called[term]) for term in terms[:MOST]],
         left_out=len(terms[MOST:]),
         warms_up=any(m["beta"] < 1 for m in metrics),
         validated=any(m["validation"] for m in metrics),
     )
 
 
-def _panel(metrics: Sequence[Mapping[str, Any]], term: str) -> Panel:
+def _panel(metrics: Sequence[Mapping[str, Any]], term: str, called: str) -> Panel:
     from matplotlib.ticker import MaxNLocator
 
     first, last = metrics[0]["epoch"], metrics[-1]["epoch"]
@@ -135,7 +143,7 @@ def _panel(metrics: Sequence[Mapping[str, Any]], term: str) -> Panel:
     heights = [float(t) for t in MaxNLocator(4).tick_values(low, high)]
     return Panel(
         term=term,
-        title=title(term),
+        title=called,
         lines=lines,
         across=[(across(t), str(t)) for t in epochs if first <= t <= last],
         up=[(up(t), number(t)) for t in heights if low <= t <= high],

@@ -123,6 +123,46 @@ def _still_falling(metrics: Metrics, epochs: int) -> list[Finding]:
     ]
 
 
+def of_direction(
+    metrics: Metrics, given: str, prior: str, active: int, led: Mapping[str, float]
+) -> list[Finding]:
+    """Looks at a model of one direction: whether z adds to what is given, and whether that leads.
+
+    Args:
+        metrics: One dictionary an epoch.
+        given: What it generates from, in words.
+        prior: The prior of z: ``"N(0, I)"``, or ``"p(z | label)"``.
+        active: Active dimensions of z.
+        led: How much likelier what is given makes each target, in nats, see
+            :func:`mmgen.evaluation.latent.given_gains`.
+    """
+    last = (metrics[-1]["validation"] or metrics[-1]["train"]) if metrics else {}
+    kl = last.get("kl/prior", math.inf)
+    findings = []
+    if active == 0 or kl < COLLAPSED:
+        distance = f", and its KL to {prior} is {number(kl, 2)} nats" if last else ""
+        findings.append(
+            Finding(
+                f"z adds nothing to {given}",
+                f"{counted(active, 'dimension')} of z {'is' if active == 1 else 'are'} active"
+                f"{distance}: beside {given}, z says nothing of what is generated.",
+                f"That is right where {given} decides the rest. Else try a longer "
+                "train.warmup_epochs, or weaker decoders.",
+            )
+        )
+    findings += [
+        Finding(
+            f"{name} does not follow from {given}",
+            f"{name} is no likelier from its own {given} than from another observation's "
+            f"({number(nats, 2)} nats).",
+            f"Try more epochs, or wider nets of {given}; check that it has to do with {name}.",
+        )
+        for name, nats in led.items()
+        if nats < TELLS_NOTHING
+    ]
+    return findings
+
+
 def of_latent(
     metrics: Metrics,
     active: Mapping[str, int],

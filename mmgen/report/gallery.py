@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmgen.figures.tools import renderable
+from mmgen.figures.tools import law_of, likelihood_of, renderable
 from mmgen.generation import ITERATIONS, Run, sample_latent
 from mmgen.report.held_out import HeldOut, spread_words
 from mmgen.report.pictures import Picture, affordable, picture
@@ -57,26 +57,33 @@ class Group:
 
 def way_of(run: Run, given: Sequence[str]) -> str:
     """Says how z is inferred from these modalities."""
+    if run.model.given is not None:
+        return f"z from {law_of(run.model, given)}"
     if run.model.encodes(given):
-        return f"z from q(z | {', '.join(given)}), an encoder of its own"
+        return f"z from {law_of(run.model, given)}, an encoder of its own"
     return f"z by iterative sampling, T = {ITERATIONS}"
 
 
 @torch.no_grad()
 def from_choices(run: Run) -> list[Group]:
-    """Generates every other modality from each choice of one, given alone."""
+    """Generates every other modality from each choice of one, given alone, where it can."""
     groups = []
     for source, modality in run.modalities.items():
         choices = modality.choices()
+        targets = _possible(run, [source])
         if not choices:
             continue
-        for target in run.modalities:
-            if target != source and renderable(run.modalities[target]):
+        for target in targets:
+            if renderable(run.modalities[target]):
                 groups += _pictures_of(run, source, target, choices)
-        words = [n for n, m in run.modalities.items() if n != source and not renderable(m)]
-        if words:
+        if words := [n for n in targets if not renderable(run.modalities[n])]:
             groups.append(_words_of(run, source, words, choices))
     return sorted(groups, key=lambda group: group.layout == "table")
+
+
+def _possible(run: Run, given: Sequence[str]) -> list[str]:
+    """Lists what is not given and can be generated from it."""
+    return [n for n in run.modalities if n not in given and run.model.can(given, [n])]
 
 
 def _pictures_of(run: Run, source: str, target: str, choices: Sequence[str]) -> list[Group]:
@@ -85,7 +92,7 @@ def _pictures_of(run: Run, source: str, target: str, choices: Sequence[str]) -> 
     rows = spread_words(choices, min(STRIPS // 2 if many else STRIPS, room))
     wall = spread_words(choices, room) if many else []
     way = way_of(run, [source])
-    each = f"Each picture is the mean of p({target} | z)."
+    each = f"Each picture is the mean of {likelihood_of(run.model, [target])}."
     groups = []
     if wall:
         drawn = _drawn(run, source, target, wall, 1, mean=True)[0]
@@ -121,8 +128,8 @@ def _words_of(run: Run, source: str, targets: Sequence[str], choices: Sequence[s
     told = {n: _described(run, n, p.mean) for n, p in run.model.decode(z, targets).items()}
     cells = [Cell(word, words={n: told[n][i] for n in told}) for i, word in enumerate(rows)]
     left = _left_out(len(choices), len(rows), "choices")
-    note = f"Given: {source} alone. The mean of p({', '.join(targets)} | z) in words; z at its mean"
-    note += f", {way_of(run, [source])[2:]}.{left}"
+    means = f"The mean of {likelihood_of(run.model, targets)} in words"
+    note = f"Given: {source} alone. {means}; z at its mean, {way_of(run, [source])[2:]}.{left}"
     return Group(f"{joined(targets)} from {source}, in words", note, cells, "table")
 
 
@@ -156,13 +163,15 @@ def _described(run: Run, name: str, x: Tensor) -> list[str]:
 def from_subsets(run: Run, held_out: HeldOut) -> tuple[list[Group], int]:
     """Generates, for a few held-out observations, what each subset of modalities lacks.
 
+    Of a model of one direction, what it generates, from what it is given.
+
     Returns:
         First what was observed, then given all, then a group a subset; and how many subsets are
         left out.
     """
     x = held_out.spread(OBSERVATIONS)
-    names = [*run.modalities]
-    shown = [n for n, m in run.modalities.items() if renderable(m)]
+    names = [*run.model.names]
+    shown = [n for n in names if renderable(run.modalities[n])]
     groups = [
         Group(
             "Observed",
@@ -171,19 +180,19 @@ def from_subsets(run: Run, held_out: HeldOut) -> tuple[list[Group], int]:
             "row",
         )
     ]
-    subsets = proper(names)
+    subsets = [s for s in proper(names) if _possible(run, s)]
     chosen = _chosen(subsets, len(names))
     # What costs most, one picture an observation, decides how many subsets are affordable.
     room = min((affordable(run.modalities[n], 10_000) for n in shown), default=10_000)
     chosen = chosen[: max(len(names), room // OBSERVATIONS)]
     for subset in [tuple(names), *chosen]:
         given = {n: x[n] for n in subset}
-        targets = names if len(subset) == len(names) else [n for n in names if n not in subset]
+        targets = [*run.model.targets] if len(subset) == len(names) else _possible(run, subset)
         z = sample_latent(run.model, given, 1, mean=True)[0]
         means = {n: p.mean for n, p in run.model.decode(z, targets).items()}
         way = way_of(run, subset)
         if len(subset) == len(names):
-            title, way = "Reconstructed from all", f"z from q(z | {', '.join(names)})"
+            title, way = "Reconstructed from all", f"z from {law_of(run.model, names)}"
         else:
             title = f"{joined(targets)} from {joined(subset)}"
         alt = f"given {', '.join(subset)}, z at its mean; {way}"
@@ -199,8 +208,10 @@ def _chosen(subsets: Sequence[Subset], count: int) -> list[Subset]:
 
 
 @torch.no_grad()
-def from_prior(run: Run) -> Group:
-    """Draws z from the prior and decodes every modality from it."""
+def from_prior(run: Run) -> Group | None:
+    """Draws z from the prior and decodes every modality from it, if nothing need be given."""
+    if not run.model.can([], run.model.targets):
+        return None
     shown = [n for n, m in run.modalities.items() if renderable(m)]
     count = min([PRIOR, *(affordable(run.modalities[n], PRIOR) for n in shown)])
     z = run.model.prior(count, next(run.model.parameters()))

@@ -12,6 +12,7 @@ from mmgen.generation import Run
 from mmgen.plugins import Registry
 from mmgen.report import findings, gallery
 from mmgen.report.curves import Curves, curves
+from mmgen.report.direction import Direction, direction_of, titles
 from mmgen.report.findings import Finding
 from mmgen.report.held_out import HeldOut, held_out
 from mmgen.report.size import Growth, growth
@@ -42,7 +43,8 @@ class Member:
         plugin: Which plugin provided the kind in training, and now if that differs.
         shape: Of one observation.
         choices: How many there are.
-        parameters: Of its decoder.
+        parameters: Of its decoder, if it is generated.
+        role: ``generated``, ``given`` or ``takes no part`` in a model of one direction.
     """
 
     name: str
@@ -50,7 +52,8 @@ class Member:
     plugin: str
     shape: str
     choices: int
-    parameters: int
+    parameters: int | None
+    role: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Page:
     kind: str
     settings: Any
     names: list[str]
+    direction: Direction | None
     sentence: str
     facts: list[Fact]
     findings: list[Finding]
@@ -72,7 +76,7 @@ class Page:
     choices: list[gallery.Group]
     subsets: list[gallery.Group]
     subsets_left_out: int
-    prior: gallery.Group
+    prior: gallery.Group | None
     curves: Curves | None
     space: Space | None
     growth: Growth
@@ -104,18 +108,19 @@ def gather(
         choices, prior = gallery.from_choices(run), gallery.from_prior(run)
         sizes = growth(run)
     found = findings.of_training(metrics, run.experiment.train.epochs, run.path.name)
+    direction = direction_of(run)
     if latent is not None:
-        told = {bar.word: bar.value for bar in latent.told if bar.word not in latent.constant}
-        found += findings.of_latent(metrics, latent.active, told, latent.silent)
+        found += _of_z(metrics, latent, direction)
     return Page(
         name=run.experiment.name,
         kind=run.experiment.model.kind,
         settings=run.experiment.model,
         names=[*run.modalities],
-        sentence=_sentence(run, rows, environment, len(metrics)),
+        direction=direction,
+        sentence=_sentence(run, direction, rows, environment, len(metrics)),
         facts=_facts(run, metrics, weights),
         findings=found,
-        passed=_passed(metrics, latent),
+        passed=_passed(metrics, latent, direction),
         members=_members(run, registry, environment),
         data=_data(rows, environment),
         about=rows.dataset.about if isinstance(rows, HeldOut) else "",
@@ -124,7 +129,7 @@ def gather(
         subsets=subsets,
         subsets_left_out=left_out,
         prior=prior,
-        curves=curves(metrics),
+        curves=curves(metrics, titles(run)),
         space=latent,
         growth=sizes,
         command=str(environment.get("command", "")),
@@ -133,23 +138,53 @@ def gather(
     )
 
 
-def _sentence(run: Run, rows: HeldOut | str, environment: Mapping[str, Any], epochs: int) -> str:
+def _of_z(
+    metrics: list[dict[str, Any]], latent: Space, direction: Direction | None
+) -> list[Finding]:
+    bars = latent.told if direction is None else latent.led
+    nats = {bar.word: bar.value for bar in bars if bar.word not in latent.constant}
+    if direction is None:
+        return findings.of_latent(metrics, latent.active, nats, latent.silent)
+    given = joined(direction.given)
+    return findings.of_direction(metrics, given, direction.prior, latent.active["z"], nats)
+
+
+def _sentence(
+    run: Run,
+    direction: Direction | None,
+    rows: HeldOut | str,
+    environment: Mapping[str, Any],
+    epochs: int,
+) -> str:
     recorded = environment.get("dataset", {}).get("name")
     name = rows.dataset.name if isinstance(rows, HeldOut) else recorded
     on = f" on {name}" if name else ""
     trained = f"trained{on} for {counted(epochs, 'epoch')}" if epochs else f"begun{on}"
-    return f"One {run.experiment.model.kind} of {joined([*run.modalities])}, {trained}."
+    kind = run.experiment.model.kind
+    if direction is None:
+        end = "Give it any of them, and it generates the rest."
+        return f"One {kind} of {joined([*run.modalities])}, {trained}. {end}"
+    way = f"{joined(direction.targets)} from {joined(direction.given)}"
+    part = "takes" if len(direction.absent) == 1 else "take"
+    absent = f"; {joined(direction.absent)} {part} no part" if direction.absent else ""
+    end = f"It goes this one way: not back, and not from nothing{absent}."
+    return f"One {kind} that generates {way}, {trained}. {end}"
 
 
-def _passed(metrics: list[dict[str, Any]], latent: Space | None) -> list[str]:
+def _passed(
+    metrics: list[dict[str, Any]], latent: Space | None, direction: Direction | None
+) -> list[str]:
     """Says what was looked at; written where nothing was found."""
     said = ["All numbers are finite, and training is complete."]
     if findings.can_judge(metrics):
         said.append("The validation loss neither rose again nor is it still falling fast.")
     else:
         said.append("There are too few epochs, or no validation split, to tell overfitting.")
-    if latent is not None:
-        varying = " that varies" if latent.constant else ""
+    varying = " that varies" if latent is not None and latent.constant else ""
+    if latent is not None and direction is not None:
+        given, targets = joined(direction.given), joined(direction.targets)
+        said.append(f"z is in use, and what is generated of {targets} depends on {given}.")
+    elif latent is not None:
         said.append(f"z is in use and tells something of every modality{varying}.")
     return said
 
@@ -182,7 +217,10 @@ def _members(run: Run, registry: Registry, environment: Mapping[str, Any]) -> li
     for name, modality in run.modalities.items():
         now = str(registry.provider(modality.kind))
         then = recorded.get(modality.kind, now)
-        decoder = run.model.decoders[run.model.names.index(name)]
+        model = run.model
+        generated = name in model.targets
+        role = "generated" if generated else "given"
+        decoder = model.decoders[model.targets.index(name)] if generated else None
         members.append(
             Member(
                 name,
@@ -190,7 +228,8 @@ def _members(run: Run, registry: Registry, environment: Mapping[str, Any]) -> li
                 then if then == now else f"{then}; here {now}",
                 " × ".join(map(str, modality.shape)) or "one number",
                 len(modality.choices()),
-                sum(p.numel() for p in decoder.parameters()),
+                sum(p.numel() for p in decoder.parameters()) if decoder is not None else None,
+                role if name in model.names else "takes no part",
             )
         )
     return members

@@ -1,4 +1,7 @@
-"""What this very experiment weighs in each model, and what one more modality would cost it."""
+"""What this very experiment weighs in each model, and what one more modality would cost it.
+
+Side by side are the models of all directions, and the run's own.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +14,9 @@ from mmgen.config import Experiment
 from mmgen.generation import Run
 from mmgen.modality import Modality
 from mmgen.settings import KINDS
+
+ONE_WAY = ("cvae", "cmma")
+"""Models of one direction: each is set beside those of all directions, not beside the other."""
 
 MOST = 10
 """With more modalities than this, encoders of all subsets are not counted: there are too many."""
@@ -60,13 +66,12 @@ def growth(run: Run) -> Growth:
     more = {**modalities, another: modalities[like]}
     rows = []
     for kind, settings in _settings(run.experiment).items():
-        experiment = run.experiment.model_copy(update={"model": settings})
-        nets, parameters = _count(experiment, modalities)
-        then_nets, then_parameters = _count(experiment, more)
+        nets, parameters = _count(run.experiment, settings, modalities)
+        then_nets, then_parameters = _count(run.experiment, _with(settings, another), more)
         own = kind == run.experiment.model.kind
         rows.append(
             Row(
-                _title(settings),
+                _title(settings, run.model.direction()),
                 own,
                 nets,
                 parameters,
@@ -82,27 +87,38 @@ def growth(run: Run) -> Growth:
 def _settings(experiment: Experiment) -> dict[str, Any]:
     """Returns the settings of each model: the run's own, and for the others what they share."""
     own = experiment.model
+    joint = {kind: section for kind, section in KINDS.items() if kind not in ONE_WAY}
     settings: dict[str, Any] = {}
-    for kind, section in KINDS.items():
+    for kind, section in {**joint, own.kind: KINDS[own.kind]}.items():
         shared = {n: v for n, v in own.model_dump().items() if n in section.model_fields}
         settings[kind] = own if kind == own.kind else section(**{**shared, "kind": kind})
     return settings
 
 
-def _title(settings: Any) -> str:
+def _with(settings: Any, another: str) -> Any:
+    """Gives one more modality to a model of one direction that lists what it is given."""
+    if settings.kind in ONE_WAY and settings.given:
+        return settings.model_copy(update={"given": (*settings.given, another)})
+    return settings
+
+
+def _title(settings: Any, direction: str) -> str:
     if settings.kind == "hierarchical":
         return f"hierarchical, L = {settings.layers}"
     if settings.kind == "jmvae-kl":
         subsets = settings.subsets
         return f"jmvae-kl, subsets: {subsets if isinstance(subsets, str) else ', '.join(subsets)}"
+    if settings.kind in ONE_WAY:
+        return f"{settings.kind}, {direction}"
     return str(settings.kind)
 
 
 def _count(
-    experiment: Experiment, modalities: Mapping[str, Modality]
+    experiment: Experiment, settings: Any, modalities: Mapping[str, Modality]
 ) -> tuple[int, int] | tuple[None, None]:
-    if getattr(experiment.model, "subsets", "") == "all" and len(modalities) > MOST:
+    if getattr(settings, "subsets", "") == "all" and len(modalities) > MOST:
         return None, None
+    experiment = experiment.model_copy(update={"model": settings})
     model = build.model(experiment, modalities, torch.device("meta"))
     return sum(copies for copies, _ in model.encoder_nets()), _total(model)
 

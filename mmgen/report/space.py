@@ -10,12 +10,15 @@ from torch import Tensor
 from mmgen.evaluation.latent import (
     Axes,
     active_dimensions,
+    given_gains,
     own_gains,
     posterior_means,
     principal_axes,
     subset_divergences,
 )
+from mmgen.figures.tools import law_of
 from mmgen.generation import Run
+from mmgen.models.cvae import CVAE
 from mmgen.report.held_out import HeldOut
 from mmgen.subsets import Subset, name
 
@@ -53,7 +56,8 @@ class Map:
         height: Likewise; both axes have one scale.
         clouds: The groups.
         by: The modality whose words colour the points; empty if none does.
-        alone: Whether marks show where that modality alone puts z.
+        points: What the points are means of: ``"q(z | x)"``.
+        alone: What puts z where the marks are, if it is that modality alone: ``"q(z | label)"``.
         shares: The share of the variance that each axis explains, in per cent.
         rows: How many points.
         crowded: How many words are left out, because they would cover others.
@@ -64,7 +68,8 @@ class Map:
     height: int
     clouds: list[Cloud]
     by: str
-    alone: bool
+    points: str
+    alone: str
     shares: list[float]
     rows: int
     crowded: int
@@ -100,6 +105,7 @@ class Space:
         active: Active dimensions a layer.
         size: Z.
         told: How much likelier each modality is from its own z, in nats.
+        led: How much likelier targets are from their own x_C, of a model of one direction.
         divergences: KL(q(z|x) ‖ q(z|x_S)) of each subset.
         silent: Modalities whose own encoder gives the same z whatever they are.
         constant: Modalities that never change in these rows.
@@ -109,6 +115,7 @@ class Space:
     active: dict[str, int]
     size: int
     told: list[Bar]
+    led: list[Bar]
     divergences: list[Bar]
     silent: list[str]
     constant: list[str]
@@ -117,20 +124,21 @@ class Space:
 @torch.no_grad()
 def space(run: Run, held_out: HeldOut) -> Space:
     """Looks at z of the held-out rows; draws noise from torch's random state."""
-    x = held_out.x
+    x, some = ({n: v[n] for n in run.model.names} for v in (held_out.x, held_out.spread(GAIN_ROWS)))
     layers = posterior_means(run.model, x)
     levels = ["z"] if len(layers) == 1 else [f"z{i}" for i in range(1, len(layers) + 1)]
     constant = [n for n, v in x.items() if bool((v == v[:1]).all())]
-    told = own_gains(run.model, held_out.spread(GAIN_ROWS))
+    told, led = own_gains(run.model, some), given_gains(run.model, some)
     own = [n for n in x if n not in constant and run.model.encodes([n])]
-    silent = [n for n in own if not _moves(run, n, x[n])]
+    silent = [n for n in own if run.model.given is None and not _moves(run, n, x[n])]
     return Space(
         map=_map(run, x, layers[0], levels[0]),
         active={
             level: int(active_dimensions(m).sum()) for level, m in zip(levels, layers, strict=True)
         },
-        size=run.model.latent,
+        size=layers[0].shape[1],
         told=_bars(told),
+        led=_bars(led),
         divergences=_bars(_named(subset_divergences(run.model, x))),
         silent=silent,
         constant=constant,
@@ -163,7 +171,8 @@ def _map(run: Run, x: Mapping[str, Tensor], means: Tensor, level: str) -> Map:
     if by:  # in the order of the choices, as far as they are choices
         choices = run.modalities[by].choices()
         groups.sort(key=lambda w: (choices.index(w) if w in choices else len(choices), w))
-    alone = bool(by) and run.model.encodes([by])
+    # The prior of a CVAE is the same whatever is given.
+    alone = bool(by) and run.model.encodes([by]) and not isinstance(run.model, CVAE)
     first = [words.index(word) for word in groups]
     if alone:
         rows = torch.tensor(first, device=x[by].device)
@@ -194,7 +203,18 @@ def _map(run: Run, x: Mapping[str, Tensor], means: Tensor, level: str) -> Map:
     ]
     shares = [100 * float(s) for s in axes.shares]
     crowded = len(groups) - len(written) if by and len(groups) > MOST_COLOURS else 0
-    return Map(WIDTH, height, clouds, by, alone, shares, len(means), crowded, level)
+    return Map(
+        width=WIDTH,
+        height=height,
+        clouds=clouds,
+        by=by,
+        points=f"q({level} | x)" if run.model.given is None else law_of(run.model, [*x]),
+        alone=law_of(run.model, [by]) if alone else "",
+        shares=shares,
+        rows=len(means),
+        crowded=crowded,
+        level=level,
+    )
 
 
 def _apart(places: Sequence[tuple[float, float]], words: Sequence[str]) -> list[int]:
@@ -223,8 +243,9 @@ def _grouping(run: Run, x: Mapping[str, Tensor]) -> tuple[str, list[str]]:
     One of n choices is preferred; then choices; then few different words.
     """
     found: list[tuple[tuple[bool, bool, int], str, list[str]]] = []
-    for modality_name, modality in run.modalities.items():
-        words = modality.describe(x[modality_name].cpu())
+    for modality_name, values in x.items():
+        modality = run.modalities[modality_name]
+        words = modality.describe(values.cpu())
         different = set(words)
         if 2 <= len(different) <= min(MOST_GROUPS, max(2, len(words) // 3)):
             choices = modality.choices()

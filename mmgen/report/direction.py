@@ -1,0 +1,48 @@
+"""Which way a model goes that has one direction, and how its distributions are written."""
+
+from dataclasses import dataclass
+
+from mmgen.figures.tools import law_of, likelihood_of
+from mmgen.generation import Run
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What a model of one direction generates from what.
+
+    Attributes:
+        targets: What is generated.
+        given: What it is generated from.
+        absent: Modalities of the experiment that take no part.
+        prior: The prior of z: ``"N(0, I)"``, or ``"p(z | label)"``.
+        likelihood: What decoders return: ``"p(image | z, label)"``.
+    """
+
+    targets: list[str]
+    given: list[str]
+    absent: list[str]
+    prior: str
+    likelihood: str
+
+
+def direction_of(run: Run) -> Direction | None:
+    """Returns the direction of a run's model, or ``None`` if it goes in all."""
+    model = run.model
+    if model.given is None:
+        return None
+    return Direction(
+        targets=[*model.targets],
+        given=[*model.given],
+        absent=[n for n in run.modalities if n not in model.names],
+        prior=law_of(model, model.given),
+        likelihood=likelihood_of(model, model.targets),
+    )
+
+
+def titles(run: Run) -> dict[str, str]:
+    """Writes those terms of the objective as mathematics that differ by model."""
+    model = run.model
+    written = {f"reconstruction/{n}": f"log {likelihood_of(model, [n])}" for n in model.targets}
+    if model.given is not None:
+        written["kl/prior"] = f"KL to {law_of(model, model.given)}"
+    return written
