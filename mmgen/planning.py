@@ -93,7 +93,7 @@ def plan(
     rows = min(experiment.train.batch_size, splits(dataset)["train"].count)
     try:
         sketch = build.model(experiment, modalities, torch.device("meta"))
-        memory = inventory.training_memory(sketch, modalities, rows, experiment.train, data)
+        memory = inventory.training_memory(sketch, modalities, rows, data)
     except MmgenError:
         raise
     except Exception as error:  # sizes beyond what a tensor can have, for one

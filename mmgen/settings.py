@@ -94,6 +94,12 @@ class JMVAEKLConfig(Section):
         subsets: Which get an encoder beside the joint one: none, single, all (2^K − 2), or a list
             such as ["image", "image+label"].
         alpha: α, the weight of each subset's KL; 1 in the paper. It is not warmed up.
+        subset_posterior: What q(z|x_S) is: gaussian, as in the paper, or a normalising flow, which
+            all subsets share (extra ``flow``).
+        subset_gradient: Whether the gradient of the subsets' KL reaches the joint posterior, as in
+            the paper.
+        flow_transforms: flow: how many transformations.
+        flow_widths: flow: widths of the nets in each.
     """
 
     kind: Literal["jmvae-kl"]
@@ -101,6 +107,10 @@ class JMVAEKLConfig(Section):
     fusion: tuple[PositiveInt, ...] = ()
     subsets: Literal["none", "single", "all"] | tuple[str, ...] = "all"
     alpha: NonNegativeFloat = 1.0
+    subset_posterior: Literal["gaussian", "flow"] = "gaussian"
+    subset_gradient: bool = True
+    flow_transforms: PositiveInt = 3
+    flow_widths: tuple[PositiveInt, ...] = (128, 128)
 
 
 class HierarchicalConfig(Section):

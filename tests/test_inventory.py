@@ -55,9 +55,7 @@ class Measured(inventory._Live):
 def test_the_memory_of_a_step_is_that_of_a_step(kind, rows):
     settings = {"latent": 32, "fusion": (64,)}
     model, resolved = sketch(kind, model=settings, batch_size=rows)
-    planned = inventory.training_memory(
-        model, MODALITIES, resolved.train.batch_size, resolved.train
-    )
+    planned = inventory.training_memory(model, MODALITIES, resolved.train.batch_size)
 
     state = training(kind, MODALITIES, model=settings, batch_size=rows)
     x = {n: torch.rand(rows, *m.shape) for n, m in MODALITIES.items()}
@@ -81,7 +79,7 @@ def test_the_memory_of_a_step_is_that_of_a_step(kind, rows):
 def test_planning_makes_no_tensor_that_takes_memory(kind):
     with OneDevice(META):
         model, resolved = sketch(kind)
-        inventory.training_memory(model, MODALITIES, resolved.train.batch_size, resolved.train)
+        inventory.training_memory(model, MODALITIES, resolved.train.batch_size)
 
 
 def test_memory_that_is_freed_is_not_counted_twice():
@@ -100,9 +98,7 @@ def test_the_memory_on_the_gpu_is_about_what_is_planned(kind):
     cuda = torch.device("cuda")
     settings = {"latent": 512, "fusion": (2048, 2048)}
     model, resolved = sketch(kind, model=settings, batch_size=2048)
-    planned = inventory.training_memory(
-        model, MODALITIES, resolved.train.batch_size, resolved.train
-    )
+    planned = inventory.training_memory(model, MODALITIES, resolved.train.batch_size)
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
@@ -141,6 +137,12 @@ def test_a_dry_run_lists_nets_and_memory_and_writes_nothing(mmgen, small_glyphs,
     assert f"{sum(net.parameters for net in planned.nets):,}" in rows["all"]
     assert re.search(r"memory: weights .* free on cpu", text)
     assert planned.memory.data == 480 * (784 + 1 + 5)
+
+
+def test_every_precision_is_planned(small_glyphs):
+    for precision in ("float32", "bfloat16"):
+        planned = planning.plan(glyphs(small_glyphs, f"train.precision={precision}"))
+        assert planned.memory.step > 0
 
 
 def test_a_dry_run_needs_no_folder_to_write_to(mmgen, small_glyphs):

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from mmgen.models import Batch, Model
 from mmgen.models.conditional import Conditional
 from mmgen.models.cvae import CVAE
 from mmgen.models.hierarchical import Hierarchical
 from mmgen.models.jmvae import JMVAE
-from mmgen.nets.posterior import rows
+from mmgen.nets.posterior import gaussian
 from mmgen.subsets import Subset
 
 ACTIVE = 0.01
@@ -109,8 +108,9 @@ def subset_divergences(model: Model, x: Batch) -> dict[Subset, float]:
         return {}
     total = torch.zeros(len(model.subsets), device=_like(x).device)
     for part in _parts(x):
-        q = model.encoder(part)
-        total += kl_divergence(rows(q, -1), rows(q, slice(-1))).sum(-1)
+        h = model.encoder.encode(part)
+        q = gaussian(h[-1])
+        total += model.divergences(q, q.sample(), h[:-1]).sum(-1)
     means = (total / len(_like(x))).tolist()
     return dict(zip(model.subsets, means, strict=True))
 

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
 from mmgen.modality import Modality
 from mmgen.models.base import Batch, Model, Objective, Proposal
-from mmgen.nets.posterior import SubsetEncoder, rows, standard_normal
-from mmgen.subsets import chosen, name, ordered
+from mmgen.nets.flow import SubsetFlow
+from mmgen.nets.posterior import Gaussian, SubsetEncoder, gaussian, normal, standard_normal
+from mmgen.subsets import Subset, chosen, name, ordered
 
 
 class JMVAE(Model):
@@ -33,6 +34,11 @@ class JMVAE(Model):
         fusion: Widths of the layers between the concatenated features and the Gaussian.
         subsets: Which subsets get an encoder, see :func:`mmgen.subsets.chosen`.
         alpha: α, the weight of each subset's KL.
+        subset_posterior: What q(z|x_S) is: ``"gaussian"``, or a normalising ``"flow"``, whose KL is
+            estimated by the z that is drawn.
+        subset_gradient: Whether the gradient of the subsets' KL reaches the joint posterior.
+        flow_transforms: Transformations of the flow.
+        flow_widths: Widths of the nets in them.
     """
 
     def __init__(
@@ -43,25 +49,51 @@ class JMVAE(Model):
         fusion: Sequence[int] = (),
         subsets: str | Sequence[str] = "none",
         alpha: float = 1.0,
+        subset_posterior: str = "gaussian",
+        subset_gradient: bool = True,
+        flow_transforms: int = 3,
+        flow_widths: Sequence[int] = (128, 128),
     ) -> None:
         super().__init__(modalities, latent)
         self.alpha = alpha
+        self.subset_gradient = subset_gradient
         self.subsets = chosen(self.names, subsets)
         self.encoder = SubsetEncoder(modalities, [*self.subsets, self.names], latent, fusion)
+        flows = subset_posterior == "flow" and self.subsets
+        self.flow = SubsetFlow(latent, flow_transforms, flow_widths) if flows else None
+
+    def posterior(self, x: Batch, subset: Subset) -> Distribution:
+        """Returns q(z|x_S) of a subset that has an encoder, of batch shape ``(B,)``."""
+        h = self.encoder.encode({n: x[n] for n in subset}, subset)[0]
+        return gaussian(h) if subset == self.names else self.subset_posterior(h)
+
+    def subset_posterior(self, h: Tensor) -> Distribution:
+        """Reads q(z|x_S) of proper subsets off ``(..., 2Z)``."""
+        return gaussian(h) if self.flow is None else self.flow(h)
+
+    def divergences(self, q: Gaussian, z: Tensor, h: Tensor) -> Tensor:
+        """Returns KL(q(z|x) ‖ q(z|x_S)) of each subset, ``(S, B)``: closed, or by z ~ q(z|x)."""
+        q_subsets = self.subset_posterior(h)
+        if not self.subset_gradient:
+            q, z = normal(q.base_dist.loc.detach(), q.base_dist.scale.detach()), z.detach()
+        if self.flow is None:
+            return kl_divergence(q, q_subsets)
+        sampled: Tensor = q.log_prob(z) - q_subsets.log_prob(z)
+        return sampled
 
     def objective(self, x: Batch, beta: Tensor | float) -> Objective:
         """Returns −L and its terms for a batch."""
-        q = self.encoder(x)
-        q_joint, q_subsets = rows(q, -1), rows(q, slice(-1))
-        z = q_joint.rsample()
+        h = self.encoder.encode(x)
+        q = gaussian(h[-1])
+        z = q.rsample()
 
         log_p = {n: value.mean() for n, value in self.log_likelihoods(x, z).items()}
-        kl_prior = kl_divergence(q_joint, standard_normal(z)).mean()
+        kl_prior = kl_divergence(q, standard_normal(z)).mean()
         loss = beta * kl_prior - torch.stack(list(log_p.values())).sum()
         terms = {f"reconstruction/{n}": value for n, value in log_p.items()}
         terms["kl/prior"] = kl_prior
         if self.subsets:
-            kl_subsets = kl_divergence(q_joint, q_subsets).mean(-1)  # (S,)
+            kl_subsets = self.divergences(q, z, h[:-1]).mean(-1)  # (S,)
             loss = loss + self.alpha * kl_subsets.sum()
             terms |= {f"kl/{name(s)}": kl_subsets[i] for i, s in enumerate(self.subsets)}
         return Objective({"model": loss}, terms)
@@ -77,7 +109,7 @@ class JMVAE(Model):
 
     def infer(self, given: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
         """Draws z ~ q(z|x_S): ``(samples, B, Z)``."""
-        q = rows(self.encoder(given, ordered(self.names, given)), 0)
+        q = self.posterior(given, ordered(self.names, given))
         return q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,))
 
     def revise(self, x: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
@@ -87,7 +119,7 @@ class JMVAE(Model):
     def propose(self, x: Batch, given: Iterable[str], samples: int) -> Proposal:
         """Draws z ~ q(z|x_S), or q(z|x): weights N(z; 0, I) / q(z)."""
         subset = ordered(self.names, given) if self.encodes(given) else self.names
-        q = rows(self.encoder({n: x[n] for n in subset}, subset), 0)
+        q = self.posterior(x, subset)
         z = q.rsample((samples,))
         return Proposal(z, standard_normal(z).log_prob(z) - q.log_prob(z))
 

@@ -110,14 +110,18 @@ class SubsetEncoder(nn.Module):
         return dict(zip(self.names, self.encoders, strict=True))
 
     def forward(self, x: Mapping[str, Tensor], subset: Subset | None = None) -> Gaussian:
-        """Encodes ``{name: (B, *shape)}``.
+        """Returns Gaussians of batch shape ``(S, B)``, read off what :meth:`encode` returns."""
+        return gaussian(self.encode(x, subset))
+
+    def encode(self, x: Mapping[str, Tensor], subset: Subset | None = None) -> Tensor:
+        """Encodes ``{name: (B, *shape)}`` to what posteriors are read off.
 
         Args:
             x: The observations; only those of ``subset`` if that is given.
             subset: One of :attr:`subsets`, to run its nets alone.
 
         Returns:
-            Gaussians of batch shape ``(S, B)``, S = 1 if ``subset`` is given.
+            Parameters ``(S, B, 2Z)``, S = 1 if ``subset`` is given.
         """
         nets = self.nets()
         only: int | None = None
@@ -129,7 +133,8 @@ class SubsetEncoder(nn.Module):
             h = self.first.one({n: nets[n](x[n], [copies[n]])[0] for n in subset}, copies, only)
         for layer in self.rest:
             h = layer(h.relu(), only)
-        return gaussian(h)
+        parameters: Tensor = h
+        return parameters
 
 
 class SumOfProjections(nn.Module):

@@ -1,0 +1,98 @@
+"""Subset posteriors that are no Gaussians: one conditional normalising flow for all subsets.
+
+The true posterior of a class is not a Gaussian: z of a class lies where the joint posteriors of its
+members lie, in lumps and bows that a diagonal Gaussian covers only by covering what is between.
+
+References:
+    G. Papamakarios, T. Pavlakou, I. Murray, "Masked Autoregressive Flow for Density Estimation",
+    NeurIPS 2017; L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", ICLR
+    2017; the library zuko.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from mmgen.errors import ConfigError
+from mmgen.nets.posterior import gaussian, standard_normal
+
+
+class SubsetFlow(nn.Module):
+    """q(z|x_S) = f(u; h_S), u ~ N(0, I), laid over the Gaussian that h_S would be without it.
+
+    z = mean(h_S) + deviation(h_S) · f^-1(u; h_S), with the parameters h_S of the subset encoder as
+    the context of the flow f. All subsets share it, so that its size does not grow with K.
+
+    Args:
+        latent: Z, the size of z.
+        transforms: How many autoregressive transformations.
+        widths: Widths of the net in each of them.
+
+    Raises:
+        ConfigError: If zuko is not installed.
+    """
+
+    def __init__(self, latent: int, transforms: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        try:
+            from zuko.flows import MAF
+        except ImportError:
+            raise ConfigError(
+                'model.subset_posterior = "flow" needs zuko: pip install "mmgen[flow]"'
+            ) from None
+        # Masks are computed from values, which the meta device does not have.
+        device = torch.get_default_device()
+        with torch.device("cpu"):
+            flow = MAF(latent, 2 * latent, transforms, passes=2, hidden_features=tuple(widths))
+        # Without its base distribution, which would validate values: that waits for the device.
+        self.transform = flow.transform.to(device)
+
+    def forward(self, parameters: Tensor) -> "FlowPosterior":
+        """Maps parameters ``(..., 2Z)`` to a posterior of batch shape ``(...)``."""
+        return FlowPosterior(self.transform, parameters)
+
+
+class FlowPosterior(Distribution):
+    """A flow over a Gaussian, both given by parameters ``(..., 2Z)``: batch ``(...)``, event Z."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, transform: nn.Module, parameters: Tensor) -> None:
+        base = gaussian(parameters).base_dist
+        self.loc, self.scale = base.loc, base.scale
+        with self._full_precision():
+            self.transform = transform(parameters.to(self.loc.dtype))  # standardised z -> u
+        super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """Where the flow puts u = 0, ``(..., Z)``: its centre, which need not be its mean."""
+        return self._of(torch.zeros_like(self.loc))
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws z ``(*sample_shape, ..., Z)``."""
+        return self._of(torch.randn_like(self.loc.expand(*sample_shape, *self.loc.shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns log q(z|x_S) of z ``(..., Z)``, in nats."""
+        with self._full_precision():
+            u, log_slope = self.transform.call_and_ladj((value - self.loc) / self.scale)
+        density: Tensor = standard_normal(u).log_prob(u) + log_slope
+        return density - self.scale.log().sum(-1)
+
+    def _of(self, u: Tensor) -> Tensor:
+        with self._full_precision():
+            standardised: Tensor = self.transform.inv(u)
+        return self.loc + self.scale * standardised
+
+    def _full_precision(self) -> AbstractContextManager[Any]:
+        """Leaves autocast, as all densities do."""
+        device = self.loc.device.type
+        available = torch.amp.is_autocast_available(device)  # not on the meta device
+        return torch.autocast(device, enabled=False) if available else nullcontext()
