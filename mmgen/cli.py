@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmgen import __version__
-from mmgen.commands import data, generate, growth, plugins, report, train
+from mmgen.commands import data, evaluate, generate, growth, plugins, report, train
 from mmgen.commands.common import Settings, stderr
 from mmgen.errors import MmgenError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(generate.generate)
+app.command()(evaluate.evaluate)
 app.command()(report.report)
 app.command()(growth.growth)
 app.add_typer(plugins.app, name="plugins")

@@ -211,7 +211,8 @@ def check_free(path: Path, force: bool = False) -> None:
         raise DataError(f"{path} exists; choose another folder, or replace it with --force")
     entries = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
     others = entries - {INDEX, CARD, SHEET}
-    foreign = sorted(entry for entry in others if not entry.endswith(".safetensors"))
+    ours = (".safetensors", ".tmp")  # a killed process leaves what it was writing
+    foreign = sorted(entry for entry in others if not entry.endswith(ours))
     if foreign or (entries and INDEX not in entries):
         raise DataError(
             f"{path} holds more than an mmgen data set ({listed(foreign or sorted(entries))}), so "

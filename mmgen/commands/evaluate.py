@@ -1,0 +1,176 @@
+"""``mmgen evaluate``: likelihoods of held-out observations, in every direction."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmgen.commands.common import Device, Settings, progress, stderr, stdout
+from mmgen.errors import ConfigError, DataError, GenerationError, listed, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmgen.data.store import Dataset, Split
+    from mmgen.evaluation.estimates import Effort
+    from mmgen.evaluation.pairs import Pair
+    from mmgen.generation import Run
+
+
+def evaluate(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME ...: T of log p(T|S), together; each by itself if left out."),
+    ] = None,
+    given: Annotated[
+        list[str] | None, typer.Option(help="NAME ...: S of log p(T|S); every S if left out.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which rows of the data set.")] = "test",
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="So many, evenly spread over the split.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("-n", "--samples", min=0, help="z a row for means of logs; 0: none.")
+    ] = 10,
+    importance: Annotated[
+        int, typer.Option(min=0, help="z a row for importance sampling; 0: none.")
+    ] = 100,
+    iterations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Iterative sampling for every subset, so many times."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The tables: .md, .csv, .json or .tex.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Another data set's folder.")] = None,
+    weights: Annotated[str, typer.Option(help="best or last.")] = "best",
+    chunk: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most z decoded at once.", show_default="1000; cuda: 10000"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes all draws.")] = 0,
+    coherence: Annotated[
+        bool,
+        typer.Option(
+            "--coherence", help="Instead: is what was generated recognised as what was given?"
+        ),
+    ] = False,
+    device: Device = None,
+) -> None:
+    """Estimate likelihoods, or how often what was generated is recognised, in every direction."""
+    from mmgen.evaluation import coherence_tables, tables
+    from mmgen.evaluation.estimates import Effort
+    from mmgen.evaluation.likelihood import likelihoods
+    from mmgen.evaluation.pairs import chosen_pairs
+    from mmgen.generation import load
+
+    settings: Settings = context.obj
+    if weights not in ("best", "last"):
+        raise GenerationError(f"--weights {weights}: it is best or last")
+    if not samples and not importance:
+        raise ConfigError("--samples 0 --importance 0: nothing is left to estimate")
+    if file is not None:  # before the work
+        tables.checked_format(file, (coherence_tables if coherence else tables).FORMATS)
+    loaded = load(run, weights=weights, device=device or "auto", plugin_modules=settings.plugins)
+    if iterations is not None and loaded.model.given is not None:
+        raise GenerationError(f"a {loaded.experiment.model.kind} has one direction: no iterations")
+    pairs = chosen_pairs(loaded, targets or [], given or [])
+    dataset, chosen = _rows(loaded, data, split, rows, settings)
+    effort = Effort(
+        samples=samples,
+        importance=importance,
+        iterations=iterations,
+        chunk=chunk or (10_000 if loaded.device.type == "cuda" else 1_000),
+        seed=seed,
+    )
+    if coherence:
+        _show_coherence(loaded, dataset, chosen, pairs, effort, f"{run}, {split}", file)
+        return
+    with progress("{task.completed:,}/{task.total:,} rows") as bar:
+        task = bar.add_task("likelihoods", total=chosen.count)
+        estimates = likelihoods(
+            loaded.model, chosen, pairs, effort, lambda n: bar.update(task, completed=n)
+        )
+    evaluation = tables.Evaluation(
+        run=str(run),
+        model=loaded.experiment.model.kind,
+        data=dataset.name,
+        split=split,
+        rows=chosen.count,
+        effort=effort,
+        estimates=estimates,
+    )
+    for table in evaluation.terminal():
+        stdout.print(table)
+    if file is not None:
+        stdout.print(f"tables in {evaluation.save(file)}")
+
+
+def _show_coherence(
+    run: "Run",
+    dataset: "Dataset",
+    chosen: "Split",
+    pairs: "Sequence[Pair]",
+    effort: "Effort",
+    about: str,
+    file: Path | None,
+) -> None:
+    from mmgen.evaluation.coherence import coherence
+    from mmgen.evaluation.coherence_tables import coherence_table, save_coherence
+
+    with progress("{task.completed:,}/{task.total:,} rows") as bar:
+        task = bar.add_task("coherence", total=chosen.count)
+        found = coherence(
+            run.model,
+            dataset,
+            chosen,
+            pairs,
+            samples=effort.samples,
+            iterations=effort.iterations,
+            chunk=effort.chunk,
+            seed=effort.seed,
+            say=lambda words: bar.update(task, description=words),
+            done=lambda n: bar.update(task, completed=n, description="coherence"),
+        )
+    stdout.print(coherence_table(found, about))
+    for note in found.notes:
+        stderr.print(f"note: {note}", markup=False)
+    if file is not None:
+        stdout.print(f"table in {save_coherence(found, file, about)}")
+
+
+def _rows(
+    run: "Run", data: Path | None, name: str, count: int | None, settings: Settings
+) -> "tuple[Dataset, Split]":
+    """Returns the data set, and the rows asked for."""
+    import torch
+
+    from mmgen import build, checkpoint
+    from mmgen.data.store import Split
+    from mmgen.settings import FolderConfig
+
+    experiment = run.experiment
+    if data is not None:
+        experiment = experiment.model_copy(update={"data": FolderConfig(path=data)})
+    dataset = build.dataset(experiment, build.registry(settings.plugins))
+    trained_on = checkpoint.environment(run.path).get("dataset", {}).get("hash")
+    if trained_on is not None and dataset.hash != trained_on:
+        what = f"{experiment.data} is not the data set that {run.path} was trained on"
+        if data is None:
+            raise DataError(f"{what} (hashes differ). To evaluate on it: --data {dataset.path}")
+        stderr.print(f"note: {what}", markup=False)
+    splits = {n: s for n, s in dataset.splits.items() if s.count}
+    if name not in splits:
+        raise DataError(
+            f"--split {name}: {experiment.data} has {listed(splits)}{nearest(name, splits)}"
+        )
+    chosen = splits[name]
+    if absent := [n for n in run.model.names if n not in chosen.names]:
+        raise DataError(f"{experiment.data} has no modality {listed(absent)}")
+    if count is not None and count < chosen.count:
+        # Evenly spread: a split may be sorted by class.
+        spread = torch.arange(count, device="cpu") * chosen.count // count
+        chosen = Split((chosen.take(spread, run.model.names),))
+    return dataset, chosen

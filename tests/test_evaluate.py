@@ -1,0 +1,288 @@
+"""mmgen evaluate: the tables, their files, and what cannot be."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+from conftest import ROOT, small
+
+from mmgen import running
+from mmgen.config import Experiment
+from mmgen.data.glyphs import glyphs
+from mmgen.data.store import write_dataset
+from mmgen.evaluation.estimates import Effort, Estimate
+from mmgen.evaluation.tables import Evaluation
+from mmgen.generation import load
+
+QUICK = ("--rows", 30, "--samples", 3, "--importance", 5, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def one_way(small_glyphs, tmp_path_factory):
+    """A run of a CVAE: the image from label and attributes."""
+    out = tmp_path_factory.mktemp("runs") / "cvae"
+    overrides = ["model.kind=cvae", "model.targets=['image']", *small(small_glyphs, epochs=1)]
+    experiment = Experiment.read(ROOT / "examples" / "glyphs.toml", overrides)
+    prepared = running.prepare(experiment)
+    running.start(prepared, out)
+    list(running.train(prepared, out))
+    return out
+
+
+def likelihoods(path):
+    records = json.loads(path.read_text())["likelihoods"]
+    return {(r["likelihood"], r["estimator"]): r for r in records}
+
+
+def test_all_directions_of_three_modalities_are_in_the_tables(mmgen, trained, tmp_path):
+    file = tmp_path / "new" / "likelihoods.json"
+    code, out, _ = mmgen("evaluate", trained, *QUICK, "-o", file)
+    assert code == 0
+    assert "30 rows of test" in out
+    assert f"tables in {file}" in out
+    record = json.loads(file.read_text())
+    assert (record["model"], record["split"], record["rows"]) == ("jmvae-kl", "test", 30)
+    estimators = [r["estimator"] for r in record["likelihoods"]]
+    # 9 directions; their 6 marginals and the joint.
+    assert [estimators.count(e) for e in ("single", "multiple", "importance")] == [9, 9, 16]
+    for r in record["likelihoods"]:
+        weighed = r["estimator"] == "importance"
+        assert r["rows"] == 30
+        assert r["samples"] == (5 if weighed else 3)
+        assert (r["mean_of_logs"] is None) == weighed
+        assert (r["log_mean_exp"] is None) == (not weighed)
+        assert (r["mean_of_logs"] or r["log_mean_exp"]) < 0
+        assert r["standard_error"] > 0
+        if weighed:
+            assert 1 <= r["ess_least"] <= r["ess_mean"] <= 5
+
+
+def test_the_numbers_of_the_terminal_are_those_of_the_file(mmgen, trained, tmp_path):
+    words = ("evaluate", trained, *QUICK, "--given", "label", "--targets", "image")
+    _, out, _ = mmgen(*words, "-o", tmp_path / "a.json")
+    found = likelihoods(tmp_path / "a.json")
+    single = found["log p(image | label)", "single"]["mean_of_logs"]
+    weighed = found["log p(image | label)", "importance"]["log_mean_exp"]
+    assert f"{single:.2f}" in out
+    assert f"{weighed:.2f}" in out
+    assert single != weighed
+    joint, marginal = (found[q, "importance"] for q in ("log p(image, label)", "log p(label)"))
+    assert weighed == pytest.approx(joint["log_mean_exp"] - marginal["log_mean_exp"], abs=1e-4)
+
+
+def test_the_same_command_writes_the_same_file(mmgen, trained, tmp_path):
+    for name in ("a.csv", "b.csv"):
+        torch.manual_seed(len(name))
+        assert mmgen("evaluate", trained, *QUICK, "-o", tmp_path / name)[0] == 0
+    mmgen("evaluate", trained, *QUICK, "--seed", 1, "-o", tmp_path / "c.csv")
+    texts = [(tmp_path / name).read_text() for name in ("a.csv", "b.csv", "c.csv")]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_given_and_targets_name_one_direction_or_leave_a_side_open(mmgen, trained, tmp_path):
+    def quantities(*words):
+        file = tmp_path / "tables.json"
+        assert mmgen("evaluate", trained, *QUICK, *words, "-o", file)[0] == 0
+        return [q for q, estimator in likelihoods(file) if estimator == "single"]
+
+    both = quantities("--targets", "attributes", "image", "--given", "label")
+    assert both == ["log p(image, attributes | label)"]
+    assert quantities("--given", "attributes", "image") == ["log p(label | image, attributes)"]
+    assert quantities("--targets", "label") == [
+        "log p(label | image)",
+        "log p(label | attributes)",
+        "log p(label | image, attributes)",
+    ]
+
+
+def test_either_sort_of_number_can_be_left_out(mmgen, trained, tmp_path):
+    file = tmp_path / "tables.json"
+    mmgen("evaluate", trained, *QUICK, "--importance", 0, "-o", file)
+    assert {e for _, e in likelihoods(file)} == {"single", "multiple"}
+    mmgen("evaluate", trained, *QUICK, "--samples", 0, "-o", file)
+    assert {e for _, e in likelihoods(file)} == {"importance"}
+
+
+def test_iterations_are_taken_instead_of_an_encoder(mmgen, trained, tmp_path):
+    file = tmp_path / "tables.json"
+    mmgen("evaluate", trained, *QUICK, "--iterations", 2, "--importance", 0, "-o", file)
+    found = likelihoods(file)
+    assert found["log p(image | label)", "single"]["z_from"] == "T = 2 from label"
+    assert found["log p(image | label, attributes, image)", "multiple"]["z_from"] == "q(z|x)"
+
+
+def test_markdown_csv_and_latex_hold_the_same_numbers(mmgen, trained, tmp_path):
+    for suffix in ("md", "csv", "tex", "json"):
+        mmgen("evaluate", trained, *QUICK, "--given", "label", "-o", tmp_path / f"t.{suffix}")
+    records = list(likelihoods(tmp_path / "t.json").values())
+    numbers = [r["mean_of_logs"] or r["log_mean_exp"] for r in records]
+    markdown, tex = (tmp_path / "t.md").read_text(), (tmp_path / "t.tex").read_text()
+    rows = [line for line in markdown.splitlines() if line.startswith("| log p")]
+    bodies = [line for line in tex.splitlines() if line.startswith(r"$\log p$")]
+    assert len(rows) == len(bodies) == len(records)
+    for number, row, body in zip(numbers, rows, bodies, strict=True):
+        assert f"| {number:.2f} |" in row
+        assert f"& {number:.2f} &" in body
+        assert body.endswith(r" \\")
+    # A bar inside a cell would end it.
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5, 7}
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 2
+    with (tmp_path / "t.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    read = [float(line["mean_of_logs"] or line["log_mean_exp"]) for line in table]
+    assert read == pytest.approx(numbers)
+    assert all(bool(line["mean_of_logs"]) != bool(line["log_mean_exp"]) for line in table)
+
+
+def test_names_are_safe_in_latex_and_numbers_that_are_not_finite_in_json():
+    one = Estimate(("a_b",), ("c%",), "single", "q(z|c%)", 1, torch.tensor([-torch.inf]))
+    evaluation = Evaluation("run", "jmvae", "data", "test", 1, Effort(), [one])
+    assert r"$\log p$(a\_b $\mid$ c\%) & q(z$\mid$c\%) & -inf & --" in evaluation.latex()
+    (record,) = json.loads(evaluation.json(), parse_constant=pytest.fail)["likelihoods"]
+    assert record["mean_of_logs"] is record["standard_error"] is None
+
+
+def test_rows_are_spread_over_the_split(mmgen, trained, tmp_path, small_glyphs):
+    file = tmp_path / "tables.json"
+    mmgen("evaluate", trained, *QUICK, "--rows", 1000, "--given", "label", "-o", file)
+    assert json.loads(file.read_text())["rows"] == 80
+    mmgen("evaluate", trained, *QUICK, "--split", "validation", "--rows", 7, "-o", file)
+    record = json.loads(file.read_text())
+    assert (record["split"], record["rows"]) == ("validation", 7)
+
+
+# Models of one direction.
+
+
+def test_a_cvae_has_one_direction(mmgen, one_way, tmp_path):
+    file = tmp_path / "tables.json"
+    code, _, _ = mmgen("evaluate", one_way, *QUICK, "-o", file)
+    assert code == 0
+    found = likelihoods(file)
+    assert list(found) == [
+        ("log p(image | label, attributes)", "single"),
+        ("log p(image | label, attributes, image)", "multiple"),
+        ("log p(image | label, attributes)", "importance"),
+    ]
+    asked = tmp_path / "asked.json"
+    mmgen("evaluate", one_way, *QUICK, "--targets", "image", "-o", asked)
+    assert likelihoods(asked) == found
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--targets", "label"), ("--given", "label"), ("--given", "image", "--targets", "label")],
+)
+def test_the_other_directions_of_a_cvae_are_one_clear_error(mmgen, one_way, words):
+    code, out, err = mmgen("evaluate", one_way, *QUICK, *words)
+    assert (code, out) == (2, "")
+    assert "is a cvae of one direction: it generates image from label, attributes" in err
+
+
+def test_a_cvae_does_not_iterate(mmgen, one_way):
+    code, _, err = mmgen("evaluate", one_way, *QUICK, "--iterations", 3)
+    assert code == 2
+    assert "one direction: no iterations" in err
+
+
+# What cannot be.
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--given", "lable"), "did you mean 'label'"),
+        (("--targets", "lable"), "did you mean 'label'"),
+        (("--given", "label", "--targets", "label"), "given and asked for"),
+        (("--given", "label", "image", "attributes"), "all modalities are given"),
+        (("--targets", "label", "image", "attributes"), "all modalities are targets"),
+        (("--split", "tset"), "has train, validation, test; did you mean 'test'"),
+        (("--samples", 0, "--importance", 0), "nothing is left to estimate"),
+        (("--weights", "first"), "it is best or last"),
+        (("--out", "table.xls"), "written as .md, .csv, .json, .tex"),
+        (("--data", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_is_one_message(mmgen, trained, words, message):
+    code, out, err = mmgen("evaluate", trained, *QUICK, *words)
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_a_table_that_cannot_be_written_is_an_error_before_the_work(mmgen, trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, out, err = mmgen("evaluate", trained, *QUICK, "-o", tmp_path / "file" / "a.md")
+    assert code == 2
+    assert "folder cannot be made" in err
+    assert out == ""
+
+
+def test_another_data_set_must_be_named(mmgen, tmp_path, small_glyphs):
+    data, other, run = tmp_path / "data", tmp_path / "other", tmp_path / "run"
+    for path, seed in ((data, 3), (other, 4)):
+        modalities, splits = glyphs(60, 20, 20, seed=seed)
+        write_dataset(path, name="g", about="", modalities=modalities, splits=splits)
+    experiment = Experiment.read(ROOT / "examples" / "glyphs.toml", small(data, epochs=1))
+    prepared = running.prepare(experiment)
+    running.start(prepared, run)
+    list(running.train(prepared, run))
+    assert mmgen("evaluate", run, *QUICK)[0] == 0
+    data.rename(tmp_path / "gone")
+    code, _, err = mmgen("evaluate", run, *QUICK)
+    assert code == 2
+    assert "not there" in err
+    other.rename(data)
+    code, _, err = mmgen("evaluate", run, *QUICK)
+    assert code == 2
+    assert "hashes differ" in err
+    code, out, err = mmgen("evaluate", run, *QUICK, "--data", data)
+    assert code == 0
+    assert "is not the data set" in err
+    assert "20 rows of test" in out
+
+
+def test_from_python_the_rows_are_there_one_by_one(trained, small_glyphs):
+    from mmgen.data.store import read_dataset
+    from mmgen.evaluation.likelihood import likelihoods as estimate
+    from mmgen.evaluation.pairs import Pair
+
+    run = load(trained, device="cpu")
+    split = read_dataset(small_glyphs).splits["test"]
+    pair = Pair(("image",), ("label",))
+    found = estimate(run.model, split, [pair], Effort(samples=2, importance=2))
+    assert {len(e.values) for e in found} == {80}
+    assert {e.values.dtype for e in found} == {torch.float64}
+    assert all(e.values.isfinite().all() for e in found)
+
+
+# Coherence on the command line.
+
+
+def test_coherence_is_told_and_written(mmgen, trained, tmp_path):
+    file = tmp_path / "new" / "coherence.csv"
+    code, out, err = mmgen("evaluate", trained, "--coherence", "--rows", 40, "-n", 2, "-o", file)
+    assert code == 0, err
+    assert "label → image" in out
+    assert "image + attributes → label" in out
+    with file.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["measure"] for row in rows} == {"accuracy", "F1"}
+    assert all(0 <= float(row["value"]) <= 1 for row in rows)
+
+
+def test_one_direction_of_coherence_can_be_asked_for(mmgen, trained, tmp_path):
+    words = ("--coherence", "--rows", 40, "--given", "image", "--targets", "label")
+    code, out, _ = mmgen("evaluate", trained, *words)
+    assert code == 0
+    assert "image → label" in out
+    assert "attributes" not in out
+
+
+def test_coherence_is_not_written_as_latex(mmgen, trained, tmp_path):
+    code, _, err = mmgen("evaluate", trained, "--coherence", "-o", tmp_path / "coherence.tex")
+    assert code == 2
+    assert "tables are written as .md, .csv, .json" in err

@@ -1,0 +1,447 @@
+"""Likelihood estimates against models whose likelihoods are known; see truth.py."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import truth
+from torch.distributions import kl_divergence
+from toys import Grid, OneDevice, Word, on_gpu, stored, toy_model
+
+from mmgen.data.store import Split
+from mmgen.evaluation import likelihood
+from mmgen.evaluation.estimates import Effort
+from mmgen.evaluation.likelihood import likelihoods, log_likelihoods
+from mmgen.evaluation.pairs import Pair, all_pairs
+from mmgen.models.iterative import iterate
+from mmgen.nets.posterior import rows as row
+from mmgen.nets.posterior import standard_normal
+
+
+@pytest.fixture(autouse=True)
+def double():
+    """The truth is compared to many digits."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+EXACT = {
+    "jmvae-kl of 2": lambda: truth.linear_joint("ab"),
+    "jmvae-kl of 3": lambda: truth.linear_joint("abc"),
+    "cvae": lambda: truth.linear_conditional("cvae"),
+    "cmma": lambda: truth.linear_conditional("cmma"),
+}
+
+ROUGH = {
+    "jmvae-kl of 2": lambda: truth.linear_joint("ab", skew=True, wide=1.4),
+    "jmvae-kl of 3": lambda: truth.linear_joint("abc", skew=True, wide=1.4),
+    "hierarchical": lambda: truth.linear_hierarchy(slope=0.9, wide=8),
+    "cvae": lambda: truth.linear_conditional("cvae", wide=8),
+    "cmma": lambda: truth.linear_conditional("cmma", wide=8),
+    **{f"words of {kind}": lambda kind=kind: truth.words(kind) for kind in truth.MODELS},
+}
+
+
+def estimates(toy, effort, pairs=None):
+    return likelihoods(
+        toy.model, toy.split, all_pairs(toy.model) if pairs is None else pairs, effort
+    )
+
+
+def close(values, expected, errors=3.0):
+    """Tells whether a mean over rows is within so many standard errors of the truth."""
+    difference = values - expected
+    return difference.mean().abs() < errors * difference.std() / math.sqrt(len(difference)) + 1e-9
+
+
+def together(names):
+    """Of one set of targets and given, in the order of the joint likelihood."""
+    return {(e.targets, e.given): e for e in names if e.estimator == "importance"}
+
+
+# The truth itself.
+
+
+@pytest.mark.parametrize("kind", ["jmvae-kl", "hierarchical", "cvae", "cmma"])
+def test_the_probabilities_of_all_observations_sum_to_one(kind):
+    toy = truth.words(kind)
+    joint = ("colour", "side", "size")
+    if kind in ("cvae", "cmma"):
+        log_p = toy.log_p(("colour", "size"), ("side",))
+        for side in (0, 1):
+            assert log_p[toy.x["side"] == side].exp().sum().item() == pytest.approx(1, abs=1e-9)
+        return
+    assert toy.log_p(joint, ()).exp().sum().item() == pytest.approx(1, abs=1e-9)
+    one_a_colour = toy.log_p(("colour",), ())[::4]
+    assert one_a_colour.exp().sum().item() == pytest.approx(1, abs=1e-9)
+
+
+# Importance sampling.
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_with_the_exact_posterior_every_weight_is_the_likelihood(name):
+    toy = EXACT[name]()
+    found = estimates(toy, Effort(samples=0, importance=7))
+    pairs = all_pairs(toy.model)
+    marginals = {s for p in pairs for s in (p.given, p.both(toy.model.names))}
+    assert len(found) == len(pairs) + (0 if toy.model.given else len(marginals))
+    # Of one direction, the posterior is that given all targets: exact for all of them together.
+    for e in found if toy.model.given is None else found[-1:]:
+        assert (e.values - toy.log_p(e.targets, e.given)).abs().max() < 1e-9, e.quantity
+        assert (e.effective - 7).abs().max() < 1e-8, e.quantity
+
+
+def test_layers_that_are_independent_given_x_have_constant_weights():
+    toy = truth.linear_hierarchy(slope=0.0)
+    joint = estimates(toy, Effort(samples=0, importance=7))[0]
+    assert joint.quantity == "log p(a, b)"
+    assert (joint.values - toy.log_p(("a", "b"), ())).abs().max() < 1e-9
+    assert (joint.effective - 7).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("name", ROUGH)
+def test_estimates_by_another_posterior_are_within_three_standard_errors(name):
+    toy = ROUGH[name]()
+    found = estimates(toy, Effort(samples=0, importance=2000, chunk=4000))
+    for e in found:
+        expected = toy.log_p(e.targets, e.given)
+        assert (e.values - expected).std() > 1e-5, f"{e.quantity}: the posterior is exact"
+        assert (e.values - expected).abs().mean() < 0.1, e.quantity
+        assert close(e.values, expected, 3.5 if len(found) > 20 else 3), e.quantity
+        assert 1 <= e.effective.min() < e.effective.max() < 2000
+
+
+@pytest.mark.parametrize("name", ["jmvae-kl of 2", "hierarchical", "cmma", "words of jmvae-kl"])
+def test_more_samples_are_closer_and_from_below(name):
+    toy = ROUGH[name]()
+    T, S = (("a", "b"), ("c",)) if name == "cmma" else (toy.model.names, ())
+    expected = toy.log_p(T, S)
+    below, wrong = [], []
+    for samples in (1, 10, 100):
+        draws = []
+        for seed in range(10):
+            found = estimates(toy, Effort(samples=0, importance=samples, seed=seed))
+            draws.append(together(found)[T, S].values - expected)
+        gaps = torch.stack(draws)
+        below.append(gaps.mean().item())
+        wrong.append(gaps.square().mean().sqrt().item())
+    # The bias of a logarithm falls as 1/N, the error of a mean as 1/√N.
+    assert below[0] < 2 * below[1] < 0
+    assert wrong[0] > 1.8 * wrong[1] > 1.8 * 1.8 * wrong[2]
+
+
+def test_one_sample_is_the_bound():
+    """E[log w] = log p(x) − KL(q(z|x) ‖ p(z|x)), known in closed form."""
+    toy = truth.linear_joint("ab", skew=True, wide=1.4)
+    with torch.no_grad():
+        q = row(toy.model.encoder(toy.x), -1)
+    mean, covariance = toy.linear.posterior(toy.x, ("a", "b"))
+    exact = torch.distributions.MultivariateNormal(mean, covariance)
+    spread = torch.distributions.MultivariateNormal(q.mean, torch.diag_embed(q.base_dist.scale**2))
+    divergence = kl_divergence(spread, exact)
+    assert divergence.min() > 0.1
+    draws = [
+        estimates(toy, Effort(samples=0, importance=1, seed=seed))[0].values for seed in range(40)
+    ]
+    expected = toy.log_p(("a", "b"), ()) - divergence
+    error = torch.stack(draws).mean(0) - expected
+    assert error.mean().abs() < 3 * torch.stack(draws).std() / math.sqrt(40 * len(error))
+    assert error.mean().abs() < 0.25 * divergence.mean()
+
+
+def test_a_conditional_is_the_joint_less_the_marginal():
+    for toy in (truth.linear_joint("abc", skew=True, wide=2), truth.words("jmvae")):
+        found = together(estimates(toy, Effort(samples=0, importance=20)))
+        for pair in all_pairs(toy.model):
+            above = found[pair.both(toy.model.names), ()]
+            below = found[pair.given, ()]
+            conditional = found[pair.targets, pair.given]
+            assert torch.equal(conditional.values, above.values - below.values)
+            assert torch.equal(
+                conditional.effective, torch.minimum(above.effective, below.effective)
+            )
+
+
+def test_each_estimate_names_the_posterior_that_it_was_drawn_from():
+    found = together(estimates(truth.linear_joint("abc"), Effort(samples=0, importance=2)))
+    assert found[("a", "b", "c"), ()].z == "q(z|x)"
+    assert found[("b",), ()].z == "q(z|b)"
+    assert found[("a",), ("b",)].z == "q(z|a, b) / q(z|b)"
+    found = together(estimates(truth.linear_hierarchy(slope=1.0), Effort(samples=0, importance=2)))
+    assert {e.z for e in found.values()} == {"q(z|x)"}
+    found = together(estimates(truth.linear_conditional("cvae"), Effort(samples=0, importance=2)))
+    assert {e.z for e in found.values()} == {"q(z|a, b, c)"}
+
+
+# Means of logs.
+
+
+def test_means_of_logs_are_those_of_each_subsets_own_posterior():
+    toy = truth.linear_joint("abc", skew=True, wide=1.4)
+    found = estimates(toy, Effort(samples=300, importance=0))
+    assert len(found) == 2 * len(all_pairs(toy.model))
+    for e in found:
+        seen = e.given if e.estimator == "single" else tuple(sorted({*e.given, *e.targets}))
+        subset = None if seen == toy.model.names else seen
+        q = row(toy.model.encoder({n: toy.x[n] for n in seen}, subset or toy.model.names), 0)
+        expected = toy.linear.mean_of_logs(toy.x, e.targets, q.mean, toy.variances[seen].diag())
+        assert close(e.values, expected, 3.5), e.quantity
+        assert e.z == f"q(z|{', '.join(seen) if subset else 'x'})"
+
+
+@pytest.mark.parametrize("kind", ["cvae", "cmma"])
+def test_of_one_direction_single_is_from_the_prior_and_multiple_from_the_posterior(kind):
+    toy = truth.linear_conditional(kind)
+    found = estimates(toy, Effort(samples=400, importance=0))
+    assert [e.quantity for e in found] == [
+        "log p(a | c)",
+        "log p(b | c)",
+        "log p(a, b | c)",
+        "log p(a, b | c, a, b)",
+    ]
+    posterior, covariance = toy.linear.posterior(toy.x, ("a", "b"))
+    for e in found:
+        mean, spread = toy.linear.mean, toy.linear.covariance
+        if e.estimator == "multiple":
+            mean, spread = posterior, covariance
+        expected = toy.linear.mean_of_logs(toy.x, e.targets, mean, spread)
+        assert close(e.values, expected), e.quantity
+        assert e.z == ("p(z|c)" if e.estimator == "single" else "q(z|a, b, c)")
+
+
+def test_a_mean_of_logs_is_below_the_truth_where_z_is_from_the_exact_posterior():
+    """Jensen: E_p(z|x_S)[log p(x_T|z)] ≤ log E_p(z|x_S)[p(x_T|z)] = log p(x_T|x_S)."""
+    for toy in (truth.linear_joint("abc"), truth.linear_conditional("cmma")):
+        for e in estimates(toy, Effort(samples=200, importance=0)):
+            if e.estimator == "single":
+                assert e.nats < toy.log_p(e.targets, e.given).mean() - 0.1, e.quantity
+
+
+def test_given_the_target_itself_the_mean_of_logs_is_no_bound():
+    toy = truth.linear_joint("abc")
+    for e in estimates(toy, Effort(samples=50, importance=0)):
+        if e.estimator == "multiple":
+            assert e.nats > toy.log_p(e.targets, e.given).mean() + 0.1, e.quantity
+
+
+def test_iterative_sampling_with_the_exact_joint_posterior_comes_to_the_exact_one_of_a_subset():
+    toy = truth.linear_joint("abc")
+    pairs = [Pair(("b",), ("a",)), Pair(("c",), ("a", "b")), Pair(("a", "b"), ("c",))]
+    few, many = (
+        estimates(toy, Effort(samples=100, importance=0, iterations=T), pairs) for T in (1, 40)
+    )
+    for start, end in zip(few, many, strict=True):
+        if end.estimator == "multiple":
+            continue
+        mean, covariance = toy.linear.posterior(toy.x, end.given)
+        expected = toy.linear.mean_of_logs(toy.x, end.targets, mean, covariance)
+        assert close(end.values, expected), end.quantity
+        wrong = [(values - expected).abs().mean() for values in (start.values, end.values)]
+        assert wrong[0] > 1.5 * wrong[1], end.quantity
+        assert end.z == f"T = 40 from {', '.join(end.given)}"
+
+
+def test_a_hierarchy_comes_down_from_its_top_layer():
+    """Equation A.2: z_2 ~ q(z_2|x), then z_1 ~ p(z_1|z_2), not q(z_1|x)."""
+    toy = truth.linear_hierarchy(slope=0.9)
+    found = estimates(toy, Effort(samples=400, importance=0, iterations=1))
+    top = toy.model.posterior(toy.x)[1]
+    down = toy.model.priors[0](top.mean)
+    spread = 0.9**2 * top.base_dist.scale[0] ** 2 + down.base_dist.scale[0] ** 2
+    multiple = [e for e in found if e.estimator == "multiple"]
+    assert [e.quantity for e in multiple] == ["log p(a | b, a)", "log p(b | a, b)"]
+    for e in multiple:
+        expected = toy.linear.mean_of_logs(toy.x, e.targets, down.mean, spread.diag())
+        assert close(e.values, expected), e.quantity
+        direct = toy.model.posterior(toy.x)[0]
+        other = toy.linear.mean_of_logs(
+            toy.x, e.targets, direct.mean, direct.base_dist.scale[0].square().diag()
+        )
+        assert not close(e.values, other, 5), e.quantity
+        assert e.z == "q(z2|x), down to z1"
+
+
+def test_a_subset_without_an_encoder_iterates_fifty_times(monkeypatch):
+    asked = []
+
+    def counted(*args, iterations, **options):
+        asked.append(iterations)
+        return iterate(*args, iterations=iterations, **options)
+
+    monkeypatch.setattr("mmgen.generation.iterate", counted)
+    found = estimates(truth.words("jmvae"), Effort(samples=2, importance=0))
+    assert set(asked) == {50}
+    assert found[0].z == "T = 50 from side"
+    asked.clear()
+    estimates(truth.linear_joint("abc"), Effort(samples=2, importance=0))
+    assert asked == []
+
+
+# What must not matter, and what must.
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 45, 100_000])
+def test_the_chunk_size_changes_nothing(chunk, monkeypatch):
+    monkeypatch.setattr(likelihood, "ROWS", 40)  # 60 rows: a whole block and a part
+    for toy in (truth.linear_joint("ab", wide=2), truth.linear_conditional("cvae")):
+        effort = Effort(samples=4, importance=5)
+        usual, other = estimates(toy, effort), estimates(toy, replace(effort, chunk=chunk))
+        for a, b in zip(usual, other, strict=True):
+            assert a.quantity == b.quantity
+            assert (a.values - b.values).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 30, 90, 10_000])
+def test_no_more_latents_than_the_chunk_size_are_decoded_at_a_time(chunk, monkeypatch):
+    toy = truth.linear_joint("ab", rows=20)
+    sizes = []
+    decode = toy.model.decode
+
+    def counted(z, targets=None):
+        sizes.append(len(z))
+        return decode(z, targets)
+
+    monkeypatch.setattr(toy.model, "decode", counted)
+    estimates(toy, Effort(samples=12, importance=20, chunk=chunk))
+    assert max(sizes) <= chunk
+    # Each z once: 12 a subset of those given, 20 a posterior.
+    assert sum(sizes) == 20 * (12 + 20) * 3
+
+
+def test_each_row_meets_its_own_observation_whatever_the_chunks():
+    toy = truth.linear_joint("abc")
+    z = torch.randn(5, 60, 2)
+    expected = {
+        n: torch.stack([p.log_prob(toy.x[n]) for p in (toy.model.decode(one)[n] for one in z)])
+        for n in "abc"
+    }
+    for chunk in (1, 59, 60, 61, 130, 300, 1000):
+        found = log_likelihoods(toy.model, toy.x, z, ["c", "a"], chunk)
+        assert list(found) == ["a", "c"]
+        for n, values in found.items():
+            assert (values - expected[n]).abs().max() < 1e-10
+
+
+def test_the_order_of_rows_does_not_matter():
+    toy = truth.linear_joint("abc")
+    order = torch.randperm(60)
+    shuffled = Split(({n: x[order] for n, x in toy.x.items()},))
+    effort = Effort(samples=0, importance=3)
+    here = estimates(toy, effort)
+    there = likelihoods(toy.model, shuffled, all_pairs(toy.model), effort)
+    for a, b in zip(here, there, strict=True):
+        assert (a.values[order] - b.values).abs().max() < 1e-9
+
+
+def test_the_seed_decides_all_and_the_callers_random_state_is_untouched():
+    toy = truth.words("hierarchical")
+    effort = Effort(samples=3, importance=3, seed=5)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = estimates(toy, effort)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    second = estimates(toy, effort)
+    third = estimates(toy, replace(effort, seed=6))
+    for a, b, c in zip(first, second, third, strict=True):
+        assert torch.equal(a.values, b.values)
+        assert not torch.equal(a.values, c.values)
+
+
+@pytest.mark.parametrize("name", ["jmvae-kl", "jmvae"])
+def test_a_number_does_not_depend_on_what_else_was_asked_for(name):
+    toy = truth.words(name)
+    pair = Pair(("colour",), ("side", "size"))
+    everything = {(e.quantity, e.estimator): e.values for e in estimates(toy, Effort(importance=9))}
+    for e in estimates(toy, Effort(importance=9), [pair]):
+        assert torch.allclose(everything[e.quantity, e.estimator], e.values, atol=1e-12)
+
+
+def test_what_is_drawn_to_be_observed_is_the_same_in_all_estimates():
+    """A decoder that does not look at z: log p(x) needs no z, so only x could make a difference."""
+    modalities = {"picture": Grid(), "colour": Word()}
+    model = toy_model("jmvae-kl", modalities).double().eval()
+    with torch.no_grad():
+        model.decoders[0].net[0].weight.zero_()
+        model.encoder.first.bias.zero_()
+        for w in model.encoder.first.weights:
+            w.zero_()
+        for layer in model.encoder.rest:  # q(z|x_S) = N(0, I): constant weights
+            layer.weight.zero_()
+            layer.bias[..., :3] = 0
+            layer.bias[..., 3:] = truth.raw(torch.ones(3))
+    found = likelihoods(
+        model, Split((stored(modalities, 120),)), all_pairs(model), Effort(samples=4, importance=4)
+    )
+    pictures = [e.values for e in found if e.targets == ("picture",)]
+    assert len(pictures) == 4  # single, multiple, marginal, conditional
+    colour = together(found)[("colour",), ()]
+    assert colour.z == "q(z|colour)"
+    assert pictures[0].std() > 0.2
+    for values in pictures[:3]:
+        assert (values - pictures[0]).abs().max() < 1e-9
+    again = likelihoods(
+        model, Split((stored(modalities, 120),)), all_pairs(model), Effort(samples=4, seed=1)
+    )
+    assert (again[0].values - pictures[0]).abs().max() > 0.1
+
+
+def test_the_standard_error_is_that_of_a_mean_over_rows():
+    toy = truth.linear_joint("ab")
+    joint = together(estimates(toy, Effort(samples=0, importance=1)))[("a", "b"), ()]
+    values = toy.log_p(("a", "b"), ())
+    assert joint.nats == pytest.approx(values.mean().item())
+    assert joint.standard_error == pytest.approx(values.std().item() / math.sqrt(60))
+    one = replace(joint, values=values[:1])
+    assert math.isnan(one.standard_error)
+
+
+def test_progress_is_told_once_a_block(monkeypatch):
+    monkeypatch.setattr(likelihood, "ROWS", 25)
+    toy, told = truth.linear_joint("ab"), []
+    likelihoods(toy.model, toy.split, all_pairs(toy.model), Effort(1, 1), told.append)
+    assert told == [25, 50, 60]
+
+
+@pytest.mark.parametrize("kind", ["jmvae-kl", "hierarchical"])
+def test_every_tensor_is_on_the_models_device(kind):
+    torch.set_default_dtype(torch.float32)
+    modalities = {"picture": Grid(), "colour": Word()}
+    meta = torch.device("meta")
+    model = toy_model(kind, modalities).eval().to(meta)
+    x = {n: torch.empty(5, *m.shape, device=meta) for n, m in modalities.items()}
+    with torch.no_grad(), OneDevice(meta):
+        for given, wanted in likelihood._sources(model, all_pairs(model)).items():
+            effort = Effort(samples=3, iterations=None if kind == "jmvae-kl" else 2)
+            means = likelihood._means_of_logs(model, x, given, wanted, effort)
+            assert {value.device for value in means.values()} == {meta}
+        for given, measured in likelihood._proposals(model, all_pairs(model)).items():
+            weighed = likelihood._weighed(model, x, given, measured, Effort(importance=3))
+            assert {tuple(value.shape) for value in weighed.values()} == {(2, 5)}
+
+
+@on_gpu
+@pytest.mark.parametrize("kind", ["jmvae", "jmvae-kl", "hierarchical"])
+def test_estimates_agree_on_a_gpu(kind):
+    toy = truth.words(kind)
+    effort = Effort(samples=300, importance=3000)
+    here = estimates(toy, effort)
+    there = likelihoods(toy.model.cuda(), toy.split, all_pairs(toy.model), effort)
+    for a, b in zip(here, there, strict=True):
+        assert b.values.device.type == "cpu"
+        assert (a.values - b.values).abs().max() < 0.3
+
+
+def test_the_prior_as_a_posterior_weighs_by_the_likelihood_alone():
+    toy = truth.linear_joint("ab")
+    z = torch.zeros(1, 2)
+    assert standard_normal(z).log_prob(z).item() == pytest.approx(-math.log(2 * math.pi))
+    with torch.no_grad():
+        for w in toy.model.encoder.first.weights:
+            w.zero_()
+        toy.model.encoder.first.bias.copy_(torch.cat([torch.zeros(2), truth.raw(torch.ones(2))]))
+    drawn = toy.model.propose(toy.x, ("a", "b"), 4)
+    assert drawn.log_weight.abs().max() < 1e-9
