@@ -123,6 +123,18 @@ def environment(path: Path) -> dict[str, Any]:
     return dict(values)
 
 
+def add_command(path: Path, command: str) -> None:
+    """Notes a command that changed what a run is trained with, after ``command``.
+
+    Raises:
+        RunError: If the environment is damaged.
+        WriteError: If it cannot be written.
+    """
+    values = environment(path)
+    values["continued"] = [*values.get("continued", []), command]
+    write(path / "environment.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
 def save_checkpoint(path: Path, training: Training) -> None:
     """Writes ``last.safetensors``: weights, optimisers, counters and random state."""
     tensors = {f"model/{n}": t for n, t in training.model.state_dict().items()}

@@ -1,6 +1,7 @@
 """A run from start to end: prepare it, train it, save after every epoch, go on where it stopped."""
 
 import platform
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,11 @@ from mmgen.modality import Modality
 from mmgen.plugins import Registry
 from mmgen.training import Epoch, NotFiniteError, Step, Training, fit
 
-FREE = {"train.epochs", "train.device", "train.tensorboard", "data.path", "data.source", "name"}
-"""Settings that may differ when a run goes on."""
+SAME = {"train.epochs", "train.device", "train.tensorboard", "data.path", "data.source", "name"}
+"""Settings in which one experiment may differ from itself."""
+
+MENDING = {"train.learning_rate", "train.gradient_clip"}
+"""Settings that may change when a run goes on, for where numbers were no longer finite."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Prepared:
             "device": str(self.training.device),
             "threads": torch.get_num_threads(),
             "machine": f"{platform.system()} {platform.machine()}",
-            "command": " ".join(["mmgen", *sys.argv[1:]]),
+            "command": _command(),
         }
 
 
@@ -114,8 +118,7 @@ def go_on(prepared: Prepared, out: Path) -> None:
     with writing(out), build.since_training(prepared.registry, plugins):
         trained = checkpoint.experiment(out)
         different = _differences(trained.model_dump(), prepared.experiment.model_dump())
-        # More epochs, another device or another place of the same data are the same experiment.
-        if keys := [key for key in different if key not in FREE]:
+        if keys := [key for key in different if key not in SAME | MENDING]:
             raise RunError(
                 f"{out}: was trained with other settings of {listed(keys)}; "
                 "drop them, or choose another --out"
@@ -124,8 +127,14 @@ def go_on(prepared: Prepared, out: Path) -> None:
             raise RunError(f"{out}: was trained on another data set than {prepared.dataset.path}")
         if (out / "last.safetensors").exists():
             checkpoint.resume(out, prepared.training)
+        if MENDING & {*different}:
+            checkpoint.add_command(out, _command())
         text = prepared.experiment.model_dump_json(indent=2)
         write(out / checkpoint.EXPERIMENT, text + "\n")
+
+
+def _command() -> str:
+    return shlex.join(["mmgen", *sys.argv[1:]])
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -182,25 +191,34 @@ def save(prepared: Prepared, out: Path) -> None:
 
 @contextmanager
 def _explained(prepared: Prepared, out: Path) -> Iterator[None]:
-    kept = "The last checkpoint is kept" if (out / "last.safetensors").exists() else "None was kept"
-    go_on = f"mmgen train {out} --resume"
+    again = f"mmgen train {out} --resume"
     try:
         yield
     except NotFiniteError as error:
-        raise RunError(f"{_located(prepared, out, error)}\n  {kept}; go on with {go_on}") from error
+        slower = f"{again} train.learning_rate={prepared.experiment.train.learning_rate / 10:g}"
+        located = _located(prepared, out, error)
+        raise RunError(f"{located}\n  {_kept(out)}; go on from there: {slower}") from error
     except WriteError as error:
-        raise WriteError(f"{error}.\n  {kept}: make room, then {go_on}") from error
+        raise WriteError(f"{error}.\n  {_kept(out)}: make room, then {again}") from error
+
+
+def _kept(out: Path) -> str:
+    kept = (out / "last.safetensors").exists()
+    return "The last checkpoint is kept" if kept else "There was no checkpoint yet"
 
 
 def _located(prepared: Prepared, out: Path, error: NotFiniteError) -> str:
     """Trains again since the last checkpoint, to say where numbers stopped being finite."""
     config = prepared.experiment.train.model_copy(update={"compile": False})
     device = prepared.training.device
-    model = build.model(prepared.experiment, prepared.modalities, device)
-    again = Training(model, config, device)
-    if (out / "last.safetensors").exists():
-        checkpoint.resume(out, again)
-    finding = diagnosis.locate(again, prepared.train)
+    try:
+        model = build.model(prepared.experiment, prepared.modalities, device)
+        again = Training(model, config, device)
+        if (out / "last.safetensors").exists():
+            checkpoint.resume(out, again)
+        finding = diagnosis.locate(again, prepared.train)
+    except Exception as failure:  # of a plugin's net that cannot be watched, for one
+        return f"{error}. Looking for the cause failed: {type(failure).__name__}: {failure}"
     if finding is None:
         return f"{error}. It did not happen again when the steps were repeated"
     modality = prepared.modalities.get(finding.modality or "")

@@ -1,5 +1,6 @@
 """Numbers that stop being finite are located: term, modality, parameter, epoch, batch and rows."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -220,7 +221,7 @@ def test_a_run_that_breaks_keeps_its_last_good_checkpoint(tmp_path, kind):
     assert "Try a smaller train.learning_rate" in message
     epoch = int(re.search(r"epoch (\d+), batch", message)[1])
     assert epoch > 1
-    assert f"mmgen train {out} --resume" in message
+    assert f"The last checkpoint is kept; go on from there: mmgen train {out} --resume" in message
     from mmgen import checkpoint, generation
 
     again = generation.load(out, weights="last", plugin_modules=[PLUGIN])
@@ -234,7 +235,7 @@ def test_a_gradient_that_breaks_in_the_last_step_of_an_epoch_never_reaches_a_che
     out, message, _ = run(tmp_path, "jmvae", Rooted(), values, batch_size=ROWS)
     assert "epoch 1, batch 1: the gradient of encoder.encoders.point" in message
     assert not (out / "last.safetensors").exists()
-    assert "None was kept" in message
+    assert "There was no checkpoint yet" in message
 
 
 def test_the_command_line_says_it_and_exits_with_2(mmgen, tmp_path):
@@ -249,3 +250,30 @@ def test_the_command_line_says_it_and_exits_with_2(mmgen, tmp_path):
     assert code == 2
     assert "the data of 'point' is not finite, from rows 7 of the training split" in err
     assert "Mend or leave out these rows" in err
+
+
+def test_a_run_that_broke_goes_on_with_a_smaller_step_size(mmgen, tmp_path):
+    values = torch.randn(ROWS, 3, generator=torch.Generator().manual_seed(0))
+    out, message, _ = run(tmp_path, "jmvae", Fragile(limit=0.9965), values, learning_rate=5e-4)
+    assert "train.learning_rate=5e-05" in message
+    before = json.loads((out / "environment.json").read_text())["command"]
+    words = ("train", out, "--resume", "--no-figures")
+    assert mmgen("-p", PLUGIN, *words)[0] == 2  # the same steps lead to the same place
+    code, _, err = mmgen("-p", PLUGIN, *words, "train.learning_rate=1e-9")
+    assert code == 0, err
+    environment = json.loads((out / "environment.json").read_text())
+    assert environment["command"] == before
+    assert len(environment["continued"]) == 1
+    assert environment["continued"][0].endswith("train.learning_rate=1e-9")
+
+
+def test_a_cause_that_cannot_be_looked_for_still_names_the_term(tmp_path, monkeypatch):
+    def unwatchable(*_):
+        raise TypeError("no hooks here")
+
+    monkeypatch.setattr(diagnosis, "locate", unwatchable)
+    values = torch.randn(ROWS, 3)
+    values[3] = math.nan
+    _, message, _ = run(tmp_path, "jmvae", Numbers(), values)
+    assert "is no longer a finite number" in message
+    assert "Looking for the cause failed: TypeError: no hooks here" in message

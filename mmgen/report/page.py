@@ -132,7 +132,7 @@ def gather(
         curves=curves(metrics, titles(run)),
         space=latent,
         growth=sizes,
-        command=str(environment.get("command", "")),
+        command="\n".join([str(environment.get("command", "")), *environment.get("continued", [])]),
         experiment=json.dumps(run.experiment.model_dump(mode="json"), indent=2, ensure_ascii=False),
         environment=_environment(environment),
     )
