@@ -84,7 +84,7 @@ class Scripted(Model):
     def objective(self, x, beta):
         raise NotImplementedError
 
-    prior = revise = propose = encoder_nets = objective
+    prior = parts = revise = propose = encoder_nets = objective
 
 
 def point(mean):

@@ -303,6 +303,7 @@ def test_what_cannot_be_inferred_is_an_error_that_says_the_direction(kind):
     x = observations(PAIR, 2)
     for attempt in (
         lambda: model.prior(3, x["point"]),
+        lambda: model.parts(x),
         lambda: model.revise(x),
         lambda: sample_latent(model, {"point": x["point"]}, 1),
         lambda: sample_latent(model, {"colour": x["colour"]}, 1, iterations=3),

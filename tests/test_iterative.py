@@ -17,14 +17,20 @@ class Recorder:
 
     def __init__(self, model):
         self.model = model
+        self.encoded = []
         self.seen = []
 
     def __getattr__(self, name):
         return getattr(self.model, name)
 
-    def revise(self, x, samples=1, *, mean=False):
-        self.seen.append((dict(x), mean))
-        return self.model.revise(x, samples, mean=mean)
+    def parts(self, x):
+        self.encoded.append(dict(x))
+        return self.model.parts(x)
+
+    def revise(self, parts, samples=1, *, mean=False):
+        self.seen.append((self.encoded[-1], mean))
+        self.revised = parts
+        return self.model.revise(parts, samples, mean=mean)
 
 
 def recorded(kind="jmvae", K=3, **options):
@@ -45,10 +51,29 @@ def test_each_iteration_yields_z(kind, iterations):
 
 
 @pytest.mark.parametrize("start", ["zero", "prior"])
-def test_given_values_are_never_changed(start):
+def test_given_values_are_encoded_once_and_never_changed(start):
     model, point, _ = recorded(samples=3, iterations=4, start=start)
-    for x, _ in model.seen:
-        assert torch.equal(x["point"].unflatten(0, (3, 4)), point.expand(3, 4, 3))
+    given, *imputed = model.encoded
+    assert set(given) == {"point"}
+    assert torch.equal(given["point"], point)
+    assert [set(x) for x in imputed] == [{"colour", "picture"}] * 4
+    known = model.model.parts({"point": point})["point"]
+    assert torch.equal(model.revised["point"].unflatten(0, (3, 4)), known.expand(3, 4, -1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_that_are_joined_are_the_joint_posterior(kind):
+    modalities = toy_modalities(3)
+    model = toy_model(kind, modalities).eval()
+    x = observations(modalities, 4)
+    some = {"picture": x["picture"]}
+    parts = {**model.parts({n: x[n] for n in x if n not in some}), **model.parts(some)}
+    whole = model.posterior(x)[-1] if kind == "hierarchical" else model.encoder(x, model.names)
+    drawn = model.revise(parts, mean=True)[0]
+    if kind == "jmvae":
+        assert torch.equal(drawn, whole.mean[0])
+    else:
+        torch.testing.assert_close(drawn, model.descend(whole.mean, mean=True))
 
 
 def test_missing_values_start_at_zero_and_are_drawn_anew_at_each_iteration():
@@ -74,9 +99,9 @@ def test_chains_are_independent():
 
 
 def test_the_mean_is_taken_at_the_last_iteration_alone():
-    model, _, z = recorded(samples=2, iterations=3, mean=True)
+    model, point, z = recorded(samples=2, iterations=3, mean=True)
     assert [mean for _, mean in model.seen] == [False, False, True]
-    last, _ = model.seen[-1]
+    last = {**model.seen[-1][0], "point": point.repeat(2, 1)}
     torch.testing.assert_close(z[-1].flatten(0, 1), model.model.infer(last, mean=True)[0])
 
 
@@ -100,14 +125,14 @@ def test_a_hierarchy_descends_from_its_top_layer_through_the_prior():
     z = model.posterior(x)[2].mean
     for prior in (model.priors[1], model.priors[0]):
         z = prior(z).mean
-    found = model.revise(x, mean=True)[0]
+    found = model.revise(model.parts(x), mean=True)[0]
     torch.testing.assert_close(found, z)
     # What the bottom posterior says of x is another matter.
     assert not torch.allclose(found, model.infer(x, mean=True)[0])
 
     with torch.no_grad():
         model.posteriors[0].linear.weight.fill_(math.nan)
-    assert model.revise(x).isfinite().all()
+    assert model.revise(model.parts(x)).isfinite().all()
 
 
 # On a linear-Gaussian model with the exact posterior, iteration is Gibbs sampling of p(z, x_2|x_1).

@@ -52,7 +52,7 @@ def test_shapes(kind, K):
     z = model.infer(x, 5)
     assert z.shape == (5, 4, 3)
     assert model.infer(x, 5, mean=True).shape == (5, 4, 3)
-    assert model.revise(x, 2).shape == (2, 4, 3)
+    assert model.revise(model.parts(x), 2).shape == (2, 4, 3)
     assert model.prior(6, z).shape == (6, 3)
     assert model.encodes(x)
     p = model.decode(z[0])

@@ -27,7 +27,7 @@ def test_the_commands_lead_from_nothing_to_a_trained_fourth_modality(tmp_path):
     assert f"{len(CHECKS)} checks of the contract" in GUIDE
     assert len(re.findall(r"^  ok +\w+$", out, flags=re.MULTILINE)) == len(CHECKS)
     assert "audio: 16 pictures in three.png" in out
-    assert "jmvae-kl of audio, label, attributes, image" in out
+    assert "jmvae-kl, any of audio, label, attributes, image from any" in out
     assert (tmp_path / "three.png").exists()
     assert (tmp_path / "runs" / "audio" / "figures" / "audio_from_label.png").exists()
 

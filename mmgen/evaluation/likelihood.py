@@ -132,7 +132,7 @@ def _means_of_logs(
     total = dict.fromkeys(names, torch.zeros(()))
     for samples in _steps(effort.samples, CHAINS):
         if _complete(model, given):
-            z = model.revise(seen, samples)
+            z = model.revise(model.parts(seen), samples)
         else:
             z = sample_latent(model, seen, samples, iterations=effort.iterations)
         for n, log_likelihood in log_likelihoods(model, x, z, names, effort.chunk).items():

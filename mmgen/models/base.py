@@ -130,10 +130,16 @@ class Model(nn.Module, ABC):
         """
 
     @abstractmethod
-    def revise(self, x: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
-        """Draws z given all K modalities of which some were imputed: ``(samples, B, Z)``.
+    def parts(self, x: Batch) -> dict[str, Tensor]:
+        """Encodes modalities each by itself: what each adds to the joint posterior, ``(B, ·)``."""
 
-        One step of iterative sampling (eq. 6).
+    @abstractmethod
+    def revise(
+        self, parts: Mapping[str, Tensor], samples: int = 1, *, mean: bool = False
+    ) -> Tensor:
+        """Draws z given the :meth:`parts` of all K modalities, some of them imputed.
+
+        One step of iterative sampling (eq. 6): ``(samples, B, Z)``.
         """
 
     @abstractmethod

@@ -95,8 +95,18 @@ class Conditional(Model):
         """Raises ``GenerationError``: something must be given."""
         raise GenerationError(f"this model generates {self.direction()}, not from nothing")
 
-    def revise(self, x: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:  # noqa: ARG002
+    def parts(self, x: Batch) -> dict[str, Tensor]:  # noqa: ARG002
         """Raises ``GenerationError``: nothing is imputed where there is one direction."""
+        raise GenerationError(f"this model generates {self.direction()}; it does not iterate")
+
+    def revise(
+        self,
+        parts: Mapping[str, Tensor],  # noqa: ARG002
+        samples: int = 1,  # noqa: ARG002
+        *,
+        mean: bool = False,  # noqa: ARG002
+    ) -> Tensor:
+        """Raises ``GenerationError``, as :meth:`parts` does, without which there is nothing."""
         raise GenerationError(f"this model generates {self.direction()}; it does not iterate")
 
     def encoder_nets(self) -> Sequence[tuple[int, nn.Module]]:

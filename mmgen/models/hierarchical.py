@@ -60,11 +60,19 @@ class Hierarchical(Model):
 
     def posterior(self, x: Batch) -> list[Gaussian]:
         """Returns q(z_1|x) .. q(z_L|x), each of batch shape ``(B,)``."""
-        h = torch.cat([e(x[n]) for n, e in zip(self.names, self.encoders, strict=True)], dim=-1)
-        path = [self.fusion(h)]
+        return [head(h) for head, h in zip(self.posteriors, self.path(self.parts(x)), strict=True)]
+
+    def parts(self, x: Batch) -> dict[str, Tensor]:
+        """Encodes modalities each by itself, ``(B, features)`` each."""
+        nets = zip(self.names, self.encoders, strict=True)
+        return {n: net(x[n]) for n, net in nets if n in x}
+
+    def path(self, parts: Mapping[str, Tensor]) -> list[Tensor]:
+        """Returns the deterministic path h_1 → … → h_L of all modalities' parts."""
+        path = [self.fusion(torch.cat([parts[n] for n in self.names], dim=-1))]
         for net in self.paths:
             path.append(net(path[-1]))
-        return [head(h) for head, h in zip(self.posteriors, path, strict=True)]
+        return path
 
     def objective(self, x: Batch, beta: Tensor | float) -> Objective:
         """Returns −L and its terms for a batch."""
@@ -102,12 +110,14 @@ class Hierarchical(Model):
         q = self.posterior(given)[0]
         return q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,))
 
-    def revise(self, x: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
-        """Draws z_L ~ q(z_L|x), then down to z_1.
+    def revise(
+        self, parts: Mapping[str, Tensor], samples: int = 1, *, mean: bool = False
+    ) -> Tensor:
+        """Draws z_L ~ q(z_L|x), then down to z_1: ``(samples, B, Z)``.
 
         The top layer is the one that missing values disturb least.
         """
-        q = self.posterior(x)[-1]
+        q = self.posteriors[-1](self.path(parts)[-1])
         z = q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,))
         return self.descend(z, mean=mean)
 

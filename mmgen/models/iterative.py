@@ -45,8 +45,8 @@ def iterate(
     """
     like = next(iter(given.values()))
     chains = samples * like.shape[0]
-    # Chains side by side in the batch: (samples, B) flattened.
-    fixed = {n: x.repeat(samples, *[1] * (x.dim() - 1)) for n, x in given.items()}
+    # Chains side by side in the batch: (samples, B) flattened. What is given is encoded once.
+    fixed = {n: h.repeat(samples, 1) for n, h in model.parts(given).items()}
     missing = [n for n in model.names if n not in given]
     if start == "prior":
         x = _sample(model, model.prior(chains, like), missing)
@@ -54,7 +54,7 @@ def iterate(
         x = {n: like.new_zeros(chains, *model.modalities[n].shape) for n in missing}
     for iteration in range(1, iterations + 1):
         last = iteration == iterations
-        z = model.revise({**x, **fixed}, mean=mean and last)[0]
+        z = model.revise({**model.parts(x), **fixed}, mean=mean and last)[0]
         yield z.unflatten(0, (samples, -1))
         if not last:
             x = _sample(model, z, missing)

@@ -112,9 +112,16 @@ class JMVAE(Model):
         q = self.posterior(given, ordered(self.names, given))
         return q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,))
 
-    def revise(self, x: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
-        """Draws z ~ q(z|x), imputed or not."""
-        return self.infer(x, samples, mean=mean)
+    def parts(self, x: Batch) -> dict[str, Tensor]:
+        """Encodes modalities by the joint encoder's nets, ``(B, ·)`` each."""
+        return self.encoder.parts(x, self.names)
+
+    def revise(
+        self, parts: Mapping[str, Tensor], samples: int = 1, *, mean: bool = False
+    ) -> Tensor:
+        """Draws z ~ q(z|x), imputed or not: ``(samples, B, Z)``."""
+        q = gaussian(self.encoder.join(parts, self.names)[0])
+        return q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,))
 
     def propose(self, x: Batch, given: Iterable[str], samples: int) -> Proposal:
         """Draws z ~ q(z|x_S), or q(z|x): weights N(z; 0, I) / q(z)."""

@@ -123,18 +123,37 @@ class SubsetEncoder(nn.Module):
         Returns:
             Parameters ``(S, B, 2Z)``, S = 1 if ``subset`` is given.
         """
-        nets = self.nets()
-        only: int | None = None
         if subset is None:
-            h = self.first({n: net(x[n]) for n, net in nets.items()})
-        else:
-            only = self.subsets.index(subset)
-            copies = {n: self.members[n].index(only) for n in subset}
-            h = self.first.one({n: nets[n](x[n], [copies[n]])[0] for n in subset}, copies, only)
+            return self.finish(self.first({n: net(x[n]) for n, net in self.nets().items()}))
+        return self.join(self.parts({n: x[n] for n in subset}, subset), subset)
+
+    def parts(self, x: Mapping[str, Tensor], subset: Subset) -> dict[str, Tensor]:
+        """Encodes some of a subset's members, each by itself.
+
+        Args:
+            x: Observations ``(B, *shape)`` of some members.
+            subset: One of :attr:`subsets`.
+
+        Returns:
+            What each adds to the sum of projections, ``(B, out)``.
+        """
+        only, nets = self.subsets.index(subset), self.nets()
+        copies = {n: self.members[n].index(only) for n in x}
+        return {n: self.first.one(nets[n](x[n], [c])[0], n, c) for n, c in copies.items()}
+
+    def join(self, parts: Mapping[str, Tensor], subset: Subset) -> Tensor:
+        """Joins the parts of all of a subset's members to parameters ``(1, B, 2Z)``."""
+        only = self.subsets.index(subset)
+        total = self.first.bias[only]
+        for n in subset:
+            total = total + parts[n]
+        return self.finish(total.unsqueeze(0), only)
+
+    def finish(self, h: Tensor, only: int | None = None) -> Tensor:
+        """Runs the layers after concatenation: ``(S, B, out)`` to parameters ``(S, B, 2Z)``."""
         for layer in self.rest:
             h = layer(h.relu(), only)
-        parameters: Tensor = h
-        return parameters
+        return h
 
 
 class SumOfProjections(nn.Module):
@@ -172,13 +191,10 @@ class SumOfProjections(nn.Module):
             total = total.index_add(0, index, projected.to(total.dtype))
         return total
 
-    def one(self, h: Mapping[str, Tensor], copies: Mapping[str, int], subset: int) -> Tensor:
-        """Maps ``{name: (B, F_k)}`` of one subset's members to ``(1, B, out)``."""
-        weights = dict(zip(self.names, self.weights, strict=True))
-        total = self.bias[subset]
-        for n, features in h.items():
-            total = total + features @ weights[n][copies[n]]
-        return total.unsqueeze(0)
+    def one(self, h: Tensor, name: str, copy: int) -> Tensor:
+        """Projects the features ``(B, F_k)`` of one member's copy: ``(B, out)``."""
+        weight: Tensor = self.weights[self.names.index(name)]
+        return h @ weight[copy]
 
 
 class BatchedLinear(nn.Module):
