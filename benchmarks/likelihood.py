@@ -65,7 +65,7 @@ def theirs(model: Model, device: torch.device) -> Callable[[dict[str, Tensor], i
             super().__init__()
             self.latent_dim = model.latent
 
-        def forward(self, x):
+        def forward(self, x):  # multivae wants one a modality; the joint likelihood asks none
             raise NotImplementedError
 
     class Joint(BaseJointEncoder):

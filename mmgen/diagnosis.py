@@ -84,7 +84,7 @@ def locate(training: Training, batches: Batches) -> Finding | None:
             batch = training.batch + number
             rows = order[batch * size : (batch + 1) * size]
             try:
-                _check_data(x)
+                _check_data({n: x[n] for n in training.model.names})
                 with _watched(training, plain):
                     training.step(x, training.epoch + (batch + 1) / len(batches))
             except _BrokenError as broken:
@@ -105,7 +105,7 @@ def _check_data(x: Batch) -> None:
 def _watched(training: Training, objective: Callable[..., Objective]) -> Iterator[None]:
     """Makes everything that a step computes raise ``_BrokenError`` as soon as it is not finite."""
     model = training.model
-    parameters = {**dict(model.named_parameters())}
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     hooks = [net.register_forward_hook(_watch_net(model, n)) for n, net in model.named_modules()]
     # Autograd goes from the losses down: the first gradient to break is nearest to the cause.
     hooks += [p.register_hook(_watch_gradient(model, n)) for n, p in parameters.items()]

@@ -131,36 +131,19 @@ class HierarchicalConfig(Section):
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 512)
 
 
-class CVAEConfig(Section):
-    """CVAE, a baseline of one direction: the decoders read what is given beside z.
+class OneDirectionConfig(Section):
+    """CVAE and CMMA, the baselines of one direction.
 
     Attributes:
-        kind: Names the model.
+        kind: cvae, whose decoders read what is given beside z, or cmma, whose prior of z is
+            inferred from what is given.
         latent: Z, the size of z.
         fusion: Widths of the layers after concatenation.
         targets: What is generated.
         given: What it is generated from; all other modalities if left out.
     """
 
-    kind: Literal["cvae"]
-    latent: PositiveInt = 64
-    fusion: tuple[PositiveInt, ...] = ()
-    targets: Annotated[tuple[str, ...], Field(min_length=1)]
-    given: tuple[str, ...] = ()
-
-
-class CMMAConfig(Section):
-    """CMMA, a baseline of one direction: the prior of z is inferred from what is given.
-
-    Attributes:
-        kind: Names the model.
-        latent: Z, the size of z.
-        fusion: Widths of the layers after concatenation.
-        targets: What is generated.
-        given: What it is generated from; all other modalities if left out.
-    """
-
-    kind: Literal["cmma"]
+    kind: Literal["cvae", "cmma"]
     latent: PositiveInt = 64
     fusion: tuple[PositiveInt, ...] = ()
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -168,7 +151,7 @@ class CMMAConfig(Section):
 
 
 ModelConfig = Annotated[
-    JMVAEConfig | JMVAEKLConfig | HierarchicalConfig | CVAEConfig | CMMAConfig,
+    JMVAEConfig | JMVAEKLConfig | HierarchicalConfig | OneDirectionConfig,
     Field(discriminator="kind"),
 ]
 
@@ -221,7 +204,7 @@ KINDS: dict[str, type[Section]] = {
     "jmvae": JMVAEConfig,
     "jmvae-kl": JMVAEKLConfig,
     "hierarchical": HierarchicalConfig,
-    "cvae": CVAEConfig,
-    "cmma": CMMAConfig,
+    "cvae": OneDirectionConfig,
+    "cmma": OneDirectionConfig,
 }
 """The settings of each kind of model."""

@@ -174,6 +174,40 @@ def test_nothing_is_found_where_nothing_is_broken_and_the_steps_are_those_of_tra
     assert finding is None
 
 
+class Half(Numbers):
+    """Numbers whose encoder has weights that do not learn."""
+
+    kind: ClassVar[str] = "half"
+
+    def encoder(self) -> nn.Module:
+        frozen = nn.Linear(self.size, 4)
+        frozen.requires_grad_(False)
+        return nn.Sequential(frozen, nn.Linear(4, 4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_do_not_learn_are_no_obstacle(kind):
+    def broken(values):
+        values[13, 1] = math.nan
+        return values
+
+    assert found(kind, Half())[0] is None
+    assert found(kind, Half(), point=broken)[0].rows == (13,)
+
+
+def test_a_modality_that_takes_no_part_is_not_blamed():
+    modalities = {"point": Fragile(limit=0.9975), "colour": Word(), "other": Numbers()}
+    values = torch.randn(ROWS, 3, generator=torch.Generator().manual_seed(0))
+    stored = {"point": values, "colour": torch.arange(ROWS) % 3, "other": values * math.nan}
+    state = training("cvae", modalities, model={"targets": ["point"], "given": ["colour"]})
+    data = Batches(Split((stored,)), modalities, device=CPU, batch_size=8)
+    finding = diagnosis.locate(state, data)
+    assert (finding.modality, finding.what) == (
+        "point",
+        "the output of the net decoders.point.net.1",
+    )
+
+
 def test_watching_changes_no_weight():
     modalities = {"point": Numbers(), "colour": Word()}
     stored = {"point": torch.randn(ROWS, 3), "colour": torch.arange(ROWS) % 3}
