@@ -185,6 +185,12 @@ def _restore(
         setattr(training, name, counters[name])
 
 
+def epochs_done(path: Path) -> int:
+    """Returns how many whole epochs a run's checkpoint holds; 0 before the first."""
+    file = path / "last.safetensors"
+    return int(_read(file)[1]["epoch"]) if file.is_file() else 0
+
+
 def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
     """Loads the weights of ``best`` or ``last`` into a model.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmgen import __version__
-from mmgen.commands import data, evaluate, generate, growth, plugins, report, train
+from mmgen.commands import data, evaluate, generate, growth, plugins, report, reproduce, train
 from mmgen.commands.common import Settings, stderr
 from mmgen.errors import MmgenError
 
@@ -25,6 +25,7 @@ app.command()(generate.generate)
 app.command()(evaluate.evaluate)
 app.command()(report.report)
 app.command()(growth.growth)
+app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(plugins.app, name="plugins")
 
 SPREADING = ("--given", "--targets")

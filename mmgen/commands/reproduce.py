@@ -1,0 +1,200 @@
+"""``mmgen reproduce``: the paper's experiments, from training to table and figures."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmgen.commands.common import Device, Settings, stderr, stdout
+from mmgen.errors import ConfigError, DataError, listed, nearest
+
+if TYPE_CHECKING:
+    from mmgen.reproduction.folder import Reproduction
+    from mmgen.reproduction.jobs import Job
+
+app = typer.Typer(help="Reproduce the paper's tables and figures.", no_args_is_help=True)
+
+
+@app.callback()
+def options() -> None:
+    """Reproduce the paper's tables and figures."""
+
+
+@app.command()
+def mnist(
+    context: typer.Context,
+    data: Annotated[
+        Path, typer.Option(help="A data set of mmgen data mnist, or the folder with MNIST/raw.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder; go on if begun.")],
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of every model.", show_default="100; fast: 2")
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help="paper, or fast: a small version of the whole.")
+    ] = "paper",
+    flow: Annotated[
+        bool, typer.Option("--flow", help="A row more: JMVAE-kl with a flow (extra flow).")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes at once.", show_default="one a core")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Train the seven models of Table 1, and draw the table and Figures 3, 4 and 5.
+
+    Every stop loses at most the epoch under way; the same command goes on.
+    """
+    from mmgen.files import writing
+    from mmgen.reproduction.folder import Reproduction
+    from mmgen.reproduction.mnist import PROFILES
+
+    settings: Settings = context.obj
+    if profile not in PROFILES:
+        raise ConfigError(
+            f"--profile {profile}: there are {listed(PROFILES)}{nearest(profile, PROFILES)}"
+        )
+    if flow:
+        _check_flow()
+    at_once = jobs or os.cpu_count() or 1
+    with _terminable():
+        reproduction = Reproduction(
+            out=out,
+            data=_dataset(data, out, settings),
+            profile=profile,
+            epochs=epochs or PROFILES[profile].epochs,
+            flow=flow,
+            device=device or "auto",
+            plugins=tuple(settings.plugins),
+        )
+        reproduction.begin()
+        with writing(out):
+            try:
+                _train(reproduction, at_once)
+                _measure(reproduction, at_once)
+                _draw(reproduction, settings)
+            except KeyboardInterrupt:
+                stderr.print("stopped; nothing is lost. The same command goes on")
+                raise typer.Exit(130) from None
+
+
+def _check_flow() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("zuko") is None:
+        raise ConfigError('--flow needs zuko: pip install "mmgen[flow]"')
+
+
+def _dataset(data: Path, out: Path, settings: Settings) -> Path:
+    """Returns the data set; one in torchvision's layout is written beside the reproduction."""
+    if (data / "dataset.json").exists():
+        return data
+    if not (data / "MNIST" / "raw").is_dir():
+        raise DataError(
+            f"--data {data}: neither a data set of mmgen data mnist, nor a folder with MNIST/raw. "
+            "Fetch the set with: mmgen data mnist ROOT --download --out DATA"
+        )
+    from mmgen.commands import data_card
+    from mmgen.data.torchvision import idx_dataset
+
+    folder = out.with_name(f"{out.name}-data")
+    if not (folder / "dataset.json").exists():
+        stderr.print(f"reading {data} into {folder} ...")
+        modalities, splits = idx_dataset("mnist", data)
+        about = "mnist as torchvision reads it: the picture, its class, and measured attributes."
+        data_card.write(folder, "mnist", about, modalities, splits, settings)
+    return folder
+
+
+def _train(reproduction: "Reproduction", at_once: int) -> None:
+    """Runs all trainings, with a bar each and one for all of them."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from mmgen.reproduction.jobs import run
+
+    planned = {p.name: p for p in reproduction.runs}
+    waiting = reproduction.trainings()
+    if not waiting:
+        return
+    columns = (
+        TextColumn("{task.description:<20}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:>4.0f}/{task.total:.0f} epochs"),
+        TextColumn("{task.fields[words]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr) as bar:
+        total = sum(p.epochs(reproduction.epochs) for p in planned.values())
+        everything = bar.add_task("[bold]all[/]", total=total, words="")
+        tasks = {
+            p.name: bar.add_task(p.name, total=p.epochs(reproduction.epochs), words="")
+            for p in planned.values()
+        }
+
+        def refresh() -> None:
+            done = 0
+            for name, task in tasks.items():
+                epoch, words = reproduction.trained(planned[name])
+                done += epoch
+                bar.update(task, completed=epoch, words=words)
+            bar.update(everything, completed=done)
+
+        refresh()
+        with closing(run(waiting, at_once)) as looks:
+            for look in looks:
+                refresh()
+                for job in look.done:
+                    epoch, words = reproduction.trained(planned[job.name])
+                    bar.print(f"{job.name}: trained, {epoch} epochs, {words}")
+
+
+def _measure(reproduction: "Reproduction", at_once: int) -> None:
+    likelihoods = reproduction.likelihoods()
+    _wait("likelihoods", likelihoods, at_once)
+    recognitions = reproduction.recognitions()
+    # The first one trains the classifier, which is then kept beside the data set.
+    _wait("recognised", recognitions[:1], 1)
+    _wait("recognised", recognitions[1:], at_once)
+
+
+def _wait(what: str, jobs: "Sequence[Job]", at_once: int) -> None:
+    from mmgen.reproduction.jobs import run
+
+    if not jobs:
+        return
+    with stderr.status(what) as status, closing(run(jobs, at_once)) as looks:
+        left = len(jobs)
+        for look in looks:
+            left -= len(look.done)
+            for job in look.done:
+                stderr.print(f"{job.name}: {what} measured")
+            status.update(f"{what}: {listed(job.name for job in look.running)}; {left} left")
+
+
+def _draw(reproduction: "Reproduction", settings: Settings) -> None:
+    from mmgen.reproduction.page import write_all
+
+    with stderr.status("drawing") as status:
+        found = write_all(reproduction, lambda words: status.update(words))
+    from mmgen.reproduction.table import terminal
+
+    stdout.print(terminal(found))
+    stdout.print(f"{reproduction.out}: table, figures and data; see {reproduction.out}/README.md")
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM stop as Ctrl-C does."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

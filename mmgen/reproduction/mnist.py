@@ -1,0 +1,127 @@
+"""The paper's first experiment: MNIST pictures x and their labels w, seven models, one table.
+
+References:
+    M. Suzuki, K. Nakayama, Y. Matsuo, "Deep generative models for bidirectional generation
+    between different modalities", IPSJ Journal 59(3), 859–873, 2018, section 4: Table 1 and
+    Figures 3, 4 and 5.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+IMAGE, LABEL = "image", "label"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is trained and measured.
+
+    Attributes:
+        epochs: Of every model of the table; those with two dimensions train a fifth of them.
+        iterations: T of iterative sampling.
+        rows: Test pictures that likelihoods are measured on.
+        looked_at: Test pictures for the figures, and for what is generated and recognised.
+    """
+
+    epochs: int
+    iterations: int
+    rows: int
+    looked_at: int
+
+
+PROFILES = {
+    "paper": Profile(epochs=100, iterations=100, rows=10_000, looked_at=1_000),
+    "fast": Profile(epochs=2, iterations=10, rows=300, looked_at=100),
+}
+
+SAMPLES = 10
+"""N of equation 11."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of the experiment.
+
+    Attributes:
+        name: Of its folder.
+        row: The row of Table 1 that it belongs to; empty if it is drawn only.
+        model: The configuration's table ``[model]``.
+        train: What ``[train]`` has beside the epochs.
+        share: Of the epochs.
+    """
+
+    name: str
+    row: str
+    model: Mapping[str, Any]
+    train: Mapping[str, Any] = field(default_factory=dict)
+    share: float = 1.0
+
+    @property
+    def iterative(self) -> bool:
+        """Whether a missing modality takes iterative sampling."""
+        return self.model["kind"] in ("jmvae", "hierarchical")
+
+    def epochs(self, all_epochs: int) -> int:
+        """Returns how many epochs it trains."""
+        return max(1, round(all_epochs * self.share))
+
+    def configuration(self, data: Path, all_epochs: int) -> str:
+        """Returns the experiment as TOML: the paper's nets, z, Adam and warm-up are defaults."""
+        model = "\n".join(f"{key} = {json.dumps(value)}" for key, value in self.model.items())
+        train = {"epochs": self.epochs(all_epochs), **self.train}
+        training = "\n".join(f"{key} = {json.dumps(value)}" for key, value in train.items())
+        return (
+            f'name = "mnist"\n\n[data]\npath = {json.dumps(str(data))}\n\n'
+            f"[modalities.{IMAGE}]\n\n[modalities.{LABEL}]\n\n"
+            f"[model]\n{model}\n\n[train]\n{training}\n"
+        )
+
+
+# Those that take longest first: the last to end are then short ones.
+RUNS = (
+    Planned("jmvae-kl", "JMVAE-kl", {"kind": "jmvae-kl"}),
+    Planned("hierarchical", "Hierarchical", {"kind": "hierarchical", "layers": 2}),
+    Planned("cvae-label-to-image", "CVAE", {"kind": "cvae", "targets": [IMAGE]}),
+    Planned("cmma-label-to-image", "CMMA", {"kind": "cmma", "targets": [IMAGE]}),
+    Planned("jmvae", "JMVAE", {"kind": "jmvae"}),
+    Planned("cvae-image-to-label", "CVAE", {"kind": "cvae", "targets": [LABEL]}),
+    Planned("cmma-image-to-label", "CMMA", {"kind": "cmma", "targets": [LABEL]}),
+    Planned("jmvae-kl-2d", "", {"kind": "jmvae-kl", "latent": 2}, share=0.2),
+    Planned("hierarchical-2d", "", {"kind": "hierarchical", "latent": 2}, share=0.2),
+    Planned("jmvae-2d", "", {"kind": "jmvae", "latent": 2}, share=0.2),
+)
+
+FLOW = Planned(
+    "jmvae-kl-flow",
+    "JMVAE-kl, flow",
+    {
+        "kind": "jmvae-kl",
+        "subset_posterior": "flow",
+        "subset_gradient": False,
+        "flow_transforms": 6,
+        "flow_widths": [256, 256],
+    },
+    {"schedule": "cosine"},
+    share=0.8,
+)
+"""Beyond the paper, see ``docs/results.md``."""
+
+CELLS = (
+    ("log p(x|w)", (IMAGE,), (LABEL,), "single"),
+    ("log p(w|x)", (LABEL,), (IMAGE,), "single"),
+    ("log p(x|w,x)", (IMAGE,), (LABEL,), "multiple"),
+    ("log p(w|w,x)", (LABEL,), (IMAGE,), "multiple"),
+)
+"""Table 1's columns: heading, targets, given, estimator."""
+
+PAPER = {
+    "CVAE": (-448.8, -5.293, -70.42, -5.304),
+    "CMMA": (-451.1, -0.2971, -69.89, -0.002574),
+    "JMVAE": (-747.1, -0.2286, -69.57, -0.2026),
+    "JMVAE-kl": (-422.35, -0.2628, -76.94, -0.1874),
+    "Hierarchical": (-475.5, -2.640, -196.9, -0.4456),
+}
+"""Table 1 of the paper, in nats."""

@@ -1,0 +1,171 @@
+"""Table 1: conditional log-likelihoods of all models, the paper's rows beside the measured ones."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmgen.errors import RunError
+from mmgen.files import write
+from mmgen.reproduction.mnist import CELLS, PAPER, Planned
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table.
+
+    Attributes:
+        row: The model.
+        quantity: The likelihood.
+        nats: What was measured: the mean over test rows of eq. 11, A.1 or A.2.
+        standard_error: Over rows.
+        z_from: What z was drawn from.
+        run: The run that it was measured of.
+        rows: How many test rows.
+        paper: The paper's number; ``None`` if it has none.
+    """
+
+    row: str
+    quantity: str
+    nats: float
+    standard_error: float
+    z_from: str
+    run: str
+    rows: int
+    paper: float | None
+
+
+def cells(measured: Mapping[str, Path], runs: Iterable[Planned]) -> list[Cell]:
+    """Collects the table from what ``mmgen evaluate`` wrote.
+
+    Args:
+        measured: The JSON of each run, by its name.
+        runs: Of the experiment.
+
+    Returns:
+        Row by row, in the paper's order of models; each in the order of columns.
+
+    Raises:
+        RunError: If a file is damaged.
+    """
+    found = []
+    for planned in runs:
+        if not planned.row:
+            continue
+        for record in _records(measured[planned.name]):
+            for column, (quantity, targets, given, estimator) in enumerate(CELLS):
+                key = (record["targets"], record["given"], record["estimator"])
+                if key != ([*targets], [*given], estimator):
+                    continue
+                paper = PAPER[planned.row][column] if planned.row in PAPER else None
+                nats, error = record["mean_of_logs"], record["standard_error"]
+                z = record["z_from"]
+                cell = Cell(
+                    planned.row, quantity, nats, error, z, planned.name, record["rows"], paper
+                )
+                found.append((column, cell))
+    order = [*PAPER]
+    rows = sorted({cell.row for _, cell in found}, key=lambda r: (r not in order, [*order, r].index(r)))
+    found.sort(key=lambda item: (rows.index(item[1].row), item[0]))
+    return [cell for _, cell in found]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    try:
+        records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["likelihoods"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: damaged: {error}. Remove it, to measure again") from None
+    return records
+
+
+def value(found: Sequence[Cell], row: str, quantity: str) -> Cell:
+    """Returns one cell."""
+    return next(cell for cell in found if (cell.row, cell.quantity) == (row, quantity))
+
+
+HEADINGS = tuple(quantity for quantity, *_ in CELLS)
+
+
+def lines(found: Sequence[Cell]) -> list[tuple[str, ...]]:
+    """Returns the table as words: a line a model, and below it the paper's."""
+    result: list[tuple[str, ...]] = []
+    for row in dict.fromkeys(cell.row for cell in found):
+        each = [value(found, row, quantity) for quantity in HEADINGS]
+        result.append((row, *(f"{number(c.nats)} ± {c.standard_error:.2g}" for c in each)))
+        if row in PAPER:
+            result.append((PAPERS, *map(number, PAPER[row])))
+    return result
+
+
+PAPERS = "paper"
+"""What stands before the paper's numbers."""
+
+
+def number(nats: float) -> str:
+    """Writes a number with as many digits as the paper does."""
+    size = abs(nats)
+    digits = 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4
+    return f"{nats:.{digits}f}".replace("-", "−")
+
+
+def terminal(found: Sequence[Cell]) -> "Table":
+    """Returns the table for the terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="Table 1", caption=CAPTION, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for position, heading in enumerate(["", *HEADINGS]):
+        table.add_column(heading, justify="right" if position else "left", no_wrap=True)
+    for row, *numbers in lines(found):
+        papers = row == PAPERS
+        table.add_row(f"  {row}" if papers else row, *numbers, style="dim" if papers else "bold")
+    return table
+
+
+CAPTION = "nats, means over test rows of the mean of 10 logs; ±: standard error over rows"
+
+
+def markdown(found: Sequence[Cell]) -> str:
+    """Returns one of GitHub's tables."""
+    head = ["", *(f"{heading}".replace("|", "\\|") for heading in HEADINGS)]
+    body = [[f"*{row}*" if row == PAPERS else f"**{row}**", *n] for row, *n in lines(found)]
+    rows = [head, ["---", *["---:"] * len(HEADINGS)], *body]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def latex(found: Sequence[Cell]) -> str:
+    """Returns a ``tabular`` with the rules of the package booktabs."""
+    head = ["", *(f"${h.replace('log', chr(92) + 'log').replace('|', chr(92) + 'mid ')}$" for h in HEADINGS)]
+    body = [[row, *(f"${n.replace('−', '-').replace('±', chr(92) + 'pm')}$" for n in numbers)]
+            for row, *numbers in lines(found)]
+    rows = [" & ".join(row) + r" \\" for row in [head, *body]]
+    rule = [r"\begin{tabular}{l" + "r" * len(HEADINGS) + "}", r"\toprule", rows[0], r"\midrule"]
+    return "\n".join([f"% Table 1; {CAPTION}", *rule, *rows[1:], r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def comma_separated(found: Sequence[Cell]) -> str:
+    """Returns one line a cell, with all digits."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [*Cell.__dataclass_fields__], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(cell) for cell in found)
+    return out.getvalue()
+
+
+def save(found: Sequence[Cell], folder: Path) -> None:
+    """Writes ``table-1`` as Markdown, CSV, JSON and LaTeX.
+
+    Raises:
+        WriteError: If a file cannot be written.
+    """
+    write(folder / "table-1.md", markdown(found))
+    write(folder / "table-1.tex", latex(found))
+    write(folder / "table-1.csv", comma_separated(found))
+    text = json.dumps({"unit": "nats", "cells": [asdict(cell) for cell in found]}, indent=2)
+    write(folder / "table-1.json", text + "\n")
