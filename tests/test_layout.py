@@ -13,8 +13,8 @@ PLUGINS = ROOT / "plugins"
 ORDER = (
     *("errors", "files", "settings", "config", "modality", "hooks", "discovery", "plugins"),
     *("subsets", "nets", "models", "data", "build", "training", "checkpoint", "inventory"),
-    *("planning", "diagnosis", "running", "generation", "evaluation", "figures", "report", "reproduction"),
-    *("testing", "scaffold", "commands", "cli", "__main__"),
+    *("planning", "diagnosis", "running", "generation", "evaluation", "figures", "report"),
+    *("reproduction", "testing", "scaffold", "commands", "cli", "__main__"),
 )
 
 

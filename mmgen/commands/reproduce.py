@@ -61,10 +61,16 @@ def mnist(
     if flow:
         _check_flow()
     at_once = jobs or os.cpu_count() or 1
+    dataset = data if (data / "dataset.json").exists() else out / "data"
+    if dataset != data and not (data / "MNIST" / "raw").is_dir():
+        raise DataError(
+            f"--data {data}: neither a data set of mmgen data mnist, nor a folder with MNIST/raw. "
+            "Fetch the set with: mmgen data mnist ROOT --download --out DATA"
+        )
     with _terminable():
         reproduction = Reproduction(
             out=out,
-            data=_dataset(data, out, settings),
+            data=dataset,
             profile=profile,
             epochs=epochs or PROFILES[profile].epochs,
             flow=flow,
@@ -74,9 +80,11 @@ def mnist(
         reproduction.begin()
         with writing(out):
             try:
+                if not (dataset / "dataset.json").exists():
+                    _import(data, dataset, settings)
                 _train(reproduction, at_once)
                 _measure(reproduction, at_once)
-                _draw(reproduction, settings)
+                _draw(reproduction)
             except KeyboardInterrupt:
                 stderr.print("stopped; nothing is lost. The same command goes on")
                 raise typer.Exit(130) from None
@@ -89,25 +97,14 @@ def _check_flow() -> None:
         raise ConfigError('--flow needs zuko: pip install "mmgen[flow]"')
 
 
-def _dataset(data: Path, out: Path, settings: Settings) -> Path:
-    """Returns the data set; one in torchvision's layout is written beside the reproduction."""
-    if (data / "dataset.json").exists():
-        return data
-    if not (data / "MNIST" / "raw").is_dir():
-        raise DataError(
-            f"--data {data}: neither a data set of mmgen data mnist, nor a folder with MNIST/raw. "
-            "Fetch the set with: mmgen data mnist ROOT --download --out DATA"
-        )
+def _import(root: Path, folder: Path, settings: Settings) -> None:
     from mmgen.commands import data_card
     from mmgen.data.torchvision import idx_dataset
 
-    folder = out.with_name(f"{out.name}-data")
-    if not (folder / "dataset.json").exists():
-        stderr.print(f"reading {data} into {folder} ...")
-        modalities, splits = idx_dataset("mnist", data)
-        about = "mnist as torchvision reads it: the picture, its class, and measured attributes."
-        data_card.write(folder, "mnist", about, modalities, splits, settings)
-    return folder
+    stderr.print(f"reading {root} ...")
+    modalities, splits = idx_dataset("mnist", root)
+    about = "MNIST as torchvision reads it: the picture, its class, and measured attributes."
+    data_card.write(folder, "mnist", about, modalities, splits, settings, force=False)
 
 
 def _train(reproduction: "Reproduction", at_once: int) -> None:
@@ -175,12 +172,12 @@ def _wait(what: str, jobs: "Sequence[Job]", at_once: int) -> None:
             status.update(f"{what}: {listed(job.name for job in look.running)}; {left} left")
 
 
-def _draw(reproduction: "Reproduction", settings: Settings) -> None:
+def _draw(reproduction: "Reproduction") -> None:
     from mmgen.reproduction.page import write_all
+    from mmgen.reproduction.table import terminal
 
     with stderr.status("drawing") as status:
-        found = write_all(reproduction, lambda words: status.update(words))
-    from mmgen.reproduction.table import terminal
+        found = write_all(reproduction, status.update)
 
     stdout.print(terminal(found))
     stdout.print(f"{reproduction.out}: table, figures and data; see {reproduction.out}/README.md")

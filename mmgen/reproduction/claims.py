@@ -49,22 +49,15 @@ def claims(found: Sequence[Cell], rises: Mapping[str, Sequence[float]]) -> list[
             numbers(image, "JMVAE", "JMVAE-kl", "Hierarchical"),
         )
     )
-    for baseline in ("CVAE", "CMMA"):
-        result.append(
-            Claim(
-                f"{image}: JMVAE-kl is at least as good as {baseline}",
-                at("JMVAE-kl", image) >= at(baseline, image),
-                numbers(image, "JMVAE-kl", baseline),
-            )
-        )
-    for row in ("JMVAE", "JMVAE-kl"):
-        result.append(
-            Claim(
-                f"{label}: {row} is at least as good as CVAE",
-                at(row, label) >= at("CVAE", label),
-                numbers(label, row, "CVAE"),
-            )
-        )
+    for quantity, row, baseline in (
+        (image, "JMVAE-kl", "CVAE"),
+        (image, "JMVAE-kl", "CMMA"),
+        (label, "JMVAE", "CVAE"),
+        (label, "JMVAE-kl", "CVAE"),
+    ):
+        holds = at(row, quantity) >= at(baseline, quantity)
+        words = f"{quantity}: {row} is at least as good as {baseline}"
+        result.append(Claim(words, holds, numbers(quantity, row, baseline)))
     for row, curve in rises.items():
         result.append(
             Claim(

@@ -1,11 +1,11 @@
 """The folder of a reproduction: what is in it, what is still to do, and how far it is.
 
-    reproduction.json       what was asked for: profile and epochs
-    configs/NAME.toml       one experiment a run, for ``mmgen train``
-    runs/NAME/              run folders, with likelihoods.json and coherence.json measured of them
-    logs/                   what the processes said
-    table-1.*, figure-*     what the paper shows, each with its data
-    README.md               all of it on one page
+reproduction.json       what was asked for: profile and epochs
+configs/NAME.toml       one experiment a run, for ``mmgen train``
+runs/NAME/              run folders, with likelihoods.json and coherence.json measured of them
+logs/                   what the processes said
+table-1.*, figure-*     what the paper shows, each with its data
+README.md               all of it on one page
 """
 
 import json

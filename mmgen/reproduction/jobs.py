@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ class Look:
     done: tuple[Job, ...]
 
 
-def run(jobs: Sequence[Job], at_once: int) -> Iterator[Look]:
+def run(jobs: Sequence[Job], at_once: int) -> Generator[Look]:
     """Runs jobs, so many at once, each with its share of the cores.
 
     A caller that stops looking, or is interrupted, stops them as Ctrl-C does: a training saves and

@@ -33,7 +33,7 @@ class Profile:
 
 
 PROFILES = {
-    "paper": Profile(epochs=100, iterations=100, rows=10_000, looked_at=1_000),
+    "paper": Profile(epochs=100, iterations=50, rows=10_000, looked_at=1_000),
     "fast": Profile(epochs=2, iterations=10, rows=300, looked_at=100),
 }
 

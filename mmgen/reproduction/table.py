@@ -70,8 +70,10 @@ def cells(measured: Mapping[str, Path], runs: Iterable[Planned]) -> list[Cell]:
                     planned.row, quantity, nats, error, z, planned.name, record["rows"], paper
                 )
                 found.append((column, cell))
-    order = [*PAPER]
-    rows = sorted({cell.row for _, cell in found}, key=lambda r: (r not in order, [*order, r].index(r)))
+    # The paper's rows in its order, then what goes beyond it.
+    rows = list(dict.fromkeys([*PAPER, *(cell.row for _, cell in found)]))
+        {cell.row for _, cell in found}, key=lambda r: (r not in order, [*order, r].index(r))
+    )
     found.sort(key=lambda item: (rows.index(item[1].row), item[0]))
     return [cell for _, cell in found]
 
@@ -141,12 +143,19 @@ def markdown(found: Sequence[Cell]) -> str:
 
 def latex(found: Sequence[Cell]) -> str:
     """Returns a ``tabular`` with the rules of the package booktabs."""
-    head = ["", *(f"${h.replace('log', chr(92) + 'log').replace('|', chr(92) + 'mid ')}$" for h in HEADINGS)]
-    body = [[row, *(f"${n.replace('−', '-').replace('±', chr(92) + 'pm')}$" for n in numbers)]
-            for row, *numbers in lines(found)]
-    rows = [" & ".join(row) + r" \\" for row in [head, *body]]
-    rule = [r"\begin{tabular}{l" + "r" * len(HEADINGS) + "}", r"\toprule", rows[0], r"\midrule"]
-    return "\n".join([f"% Table 1; {CAPTION}", *rule, *rows[1:], r"\bottomrule", r"\end{tabular}"]) + "\n"
+    head, *body = (
+        " & ".join([row, *(f"${_mathematics(cell)}$" for cell in cells)]) + r" \\"
+        for row, *cells in [("", *HEADINGS), *lines(found)]
+    )
+    columns = "l" + "r" * len(HEADINGS)
+    top = [f"% Table 1; {CAPTION}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head]
+    return "\n".join([*top, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _mathematics(words: str) -> str:
+    for sign, command in (("log", r"\log"), ("|", r"\mid "), ("−", "-"), ("±", r"\pm")):
+        words = words.replace(sign, command)
+    return words
 
 
 def comma_separated(found: Sequence[Cell]) -> str:

@@ -1,0 +1,279 @@
+"""The end of a reproduction: table, figures, the data of each, and all of it on one page."""
+
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from mmgen import checkpoint, generation
+from mmgen.data.store import Split, read_dataset
+from mmgen.files import write
+from mmgen.generation import Run
+from mmgen.reproduction import drawings, table
+from mmgen.reproduction.chains import Point, latents, likelihood_by_iteration, pictures
+from mmgen.reproduction.claims import Claim, claims
+from mmgen.reproduction.folder import COHERENCE, Reproduction
+from mmgen.reproduction.mnist import IMAGE, LABEL, SAMPLES, Planned
+from mmgen.reproduction.table import Cell
+
+AFTER = (1, 2, 5, 10, 20, 50, 100)
+"""Numbers of iterations that Figure 3 shows, as far as there are so many."""
+
+ORDER = ("JMVAE", "Hierarchical", "JMVAE-kl")
+"""Of the models in figures."""
+
+
+def write_all(reproduction: Reproduction, say: Callable[[str], object]) -> list[Cell]:
+    """Writes table, figures and page of what was trained and measured.
+
+    What is there of a figure's data is kept.
+
+    Args:
+        reproduction: With all its jobs done.
+        say: Called with what is being done.
+
+    Returns:
+        The table.
+
+    Raises:
+        RunError: If a file is damaged.
+        WriteError: If one cannot be written.
+    """
+    found = table.cells(reproduction.measured(), reproduction.runs)
+    table.save(found, reproduction.out)
+    draw = _Figures(reproduction)
+    say("Figure 3")
+    draw.figure_3()
+    say("Figure 4: every iteration of every chain is measured")
+    points = draw.figure_4()
+    say("Figure 5")
+    draw.figure_5()
+    rises = {
+        model: [p.nats for p in points if (p.model, p.target) == (model, LABEL)]
+        for model in ORDER[:2]
+    }
+    write(reproduction.out / "README.md", page(reproduction, found, claims(found, rises)))
+    return found
+
+
+class _Figures:
+    def __init__(self, reproduction: Reproduction) -> None:
+        self.reproduction = reproduction
+        self.effort = reproduction.effort
+
+    def figure_3(self) -> None:
+        after = [t for t in AFTER if t <= self.effort.iterations]
+        file = self.reproduction.out / "figure-3.safetensors"
+        if not file.exists():
+            shown = {m: pictures(self._run(m), LABEL, IMAGE, after) for m in ORDER[:2]}
+            write(file, save({m: _bytes(means) for m, means in shown.items()}))
+        stored = load_file(file)
+        shown = {m: stored[m].float() / 255 for m in ORDER[:2]}
+        image = self._run(ORDER[0]).modalities[IMAGE]
+        drawings.figure_3(shown, after, image, file.with_suffix(".png"))
+
+    def figure_4(self) -> list[Point]:
+        file = self.reproduction.out / "figure-4.csv"
+        if not file.exists():
+            part = self._part(ORDER[0])
+            points = [
+                point
+                for target, given in ((LABEL, IMAGE), (IMAGE, LABEL))
+                for model in ORDER
+                for point in likelihood_by_iteration(
+                    model,
+                    self._run(model),
+                    part,
+                    target,
+                    given,
+                    iterations=self.effort.iterations,
+                    samples=SAMPLES,
+                )
+            ]
+            names = [field.name for field in fields(Point)]
+            write(file, _lines(names, (asdict(point) for point in points)))
+        rows = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
+        points = [
+            Point(
+                model=row["model"],
+                target=row["target"],
+                given=row["given"],
+                iteration=int(row["iteration"]),
+                nats=float(row["nats"]),
+                standard_error=float(row["standard_error"]),
+            )
+            for row in rows
+        ]
+        drawings.figure_4(points, file.with_suffix(".png"))
+        return points
+
+    def figure_5(self) -> None:
+        file = self.reproduction.out / "figure-5.csv"
+        run = self._run(ORDER[0])
+        names = run.modalities[LABEL].choices()
+        givens = {"image and label": (IMAGE, LABEL), "label": (LABEL,)}
+        if not file.exists():
+            part = self._part(ORDER[0])
+            classes = part.take(torch.arange(part.count), [LABEL])[LABEL].tolist()
+            records = []
+            for model in ORDER:
+                flat = self._run(model, "-2d")
+                for words, given in givens.items():
+                    z = latents(flat, part, given, iterations=self.effort.iterations).tolist()
+                    records += [
+                        {"model": model, "given": words, "class": c, "z1": x, "z2": y}
+                        for c, (x, y) in zip(classes, z, strict=True)
+                    ]
+            write(file, _lines(["model", "given", "class", "z1", "z2"], records))
+        rows = [*csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))]
+
+        def column(name: str, model: str, words: str) -> Tensor:
+            chosen = [r for r in rows if (r["model"], r["given"]) == (model, words)]
+            return torch.tensor([float(r[name]) for r in chosen])
+
+        spaces = {
+            m: {w: torch.stack([column("z1", m, w), column("z2", m, w)], 1) for w in givens}
+            for m in ORDER
+        }
+        numbers = column("class", ORDER[0], "label")
+        drawings.figure_5(spaces, numbers, names, file.with_suffix(".png"))
+
+    def _run(self, model: str, suffix: str = "") -> Run:
+        folder = self.reproduction.run(model.lower() + suffix)
+        plugins = self.reproduction.plugins
+        return generation.load(folder, device=self.reproduction.device, plugin_modules=plugins)
+
+    def _part(self, model: str) -> Split:
+        split = read_dataset(self.reproduction.data).splits["test"]
+        count = min(self.effort.looked_at, split.count)
+        rows = torch.arange(count) * split.count // count
+        return Split((split.take(rows, self._run(model).modalities),))
+
+
+def _bytes(pictures: Tensor) -> Tensor:
+    return (pictures * 255).round().to(torch.uint8).contiguous()
+
+
+def _lines(names: Sequence[str], records: Any) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return out.getvalue()
+
+
+def page(reproduction: Reproduction, found: Sequence[Cell], judged: Sequence[Claim]) -> str:
+    """Returns the page as Markdown."""
+    effort = reproduction.effort
+    rows = "\n".join(
+        f"| {_cell(c.words)} | {'yes' if c.holds else '**no**'} | {c.evidence} |"
+        for c in judged
+    )
+    flow = " --flow" if reproduction.flow else ""
+    return f"""# MNIST: Table 1 and Figures 3, 4 and 5
+
+M. Suzuki, K. Nakayama, Y. Matsuo, "Deep generative models for bidirectional generation between
+different modalities", IPSJ Journal 59(3), 2018, section 4, made again with
+
+```sh
+mmgen reproduce mnist --data DATA --profile {reproduction.profile} --epochs \
+{reproduction.epochs}{flow} --out OUT
+```
+
+on {_machine(reproduction)}. x is a picture, w its label.
+
+## Table 1
+
+{table.markdown(found)}
+Nats; mean over {found[0].rows:,} test pictures of the mean of {SAMPLES} logs (equations 11, A.1
+and A.2), ± its standard error over pictures. JMVAE and the hierarchy sample iteratively, T = {effort.iterations}.
+The same in [CSV](table-1.csv), [JSON](table-1.json) and [LaTeX](table-1.tex).
+
+## What the paper states
+
+| statement | holds | measured |
+|---|---|---|
+{rows}
+
+## Is a digit generated from its label recognised?
+
+{_recognised(reproduction)}
+Per cent of {effort.looked_at:,} test labels; a classifier trained on real pictures looks. z at the
+mean of what it is drawn from, or sampled ({SAMPLES} times).
+
+## Figures
+
+![Image from label by number of iterations](figure-3.png)
+
+[Data](figure-3.safetensors)
+
+![Conditional log-likelihood by number of iterations](figure-4.png)
+
+[Data](figure-4.csv)
+
+![The two-dimensional latent space](figure-5.png)
+
+[Data](figure-5.csv). For the hierarchy z is z_1, which the decoders read.
+
+## What was trained
+
+{_trained(reproduction)}
+The paper's misprints are read so: the label's decoder ends in 10 units (D10), and in A.2 z_1 is
+drawn from p(z_1|z_2). Weights are those with the lowest validation loss.
+"""
+
+
+def _cell(words: str) -> str:
+    return words.replace("|", "\\|")
+
+
+def _recognised(reproduction: Reproduction) -> str:
+    lines = ["| | mean z | sampled z | real pictures |", "|---|---:|---:|---:|"]
+    for planned in reproduction.runs:
+        file = reproduction.run(planned.name) / COHERENCE
+        if not planned.row or not file.exists():
+            continue
+        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+        by_z = {row["z"]: f"{100 * row['value']:.1f}" for row in rows}
+        real = f"{100 * rows[0]['ceiling']:.1f}"
+        mean, sampled = by_z.get("mean", "–"), by_z.get("sampled", "–")
+        lines.append(f"| {planned.row} | {mean} | {sampled} | {real} |")
+    return "\n".join(lines) + "\n"
+
+
+def _trained(reproduction: Reproduction) -> str:
+    lines = [
+        "| run | epochs | minutes | examples/s | best epoch | loss on validation |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    lines += [_line(reproduction.run(planned.name), planned) for planned in reproduction.runs]
+    return "\n".join(lines) + "\n"
+
+
+def _line(run: Path, planned: Planned) -> str:
+    metrics = checkpoint.read_metrics(run)
+    best = [m for m in metrics if m["best"]][-1]
+    speed = sum(m["examples_per_second"] for m in metrics) / len(metrics)
+    minutes = sum(m["seconds"] for m in metrics) / 60
+    loss = (best["validation"] or best["train"])["loss"]
+    return (
+        f"| `{planned.name}` | {len(metrics)} | {minutes:.0f} | {speed:,.0f} | {best['epoch']} | "
+        f"{loss:.2f} |"
+    )
+
+
+def _machine(reproduction: Reproduction) -> str:
+    run = reproduction.run(reproduction.runs[-1].name)
+    environment = checkpoint.environment(run)
+    cores = f"{os.cpu_count()} cores, {platform.machine()}"
+    torch_version = environment["versions"]["torch"].split("+")[0]
+    return f"{environment['device']} ({cores}), PyTorch {torch_version}"
