@@ -6,6 +6,7 @@ that :mod:`mmgen.nets.replicate` runs as one wide operation.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +125,7 @@ class Likelihood(nn.Module):
 
 def bernoulli(logits: Tensor) -> Distribution:
     """Returns independent values in {0, 1}: parameters ``(B, *event)``, event ``(*event)``."""
-    return _independent(Bernoulli(logits=logits, validate_args=False))
+    return _independent(_Bernoulli(logits=logits, validate_args=False))
 
 
 def continuous_bernoulli(logits: Tensor) -> Distribution:
@@ -169,8 +170,24 @@ def _independent(each: Distribution) -> Distribution:
     return Independent(each, dimensions, validate_args=False)
 
 
+class _Bernoulli(Bernoulli):
+    # torch's own draws one number after the other on a CPU, which takes as long as a whole net.
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        with torch.no_grad():
+            p = self.probs.expand(self._extended_shape(sample_shape))
+            return (torch.rand_like(p) < p).to(p.dtype)
+
+
 class _OneHot(OneHotCategorical):
     # torch's own validates its logits whatever it is told.
     def __init__(self, logits: Tensor) -> None:
         self._categorical = Categorical(logits=logits, validate_args=False)
         Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args=False)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        with torch.no_grad():
+            p = self.probs.expand(self._extended_shape(sample_shape))
+            u = torch.rand_like(p[..., :1])
+            # Where the distribution function exceeds u; rounding may leave its end below 1.
+            number = (p.cumsum(-1) <= u).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1)
+            return (torch.arange(p.shape[-1], device=p.device) == number).to(p.dtype)

@@ -72,7 +72,7 @@ class Vectorised(nn.Module):
     def forward(self, x: Tensor, only: Sequence[int] | None = None) -> Tensor:
         """Maps ``(B, *shape)`` to ``(copies, B, features)``."""
         copies = self.copies if only is None else len(only)
-        chosen = None if only is None else torch.tensor(only, device=x.device)
+        chosen = None if only is None else _picked(only, x.device)
         shared = True
         for layer in self.layers:
             if isinstance(layer, Wide):
@@ -83,6 +83,11 @@ class Vectorised(nn.Module):
                 x = layer(x) if shared else _weightless(layer, x)
         x = _spread(x, copies) if shared else x
         return x.transpose(0, 1)
+
+
+def _picked(only: Sequence[int], device: torch.device) -> Tensor | slice:
+    """Returns an index of copies; of one, a slice: its weights are read where they lie."""
+    return slice(only[0], only[0] + 1) if len(only) == 1 else torch.tensor(only, device=device)
 
 
 def _spread(x: Tensor, copies: int) -> Tensor:

@@ -36,7 +36,7 @@ class Wide(nn.Module):
     def __init__(self, same: Sequence[Any]) -> None:
         super().__init__()
 
-    def forward(self, x: Tensor, shared: bool, chosen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
         raise NotImplementedError
 
     def _stack(self, same: Sequence[nn.Module], *names: str) -> None:
@@ -50,7 +50,7 @@ class Wide(nn.Module):
             else:
                 self.register_buffer(name, torch.stack(tensors))
 
-    def _pick(self, name: str, chosen: Tensor | None) -> Any:
+    def _pick(self, name: str, chosen: Tensor | slice | None) -> Any:
         tensor = getattr(self, name)
         return tensor if tensor is None or chosen is None else tensor[chosen]
 
@@ -66,7 +66,7 @@ class WideLinear(Wide):
         self.weight = nn.Parameter(torch.stack([layer.weight.detach().mT for layer in same]))
         self._stack(same, "bias")  # (C, out)
 
-    def forward(self, x: Tensor, shared: bool, chosen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
         weight, bias = self._pick("weight", chosen), self._pick("bias", chosen)
         if shared:
             event = x.shape[1:-1]
@@ -95,7 +95,7 @@ class WideConvolution(Wide):
         self.groups = first.groups
         self.reads_shared_input = self.groups == 1  # wide channels would leave their groups
 
-    def forward(self, x: Tensor, shared: bool, chosen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
         weight, bias = self._pick("weight", chosen), self._pick("bias", chosen)
         copies, out = weight.shape[:2]
         x = self.convolve(
@@ -119,7 +119,7 @@ class WideBatchNorm(Wide):
         first = same[0]
         self.momentum, self.eps = first.momentum, first.eps
 
-    def forward(self, x: Tensor, shared: bool, chosen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
         names = ("running_mean", "running_var", "weight", "bias")
         mean, variance, weight, bias = (self._pick(n, chosen).flatten() for n in names)
         training = self.training and chosen is None  # some copies alone: at generation only
@@ -137,7 +137,7 @@ class WideGroupNorm(Wide):
         first = same[0]
         self.groups, self.eps = first.num_groups, first.eps
 
-    def forward(self, x: Tensor, shared: bool, chosen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
         weight, bias = self._pick("weight", chosen), self._pick("bias", chosen)
         groups = weight.shape[0] * self.groups
         wide = F.group_norm(x.flatten(1, 2), groups, weight.flatten(), bias.flatten(), self.eps)
@@ -153,7 +153,7 @@ class WideLayerNorm(Wide):
         first = same[0]
         self.shape, self.eps = first.normalized_shape, first.eps
 
-    def forward(self, x: Tensor, shared: bool, chosen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
         weight, bias = self._pick("weight", chosen), self._pick("bias", chosen)
         between = (1,) * (x.dim() - 2 - len(self.shape))  # dimensions that are not normalised
         weight = weight.reshape(-1, *between, *self.shape)
@@ -168,7 +168,7 @@ class WideDropout(Wide):
         super().__init__(same)
         self.p = same[0].p
 
-    def forward(self, x: Tensor, shared: bool, chosen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
         return F.dropout(x, self.p, self.training)
 
 

@@ -175,8 +175,7 @@ def page(reproduction: Reproduction, found: Sequence[Cell], judged: Sequence[Cla
     """Returns the page as Markdown."""
     effort = reproduction.effort
     rows = "\n".join(
-        f"| {_cell(c.words)} | {'yes' if c.holds else '**no**'} | {c.evidence} |"
-        for c in judged
+        f"| {_cell(c.words)} | {'yes' if c.holds else '**no**'} | {c.evidence} |" for c in judged
     )
     flow = " --flow" if reproduction.flow else ""
     return f"""# MNIST: Table 1 and Figures 3, 4 and 5
@@ -195,8 +194,9 @@ on {_machine(reproduction)}. x is a picture, w its label.
 
 {table.markdown(found)}
 Nats; mean over {found[0].rows:,} test pictures of the mean of {SAMPLES} logs (equations 11, A.1
-and A.2), ± its standard error over pictures. JMVAE and the hierarchy sample iteratively, T = {effort.iterations}.
-The same in [CSV](table-1.csv), [JSON](table-1.json) and [LaTeX](table-1.tex).
+and A.2), ± its standard error over pictures. JMVAE and the hierarchy sample iteratively,
+T = {effort.iterations}. The same in [CSV](table-1.csv), [JSON](table-1.json) and
+[LaTeX](table-1.tex).
 
 ## What the paper states
 

@@ -72,8 +72,6 @@ def cells(measured: Mapping[str, Path], runs: Iterable[Planned]) -> list[Cell]:
                 found.append((column, cell))
     # The paper's rows in its order, then what goes beyond it.
     rows = list(dict.fromkeys([*PAPER, *(cell.row for _, cell in found)]))
-        {cell.row for _, cell in found}, key=lambda r: (r not in order, [*order, r].index(r))
-    )
     found.sort(key=lambda item: (rows.index(item[1].row), item[0]))
     return [cell for _, cell in found]
 
