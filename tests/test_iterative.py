@@ -6,7 +6,7 @@ import torch
 from toys import Numbers, observations, toy_modalities, toy_model
 
 from mmgen.generation import ITERATIONS, sample_latent
-from mmgen.models.iterative import iterate
+from mmgen.models.iterative import encoded, iterate
 from mmgen.nets.posterior import VARIANCE_FLOOR
 
 KINDS = ("jmvae", "hierarchical")
@@ -99,10 +99,25 @@ def test_chains_are_independent():
 
 
 def test_the_mean_is_taken_at_the_last_iteration_alone():
-    model, point, z = recorded(samples=2, iterations=3, mean=True)
+    model, _, z = recorded(samples=2, iterations=3, mean=True)
     assert [mean for _, mean in model.seen] == [False, False, True]
-    last = {**model.seen[-1][0], "point": point.repeat(2, 1)}
-    torch.testing.assert_close(z[-1].flatten(0, 1), model.model.infer(last, mean=True)[0])
+    expected = model.model.revise(model.revised, mean=True)[0]
+    assert torch.equal(z[-1].flatten(0, 1), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_agree_are_encoded_once(kind):
+    modalities = toy_modalities(3)
+    model = Recorder(toy_model(kind, modalities).eval())
+    x = {
+        n: value.repeat(5, *[1] * (value.dim() - 1))
+        for n, value in observations(modalities, 8).items()
+    }
+    parts = encoded(model, x)
+    (seen,) = model.encoded
+    assert len(seen["colour"]) == len(x["colour"].unique(dim=0)) < 40
+    for n, expected in model.model.parts(x).items():
+        torch.testing.assert_close(parts[n], expected)
 
 
 def test_fifty_iterations_are_run_where_there_is_no_encoder_and_one_pass_where_there_is():

@@ -54,7 +54,7 @@ def iterate(
         x = {n: like.new_zeros(chains, *model.modalities[n].shape) for n in missing}
     for iteration in range(1, iterations + 1):
         last = iteration == iterations
-        z = model.revise({**_encoded(model, x), **fixed}, mean=mean and last)[0]
+        z = model.revise({**encoded(model, x), **fixed}, mean=mean and last)[0]
         yield z.unflatten(0, (samples, -1))
         if not last:
             x = _sample(model, z, missing)
@@ -64,7 +64,7 @@ FEW = 64
 """Values of at most so many numbers, such as labels, are encoded once where rows agree."""
 
 
-def _encoded(model: Model, x: Batch) -> dict[str, Tensor]:
+def encoded(model: Model, x: Batch) -> dict[str, Tensor]:
     """Encodes imputed values: of a thousand chains that impute a digit, ten different rows."""
     distinct, rows = {}, {}
     for n, value in x.items():
