@@ -11,7 +11,7 @@ from mmgen.config import Experiment
 from mmgen.models import MODELS
 from mmgen.testing import CHECKS
 
-DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda path: path.name)
