@@ -187,7 +187,7 @@ class _OneHot(OneHotCategorical):
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():
             p = self.probs.expand(self._extended_shape(sample_shape))
-            u = torch.rand_like(p[..., :1])
-            # Where the distribution function exceeds u; rounding may leave its end below 1.
-            number = (p.cumsum(-1) <= u).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1)
+            until = p.cumsum(-1)
+            u = torch.rand_like(p[..., :1]) * until[..., -1:]  # rounding may end below 1
+            number = (until <= u).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1)
             return (torch.arange(p.shape[-1], device=p.device) == number).to(p.dtype)

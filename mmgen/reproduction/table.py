@@ -97,7 +97,7 @@ def lines(found: Sequence[Cell]) -> list[tuple[str, ...]]:
     result: list[tuple[str, ...]] = []
     for row in dict.fromkeys(cell.row for cell in found):
         each = [value(found, row, quantity) for quantity in HEADINGS]
-        result.append((row, *(f"{number(c.nats)} ± {c.standard_error:.2g}" for c in each)))
+        result.append((row, *(f"{number(c.nats)} ± {_error(c.standard_error)}" for c in each)))
         if row in PAPER:
             result.append((PAPERS, *map(number, PAPER[row])))
     return result
@@ -112,6 +112,10 @@ def number(nats: float) -> str:
     size = abs(nats)
     digits = 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4
     return f"{nats:.{digits}f}".replace("-", "−")
+
+
+def _error(nats: float) -> str:
+    return f"{nats:.0f}" if nats >= 10 else f"{nats:.2g}"
 
 
 def terminal(found: Sequence[Cell]) -> "Table":
