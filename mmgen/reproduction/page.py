@@ -130,7 +130,13 @@ class _Figures:
                 for words, given in givens.items():
                     z = latents(flat, part, given, iterations=self.effort.iterations).tolist()
                     records += [
-                        {"model": model, "given": words, "class": c, "z1": x, "z2": y}
+                        {
+                            "model": model,
+                            "given": words,
+                            "class": c,
+                            "z1": f"{x:.4f}",
+                            "z2": f"{y:.4f}",
+                        }
                         for c, (x, y) in zip(classes, z, strict=True)
                     ]
             write(file, _lines(["model", "given", "class", "z1", "z2"], records))
