@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from mmgen.figures.sheet import GREY, INK, Block, Strip, draw, magnified, save
@@ -13,6 +14,9 @@ from mmgen.reproduction.chains import Point
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+SHOWN = 0.98
+"""Of all z in Figure 5, along each axis."""
 
 COLOURS = {"JMVAE": "#d08a2e", "Hierarchical": "#2471a3", "JMVAE-kl": "#3d8b4f"}
 """Of the models, in all figures."""
@@ -96,22 +100,39 @@ def figure_5(
     rows = max(len(each) for each in spaces.values())
     title = "Figure 5: the two-dimensional latent space"
     figure = _figure((3.7 * len(spaces) + 0.7, 3.7 * rows + 0.9), title)
-    note = "One z a test row, coloured by its digit; the same axes in each column of panels."
+    note = (
+        "One z a test row, coloured by its digit. The axes are the same in each column of panels, "
+        f"and leave out the outermost {1 - SHOWN:.0%}."
+    )
     figure.supxlabel(note, x=0.015, ha="left", fontsize=9, color=GREY)
     grid = figure.subplots(rows, len(spaces), squeeze=False)
+    colours = [f"C{number}" for number in classes.tolist()]
     for column, (model, each) in zip(grid.T, spaces.items(), strict=True):
-        reach = 1.05 * max(z.abs().max().item() for z in each.values())
+        centre, reach = _window(torch.cat(list(each.values())))
         for axes, (given, z) in zip(column, each.items(), strict=True):
             _axes(axes, f"{model}, given {given}")
-            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-            for number, name in enumerate(names):
-                x, y = z[classes == number].T.tolist()
-                axes.scatter(x, y, s=5, color=f"C{number}", alpha=0.7, linewidth=0, label=name)
+            for limits, middle in zip((axes.set_xlim, axes.set_ylim), centre, strict=True):
+                limits(middle - reach, middle + reach)
+            axes.set_aspect("equal")
+            # In the order of rows: no class lies on top of the others.
+            axes.scatter(*z.T.tolist(), s=5, c=colours, alpha=0.7, linewidth=0)
+    for number, name in enumerate(names):
+        grid[0, 0].scatter([], [], s=5, color=f"C{number}", label=name)
     handles, words = grid[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, words, loc="outside right upper", fontsize=9, frameon=False, markerscale=3
     )
     return save(figure, path)
+
+
+def _window(z: Tensor) -> tuple[list[float], float]:
+    """Returns the centre of a square that holds all z ``(N, 2)`` but the outermost, and its reach.
+
+    A few z of a hierarchy lie ten times as far out as the others.
+    """
+    edges = torch.tensor([(1 - SHOWN) / 2, (1 + SHOWN) / 2], dtype=z.dtype)
+    low, high = z.quantile(edges, 0)
+    return ((low + high) / 2).tolist(), 1.1 * (high - low).max().item() / 2
 
 
 def _figure(size: tuple[float, float], title: str) -> "Figure":
