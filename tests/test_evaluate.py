@@ -203,6 +203,7 @@ def test_a_cvae_does_not_iterate(mmgen, one_way):
         (("--weights", "first"), "it is best or last"),
         (("--out", "table.xls"), "written as .md, .csv, .json, .tex"),
         (("--data", "nowhere"), "nowhere"),
+        (("--jobs", 2, "--coherence"), "measured by one process"),
     ],
 )
 def test_what_cannot_be_is_one_message(mmgen, trained, words, message):
@@ -257,6 +258,43 @@ def test_from_python_the_rows_are_there_one_by_one(trained, small_glyphs):
     assert {len(e.values) for e in found} == {80}
     assert {e.values.dtype for e in found} == {torch.float64}
     assert all(e.values.isfinite().all() for e in found)
+
+
+# Side by side.
+
+
+def test_processes_side_by_side_measure_what_one_does(mmgen, trained, tmp_path):
+    found = []
+    for jobs in (1, 2):
+        file = tmp_path / f"{jobs}.json"
+        words = ("--split", "train", "--rows", 250, "--iterations", 3, "--given", "label")
+        code, out, err = mmgen("evaluate", trained, *QUICK, *words, "--jobs", jobs, "-o", file)
+        assert code == 0, err
+        assert "250 rows of train" in out
+        found.append(likelihoods(file))
+    assert found[0].keys() == found[1].keys()
+    for key, one in found[0].items():
+        numbers = {name: value for name, value in one.items() if isinstance(value, float)}
+        assert len(numbers) >= 2
+        # Another number of threads may round otherwise.
+        assert {name: found[1][key][name] for name in numbers} == pytest.approx(numbers, rel=1e-4)
+
+
+DIES = """
+import multiprocessing, os
+if multiprocessing.parent_process() is not None:
+    os._exit(9)
+"""
+
+
+def test_a_process_that_is_killed_is_one_message(mmgen, trained, tmp_path):
+    (tmp_path / "dies.py").write_text(DIES)
+    plugin = ("-p", tmp_path / "dies.py")
+    code, out, err = mmgen(*plugin, "evaluate", trained, *QUICK, "--jobs", 2)
+    assert code == 2
+    assert "was killed" in err
+    assert "Traceback" not in err
+    assert out == ""
 
 
 # Coherence on the command line.

@@ -51,6 +51,9 @@ def evaluate(
         typer.Option(min=1, help="Most z decoded at once.", show_default="1000; cuda: 10000"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes all draws.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Processes side by side, on the CPU; changes no draw.")
+    ] = 1,
     coherence: Annotated[
         bool,
         typer.Option(
@@ -64,6 +67,7 @@ def evaluate(
     from mmgen.evaluation.estimates import Effort
     from mmgen.evaluation.likelihood import likelihoods
     from mmgen.evaluation.pairs import chosen_pairs
+    from mmgen.evaluation.side_by_side import Measurement, likelihoods_side_by_side
     from mmgen.generation import load
 
     settings: Settings = context.obj
@@ -73,7 +77,11 @@ def evaluate(
         raise ConfigError("--samples 0 --importance 0: nothing is left to estimate")
     if file is not None:  # before the work
         tables.checked_format(file, (coherence_tables if coherence else tables).FORMATS)
+    if jobs > 1 and coherence:
+        raise ConfigError("--coherence is measured by one process: leave out --jobs")
     loaded = load(run, weights=weights, device=device or "auto", plugin_modules=settings.plugins)
+    if jobs > 1 and loaded.device.type != "cpu":
+        raise ConfigError(f"--jobs is for the CPU; one process fills {loaded.device}")
     if iterations is not None and loaded.model.given is not None:
         raise GenerationError(f"a {loaded.experiment.model.kind} has one direction: no iterations")
     pairs = chosen_pairs(loaded, targets or [], given or [])
@@ -90,9 +98,24 @@ def evaluate(
         return
     with progress("{task.completed:,}/{task.total:,} rows") as bar:
         task = bar.add_task("likelihoods", total=chosen.count)
-        estimates = likelihoods(
-            loaded.model, chosen, pairs, effort, lambda n: bar.update(task, completed=n)
-        )
+
+        def done(count: int) -> None:
+            bar.update(task, completed=count)
+
+        if jobs > 1:
+            what = Measurement(
+                run=run,
+                weights=weights,
+                plugins=tuple(settings.plugins),
+                data=dataset.path,
+                split=split,
+                rows=rows,
+                pairs=tuple(pairs),
+                effort=effort,
+            )
+            estimates = likelihoods_side_by_side(what, loaded, jobs, done)
+        else:
+            estimates = likelihoods(loaded.model, chosen, pairs, effort, done)
     evaluation = tables.Evaluation(
         run=str(run),
         model=loaded.experiment.model.kind,
@@ -145,10 +168,7 @@ def _rows(
     run: "Run", data: Path | None, name: str, count: int | None, settings: Settings
 ) -> "tuple[Dataset, Split]":
     """Returns the data set, and the rows asked for."""
-    import torch
-
     from mmgen import build, checkpoint
-    from mmgen.data.store import Split
     from mmgen.settings import FolderConfig
 
     experiment = run.experiment
@@ -169,8 +189,4 @@ def _rows(
     chosen = splits[name]
     if absent := [n for n in run.model.names if n not in chosen.names]:
         raise DataError(f"{experiment.data} has no modality {listed(absent)}")
-    if count is not None and count < chosen.count:
-        # Evenly spread: a split may be sorted by class.
-        spread = torch.arange(count, device="cpu") * chosen.count // count
-        chosen = Split((chosen.take(spread, run.model.names),))
-    return dataset, chosen
+    return dataset, chosen if count is None else chosen.spread(count, run.model.names)

@@ -80,6 +80,12 @@ class Split:
             start = stop
         return rows
 
+    def spread(self, count: int, names: Iterable[str] | None = None) -> "Split":
+        """Returns ``count`` of the rows, evenly spread: a split may be sorted by class."""
+        if count >= self.count:
+            return self
+        return Split((self.take(torch.arange(count, device="cpu") * self.count // count, names),))
+
     def load(
         self, names: Iterable[str] | None = None, device: torch.device | str = "cpu"
     ) -> dict[str, Tensor]:

@@ -39,7 +39,6 @@ DRAWS, CHAINS = 100, 10
 iterative sampling that keeps its imputed observations in memory."""
 
 
-@torch.no_grad()
 def likelihoods(
     model: Model,
     split: Split,
@@ -68,14 +67,38 @@ def likelihoods(
         DataError: If the split lacks a modality of the model.
     """
     effort = effort or Effort()
+    values = measured(model, split, pairs, effort, range(blocks_of(split)), done)
+    return estimates(model, pairs, effort, values)
+
+
+Values = dict[tuple[object, ...], Tensor]
+"""By (given, targets) means of logs ``(rows,)``; by (members,) log-mean-exp and effective sample
+size, ``(2, rows)``. On the CPU, float64."""
+
+
+def blocks_of(split: Split) -> int:
+    """Returns how many blocks of :data:`ROWS` rows a split has."""
+    return math.ceil(split.count / ROWS)
+
+
+@torch.no_grad()
+def measured(
+    model: Model,
+    split: Split,
+    pairs: Sequence[Pair],
+    effort: Effort,
+    blocks: Sequence[int],
+    done: Callable[[int], object] | None = None,
+) -> Values:
+    """Measures consecutive blocks of rows. What a block draws depends on its number alone."""
     device = next(model.parameters()).device
     batches = Batches(split, model.modalities, device=device, batch_size=ROWS)
     sources = _sources(model, pairs) if effort.samples else {}
     proposals = _proposals(model, pairs) if effort.importance else {}
     results: dict[tuple[object, ...], list[Tensor]] = defaultdict(list)
     with random_state(device, effort.seed):
-        stream = batches.epoch(None, 0)
-        for block in range(len(batches)):
+        stream = batches.epoch(None, 0, blocks[0])
+        for block in blocks:
             _seed(effort, "observations", block)
             x = next(stream)
             for given, wanted in sources.items():
@@ -83,20 +106,23 @@ def likelihoods(
                 means = _means_of_logs(model, x, given, wanted, effort)
                 for targets, value in means.items():
                     results[given, targets].append(value)
-            for given, measured in proposals.items():
+            for given, wanted in proposals.items():
                 _seed(effort, "proposal", *given, block)
-                for members, value in _weighed(model, x, given, measured, effort).items():
+                for members, value in _weighed(model, x, given, wanted, effort).items():
                     results[members,].append(value)
             if done is not None:
                 done(min((block + 1) * ROWS, batches.count))
-        # The only wait for the device.
-        values = {key: torch.cat(parts, -1).cpu().double() for key, parts in results.items()}
-    estimates: list[Estimate] = []
-    if effort.samples:
-        estimates += _paper(model, pairs, effort, values)
-    if effort.importance:
-        estimates += _importance(model, pairs, effort.importance, values)
-    return estimates
+        return {key: torch.cat(parts, -1).cpu().double() for key, parts in results.items()}
+
+
+def estimates(
+    model: Model, pairs: Sequence[Pair], effort: Effort, values: Values
+) -> list[Estimate]:
+    """Names what was measured of all rows, in the order that :func:`likelihoods` returns."""
+    return [
+        *(_paper(model, pairs, effort, values) if effort.samples else ()),
+        *(_importance(model, pairs, effort.importance, values) if effort.importance else ()),
+    ]
 
 
 def _seed(effort: Effort, *key: int | str) -> None:
@@ -146,7 +172,7 @@ def _complete(model: Model, given: Subset) -> bool:
 
 
 def _paper(
-    model: Model, pairs: Iterable[Pair], effort: Effort, values: dict[tuple[object, ...], Tensor]
+    model: Model, pairs: Iterable[Pair], effort: Effort, values: Values
 ) -> Iterator[Estimate]:
     for pair in pairs:
         kinds: tuple[tuple[Estimator, Subset], ...] = (
@@ -214,7 +240,7 @@ def _weighed(
 
 
 def _importance(
-    model: Model, pairs: Sequence[Pair], samples: int, values: dict[tuple[object, ...], Tensor]
+    model: Model, pairs: Sequence[Pair], samples: int, values: Values
 ) -> Iterator[Estimate]:
     if model.given is not None:
         for pair in pairs:
