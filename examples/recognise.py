@@ -54,26 +54,28 @@ def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 @torch.no_grad()
-def label_from_image(run: Run, images: Tensor, labels: Tensor, mean: bool) -> float:
+def label_from_image(run: Run, images: Tensor, labels: Tensor, temperature: float) -> float:
     """Returns how often the likeliest label is right, in per cent."""
-    z = sample_latent(run.model, {"image": images}, 1, mean=mean)[0]
+    z = sample_latent(run.model, {"image": images}, 1, temperature=temperature)[0]
     guess = run.model.decode(z, ["label"])["label"].mean.argmax(1)
     return 100 * (guess == labels).float().mean().item()
 
 
 @torch.no_grad()
-def image_from_label(run: Run, net: nn.Module, mean: bool) -> float:
+def image_from_label(run: Run, net: nn.Module, temperature: float) -> float:
     """Returns how many pictures generated from each class are recognised as it, in per cent."""
     modality = run.modalities["label"]
     classes = torch.arange(len(modality.choices())).repeat_interleave(SAMPLES)
-    z = sample_latent(run.model, {"label": modality.observe(classes)}, 1, mean=mean)[0]
+    z = sample_latent(run.model, {"label": modality.observe(classes)}, 1, temperature=temperature)[
+        0
+    ]
     return accuracy(net, run.model.decode(z, ["image"])["image"].mean, classes)
 
 
 @torch.no_grad()
 def attributes_from_image(run: Run, images: Tensor, truth: Tensor) -> list[float]:
     """Returns how often each attribute is right at the posterior's mean, in per cent."""
-    z = sample_latent(run.model, {"image": images}, 1, mean=True)[0]
+    z = sample_latent(run.model, {"image": images}, 1, temperature=0.0)[0]
     p = run.model.decode(z, ["attributes"])["attributes"].mean
     return (100 * ((p > 0.5) == (truth > 0.5)).float().mean(0)).tolist()
 
@@ -108,8 +110,8 @@ def main() -> None:
     runs = {path.name: mmgen.load(path, device="cpu") for path in arguments.runs}
     for name, run in runs.items():
         images = run.modalities["image"].observe(test["image"])
-        scores = [label_from_image(run, images, labels, mean) for mean in (True, False)]
-        scores += [image_from_label(run, net, mean) for mean in (True, False)]
+        scores = [label_from_image(run, images, labels, t) for t in (0.0, 1.0)]
+        scores += [image_from_label(run, net, t) for t in (0.0, 1.0)]
         table.add_row(name, *(f"{score:.1f}" for score in scores))
         if "attributes" in run.modalities:
             shares = attributes_from_image(run, images, test["attributes"])

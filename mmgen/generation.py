@@ -1,5 +1,6 @@
 """given → targets: any subset of modalities generates any other."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ def sample_latent(
     given: Batch,
     samples: int,
     *,
-    mean: bool = False,
+    temperature: float = 1.0,
     iterations: int | None = None,
     start: Start = "zero",
 ) -> Tensor:
@@ -37,7 +38,7 @@ def sample_latent(
         model: In eval mode.
         given: Observations ``(B, *shape)``.
         samples: How many z a row.
-        mean: Takes the posterior's mean instead of a sample.
+        temperature: See :func:`mmgen.nets.posterior.draw`: 0 takes the mean instead of a sample.
         iterations: T of iterative sampling. Without it, the subset's own encoder is used if there
             is one, and T = 50 if not.
         start: Where missing values start: ``"zero"``, or ``"prior"``.
@@ -46,9 +47,14 @@ def sample_latent(
         z ``(samples, B, Z)``.
     """
     if iterations is None and model.encodes(given):
-        return model.infer(given, samples, mean=mean)
+        return model.infer(given, samples, temperature=temperature)
     *_, z = iterate(
-        model, given, samples, iterations=iterations or ITERATIONS, start=start, mean=mean
+        model,
+        given,
+        samples,
+        iterations=iterations or ITERATIONS,
+        start=start,
+        temperature=temperature,
     )
     return z
 
@@ -78,7 +84,7 @@ class Run:
         targets: Sequence[str] | None = None,
         samples: int = 16,
         *,
-        mean: bool = False,
+        temperature: float = 1.0,
         iterations: int | None = None,
         start: Start = "zero",
     ) -> dict[str, Distribution]:
@@ -89,7 +95,7 @@ class Run:
                 or observations ``(*shape)`` as the nets see them.
             targets: What to generate; all that is not given if left out.
             samples: How many z are drawn.
-            mean: Takes the mean of z given the observation, instead of samples.
+            temperature: Of z: below 1, samples differ less; 0 takes the mean of z.
             iterations: See :func:`sample_latent`.
             start: See :func:`sample_latent`.
 
@@ -109,16 +115,18 @@ class Run:
             raise GenerationError(
                 f"a {self.experiment.model.kind} has one direction: no iterations"
             )
+        if not 0 <= temperature < math.inf:
+            raise GenerationError(f"a temperature of {temperature:g}: it is 0 or more")
         if start not in get_args(Start):
             raise GenerationError(f"start={start!r}: there are {listed(get_args(Start))}")
         x = {name: self._observation(name, value).unsqueeze(0) for name, value in given.items()}
         if x:
             z = sample_latent(
-                self.model, x, samples, mean=mean, iterations=iterations, start=start
+                self.model, x, samples, temperature=temperature, iterations=iterations, start=start
             )[:, 0]
         else:
             like = next(self.model.parameters())
-            z = self.model.prior(samples, like, mean=mean)
+            z = self.model.prior(samples, like, temperature=temperature)
         return self.model.decode(z, wanted)
 
     def targets(self, given: Iterable[str], targets: Sequence[str] | None = None) -> list[str]:

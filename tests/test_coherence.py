@@ -54,7 +54,7 @@ class Scripted(Model):
         super().__init__(modalities, 1)
         self.flip, self.blind = flip, blind
 
-    def infer(self, given, samples=1, *, mean=False):
+    def infer(self, given, samples=1, *, temperature=1.0):
         if "label" in given:
             number = given["label"].argmax(1)
         elif "bits" in given:
@@ -64,7 +64,7 @@ class Scripted(Model):
             lit = torch.arange(64) % CLASSES == torch.arange(CLASSES).unsqueeze(1)
             number = (pixels @ lit.T.float()).argmax(1)
         z = number.expand(samples, -1)
-        if not mean:
+        if temperature:
             z = torch.where(torch.rand(z.shape) < self.flip, (z + 1) % CLASSES, z)
         return (z * (not self.blind)).unsqueeze(-1).float()
 

@@ -239,8 +239,10 @@ def test_z_given_c_is_the_priors_and_z_given_all_the_posteriors(kind):
         torch.testing.assert_close(drawn.mean(0), mean, rtol=0, atol=0.03)
         torch.testing.assert_close(drawn.var(0), variance, rtol=0.05, atol=0)
         at_mean = read_by_hand(model, mean, x)
-        torch.testing.assert_close(model.infer(given, 2, mean=True), at_mean.expand(2, -1, -1))
-        assert torch.equal(sample_latent(model, given, 1, mean=True)[0], at_mean)
+        torch.testing.assert_close(
+            model.infer(given, 2, temperature=0.0), at_mean.expand(2, -1, -1)
+        )
+        assert torch.equal(sample_latent(model, given, 1, temperature=0.0)[0], at_mean)
 
         mean, variance = gaussian_of(model.encoder, x)
         pair = {**given, "picture": x["picture"]}
@@ -248,8 +250,8 @@ def test_z_given_c_is_the_priors_and_z_given_all_the_posteriors(kind):
         torch.testing.assert_close(drawn.mean(0), mean, rtol=0, atol=0.03)
         torch.testing.assert_close(drawn.var(0), variance, rtol=0.05, atol=0)
         # What takes no part makes no difference.
-        assert torch.equal(model.infer(pair, mean=True), model.infer(x, mean=True))
-        torch.testing.assert_close(model.infer(x, mean=True)[0], read_by_hand(model, mean, x))
+        assert torch.equal(model.infer(pair, temperature=0.0), model.infer(x, temperature=0.0))
+        torch.testing.assert_close(model.infer(x, temperature=0.0)[0], read_by_hand(model, mean, x))
 
 
 @every_kind
@@ -512,7 +514,9 @@ def test_saved_weights_give_the_same_model(kind, tmp_path):
     checkpoint.load_weights(tmp_path, other, "best")
     assert differing(state.model.state_dict(), other.state_dict()) == []
     for known in (x, {n: x[n] for n in ("colour", "picture")}):
-        assert torch.equal(other.infer(known, mean=True), state.model.infer(known, mean=True))
+        assert torch.equal(
+            other.infer(known, temperature=0.0), state.model.infer(known, temperature=0.0)
+        )
 
 
 def everything(state):
@@ -579,7 +583,7 @@ def test_training_learns_what_is_generated_from_what(kind):
     )
     list(fit(state, batches(modalities, 200, batch_size=20)))
     x = observations(modalities, 60, seed=5)
-    z = sample_latent(state.model.eval(), {"a": x["a"]}, 1, mean=True)[0]
+    z = sample_latent(state.model.eval(), {"a": x["a"]}, 1, temperature=0.0)[0]
     p = state.model.decode(z)["b"].mean
     assert (p.argmax(1) == x["b"].argmax(1)).float().mean() > 0.95
 

@@ -137,7 +137,9 @@ def test_the_same_seed_draws_the_same_and_another_does_not(tmp_path: Path) -> No
 def test_rows_of_choices_differ_and_start_at_the_mean(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     page = pixels(figures.from_choices(run, "word", "tile", samples=3))
-    means = [run.generate({"word": w}, ["tile"], 1, mean=True)["tile"].mean for w in Word().words]
+    means = [
+        run.generate({"word": w}, ["tile"], 1, temperature=0.0)["tile"].mean for w in Word().words
+    ]
     drawn = magnified(Tile().render(torch.cat(means)))
     assert len({picture.tobytes() for picture in drawn}) == 4
     places = [find(page, picture) for picture in drawn]
@@ -152,7 +154,7 @@ def test_pairs_make_a_table_of_what_both_together_generate(tmp_path: Path) -> No
     places = {}
     for column, word in enumerate(Word().words):
         for row, other in enumerate(Word().words):
-            p = run.generate({"word": word, "other": other}, ["tile"], 1, mean=True)["tile"]
+            p = run.generate({"word": word, "other": other}, ["tile"], 1, temperature=0.0)["tile"]
             top, left = find(page, magnified(Tile().render(p.mean))[0])
             places[column, row] = find(page, magnified(Tile().render(p.mean))[0])
     for (column, row), (top, left) in places.items():
@@ -238,7 +240,7 @@ def test_reconstructions_of_one_direction_are_those_given_all_and_given_c(
     places = []
     with torch.no_grad():
         for names in (["tile", "word"], ["word"]):
-            z = run.model.infer({n: x[n] for n in names}, mean=True)[0]
+            z = run.model.infer({n: x[n] for n in names}, temperature=0.0)[0]
             means = run.model.decode(z)["tile"].mean
             places += [find(page, picture) for picture in magnified(Tile().render(means))]
     assert len({top for top, _ in places}) == 2

@@ -11,7 +11,7 @@ from mmgen import inventory
 from mmgen.errors import ConfigError
 from mmgen.generation import sample_latent
 from mmgen.nets.flow import SubsetFlow
-from mmgen.nets.posterior import gaussian
+from mmgen.nets.posterior import draw, gaussian
 
 MODALITIES = toy_modalities(3)
 FLOW = {"subset_posterior": "flow", "flow_widths": (16,)}
@@ -168,10 +168,36 @@ def test_each_subset_is_sampled_through_the_flow_and_the_joint_posterior_is_not(
     drawn = sample_latent(model, given, 6)
     torch.manual_seed(2)
     assert torch.equal(drawn, model.flow(h).rsample((6,)))
-    assert torch.equal(sample_latent(model, given, 1, mean=True)[0], model.flow(h).mean)
+    assert torch.equal(sample_latent(model, given, 1, temperature=0.0)[0], model.flow(h).mean)
     assert torch.equal(
-        sample_latent(model, x, 1, mean=True)[0], gaussian(model.encoder.encode(x)[-1]).mean
+        sample_latent(model, x, 1, temperature=0.0)[0], gaussian(model.encoder.encode(x)[-1]).mean
     )
+
+
+@torch.no_grad()
+def test_at_another_temperature_the_noise_is_scaled_and_the_density_is_that_of_the_draws():
+    torch.manual_seed(0)
+    flow = SubsetFlow(2, 2, (16,))
+    h = torch.randn(1, 4)
+    q = flow(h).tempered(0.5)
+    assert isinstance(q, type(flow(h)))
+    torch.manual_seed(1)
+    z = draw(flow(h), 0.5, (3,))
+    torch.manual_seed(1)
+    assert torch.equal(z, q.rsample((3,)))
+    torch.manual_seed(1)
+    u = torch.randn(3, 1, 2)
+    torch.testing.assert_close((q.transform((z - q.loc) / q.scale)), 0.5 * u, atol=1e-4, rtol=1e-4)
+    assert torch.equal(draw(flow(h), 0.0, (3,)), flow(h).mean.expand(3, 1, 2))
+    # The density integrates to one over a grid that holds nearly all of it.
+    draws = q.rsample((20_000,))[:, 0]
+    low, high = draws.amin(0) - 0.5, draws.amax(0) + 0.5
+    axes = [torch.linspace(low[i].item(), high[i].item(), 600) for i in range(2)]
+    grid = torch.cartesian_prod(*axes).unsqueeze(1)
+    cell = (axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0])
+    total = (q.log_prob(grid).exp().sum() * cell).item()
+    assert total == pytest.approx(1, abs=5e-3)
+    assert (flow(h).log_prob(grid) != q.log_prob(grid)).any()
 
 
 def test_two_trainings_of_one_seed_are_equal_bit_for_bit():

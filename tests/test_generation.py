@@ -61,35 +61,53 @@ def test_nothing_given_draws_from_the_prior(run):
     assert list(run.generate({}, ["point"], 2)) == ["point"]
 
 
+def test_at_a_low_temperature_samples_differ_less(run):
+    spreads = []
+    for temperature in (0.1, 0.5, 1.0):
+        torch.manual_seed(0)
+        drawn = run.generate({"colour": "red"}, ["point"], 200, temperature=temperature)
+        spreads.append(drawn["point"].mean)
+    low, half, full = (s.std(0).sum() for s in spreads)
+    assert 0 < low < half < full
+
+
+@pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf")])
+def test_a_temperature_that_is_none_is_refused(run, temperature):
+    with pytest.raises(GenerationError, match="it is 0 or more"):
+        run.generate({"colour": "red"}, temperature=temperature)
+
+
 def test_the_mean_of_the_prior_is_one_point(run):
-    mean = run.generate(samples=3, mean=True)["point"].mean
+    mean = run.generate(samples=3, temperature=0.0)["point"].mean
     assert torch.equal(mean[0], mean[1])
-    assert torch.equal(mean, run.generate(samples=3, mean=True)["point"].mean)
+    assert torch.equal(mean, run.generate(samples=3, temperature=0.0)["point"].mean)
 
 
 def test_a_tensor_is_given_as_the_nets_see_it(jmvae_kl):
     one_hot = torch.tensor([0.0, 1.0, 0.0])
-    word = jmvae_kl.generate({"colour": "green"}, samples=2, mean=True)
-    tensor = jmvae_kl.generate({"colour": one_hot}, samples=2, mean=True)
-    other = jmvae_kl.generate({"colour": "red"}, samples=2, mean=True)
+    word = jmvae_kl.generate({"colour": "green"}, samples=2, temperature=0.0)
+    tensor = jmvae_kl.generate({"colour": one_hot}, samples=2, temperature=0.0)
+    other = jmvae_kl.generate({"colour": "red"}, samples=2, temperature=0.0)
     assert torch.equal(word["point"].mean, tensor["point"].mean)
     assert not torch.equal(word["point"].mean, other["point"].mean)
 
 
 def test_a_tensor_of_another_type_is_taken_for_its_values(jmvae_kl):
-    floats = jmvae_kl.generate({"colour": torch.tensor([0.0, 1.0, 0.0])}, samples=2, mean=True)
+    floats = jmvae_kl.generate(
+        {"colour": torch.tensor([0.0, 1.0, 0.0])}, samples=2, temperature=0.0
+    )
     for dtype in (torch.int64, torch.float64):
         given = {"colour": torch.tensor([0, 1, 0], dtype=dtype)}
-        found = jmvae_kl.generate(given, samples=2, mean=True)["point"].mean
+        found = jmvae_kl.generate(given, samples=2, temperature=0.0)["point"].mean
         assert torch.equal(found, floats["point"].mean)
 
 
 def test_mean_takes_the_posteriors_mean(jmvae_kl):
-    mean = jmvae_kl.generate({"colour": "red"}, samples=3, mean=True)["point"].mean
+    mean = jmvae_kl.generate({"colour": "red"}, samples=3, temperature=0.0)["point"].mean
     assert torch.equal(mean[0], mean[2])
     samples = jmvae_kl.generate({"colour": "red"}, samples=3)["point"].mean
     assert not torch.equal(samples[0], samples[2])
-    z = jmvae_kl.model.infer({"colour": torch.tensor([[1.0, 0.0, 0.0]])}, 3, mean=True)[:, 0]
+    z = jmvae_kl.model.infer({"colour": torch.tensor([[1.0, 0.0, 0.0]])}, 3, temperature=0.0)[:, 0]
     torch.testing.assert_close(mean, jmvae_kl.model.decode(z)["point"].mean)
 
 

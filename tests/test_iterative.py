@@ -27,10 +27,10 @@ class Recorder:
         self.encoded.append(dict(x))
         return self.model.parts(x)
 
-    def revise(self, parts, samples=1, *, mean=False):
-        self.seen.append((self.encoded[-1], mean))
+    def revise(self, parts, samples=1, *, temperature=1.0):
+        self.seen.append((self.encoded[-1], temperature))
         self.revised = parts
-        return self.model.revise(parts, samples, mean=mean)
+        return self.model.revise(parts, samples, temperature=temperature)
 
 
 def recorded(kind="jmvae", K=3, **options):
@@ -69,11 +69,11 @@ def test_parts_that_are_joined_are_the_joint_posterior(kind):
     some = {"picture": x["picture"]}
     parts = {**model.parts({n: x[n] for n in x if n not in some}), **model.parts(some)}
     whole = model.posterior(x)[-1] if kind == "hierarchical" else model.encoder(x, model.names)
-    drawn = model.revise(parts, mean=True)[0]
+    drawn = model.revise(parts, temperature=0.0)[0]
     if kind == "jmvae":
         assert torch.equal(drawn, whole.mean[0])
     else:
-        torch.testing.assert_close(drawn, model.descend(whole.mean, mean=True))
+        torch.testing.assert_close(drawn, model.descend(whole.mean, temperature=0.0))
 
 
 def test_missing_values_start_at_zero_and_are_drawn_anew_at_each_iteration():
@@ -98,10 +98,10 @@ def test_chains_are_independent():
     assert not torch.equal(z[-1][0], z[-1][1])
 
 
-def test_the_mean_is_taken_at_the_last_iteration_alone():
-    model, _, z = recorded(samples=2, iterations=3, mean=True)
-    assert [mean for _, mean in model.seen] == [False, False, True]
-    expected = model.model.revise(model.revised, mean=True)[0]
+def test_the_temperature_is_that_of_the_last_iteration_alone():
+    model, _, z = recorded(samples=2, iterations=3, temperature=0.0)
+    assert [temperature for _, temperature in model.seen] == [1, 1, 0]
+    expected = model.model.revise(model.revised, temperature=0.0)[0]
     assert torch.equal(z[-1].flatten(0, 1), expected)
 
 
@@ -140,10 +140,10 @@ def test_a_hierarchy_descends_from_its_top_layer_through_the_prior():
     z = model.posterior(x)[2].mean
     for prior in (model.priors[1], model.priors[0]):
         z = prior(z).mean
-    found = model.revise(model.parts(x), mean=True)[0]
+    found = model.revise(model.parts(x), temperature=0.0)[0]
     torch.testing.assert_close(found, z)
     # What the bottom posterior says of x is another matter.
-    assert not torch.allclose(found, model.infer(x, mean=True)[0])
+    assert not torch.allclose(found, model.infer(x, temperature=0.0)[0])
 
     with torch.no_grad():
         model.posteriors[0].linear.weight.fill_(math.nan)

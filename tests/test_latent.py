@@ -142,7 +142,7 @@ def clusters(scale, rows, classes):
     modalities = {"a": Numbers(size=1, widths=()), "b": Numbers(size=1, widths=())}
     model = toy_model("jmvae", modalities, fusion=()).eval()
     x = torch.arange(rows).remainder(classes).float().unsqueeze(1)
-    model.infer = lambda given, samples=1, mean=False: given["a"].unsqueeze(0) / max(scale, 1)
+    model.infer = lambda given, samples=1, temperature=1.0: given["a"].unsqueeze(0) / max(scale, 1)
     model.decoders = nn.ModuleList([Told(scale), Told(0)])
     return model, {"a": scale * x if scale else x, "b": torch.zeros(rows, 1)}
 
@@ -169,7 +169,7 @@ def test_the_gain_of_a_gaussian_channel_is_its_signal_to_noise_ratio(scale):
     stream = torch.Generator().manual_seed(5)
     z = torch.randn(rows, 1, generator=stream)
     drawn = scale * z + torch.randn(rows, 1, generator=stream)
-    model.infer = lambda given, samples=1, mean=False: given["b"].unsqueeze(0)
+    model.infer = lambda given, samples=1, temperature=1.0: given["b"].unsqueeze(0)
     model.decoders = nn.ModuleList([Told(scale), Told(0)])
     gains = latent.own_gains(model, {"a": drawn, "b": z})
     assert gains["a"] == pytest.approx(scale**2, rel=0.1)

@@ -11,8 +11,9 @@ from toys import Grid, OneDevice, Word, on_gpu, stored, toy_model
 
 from mmgen.data.store import Split
 from mmgen.evaluation import likelihood
+from mmgen.evaluation.decoding import log_likelihoods
 from mmgen.evaluation.estimates import Effort
-from mmgen.evaluation.likelihood import likelihoods, log_likelihoods
+from mmgen.evaluation.likelihood import likelihoods
 from mmgen.evaluation.pairs import Pair, all_pairs
 from mmgen.models.iterative import iterate
 from mmgen.nets.posterior import rows as row

@@ -51,7 +51,7 @@ def test_shapes(kind, K):
     x = observations(modalities, 4)
     z = model.infer(x, 5)
     assert z.shape == (5, 4, 3)
-    assert model.infer(x, 5, mean=True).shape == (5, 4, 3)
+    assert model.infer(x, 5, temperature=0.0).shape == (5, 4, 3)
     assert model.revise(model.parts(x), 2).shape == (2, 4, 3)
     assert model.prior(6, z).shape == (6, 3)
     assert model.encodes(x)
@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_loss_and_another_seed_another(kind, K):
         return model.objective(x, 1.0).losses["model"].item()
 
     assert loss(0) == loss(0) != loss(1)
-    assert torch.equal(model.infer(x, mean=True), model.infer(x, mean=True))
+    assert torch.equal(model.infer(x, temperature=0.0), model.infer(x, temperature=0.0))
     assert not torch.equal(model.infer(x), model.infer(x))
 
 
@@ -121,9 +121,9 @@ def test_saved_weights_give_the_same_model(kind, K):
         for p in other.parameters():
             p.normal_()
     x = observations(modalities, 4)
-    assert not torch.equal(model.infer(x, mean=True), other.infer(x, mean=True))
+    assert not torch.equal(model.infer(x, temperature=0.0), other.infer(x, temperature=0.0))
     other.load_state_dict(model.state_dict())
-    assert torch.equal(model.infer(x, mean=True), other.infer(x, mean=True))
+    assert torch.equal(model.infer(x, temperature=0.0), other.infer(x, temperature=0.0))
 
 
 @every_model
@@ -541,7 +541,7 @@ def test_the_mean_of_z_is_the_posteriors():
     x = {"point": observations(modalities, 4)["point"]}
     model = toy_model("jmvae-kl", modalities)
     z = model.infer(x, 20_000).double()
-    mean = model.infer(x, mean=True)[0].double()
+    mean = model.infer(x, temperature=0.0)[0].double()
     assert ((z.mean(0) - mean).abs() < 5 * z.std(0) / math.sqrt(20_000)).all()
 
 
@@ -555,7 +555,7 @@ def test_the_hierarchical_prior_descends_from_a_standard_normal(linear_hierarchy
     assert z.dtype == double
     assert z.mean().item() == pytest.approx(0.4, abs=0.03)
     assert z.var().item() == pytest.approx(0.9**2 + 0.5, rel=0.04)
-    torch.testing.assert_close(model.prior(2, slope, mean=True), offset.expand(2, 1))
+    torch.testing.assert_close(model.prior(2, slope, temperature=0.0), offset.expand(2, 1))
 
 
 @every_model

@@ -13,6 +13,7 @@ from mmgen.nets.posterior import (
     GaussianHead,
     SubsetEncoder,
     SumOfProjections,
+    draw,
     gaussian,
     normal,
     rows,
@@ -224,3 +225,17 @@ def test_an_encoder_without_parameters_is_counted_and_replicated():
     assert isinstance(modalities["a"].encoder(), nn.Sequential)
     q = subset_encoder(modalities)(observations(modalities, 4))
     assert q.batch_shape == (3, 4)
+
+
+def test_a_temperature_multiplies_the_deviation_and_zero_is_the_mean():
+    q = normal(torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, 3.0]]))
+    torch.manual_seed(0)
+    plain = q.rsample((50_000,))
+    for temperature in (0.5, 2.0):
+        torch.manual_seed(0)
+        z = draw(q, temperature, (50_000,))
+        torch.testing.assert_close(z, q.mean + temperature * (plain - q.mean))
+        torch.testing.assert_close(z.std(0), temperature * q.stddev, rtol=0.02, atol=0)
+    torch.manual_seed(0)
+    assert torch.equal(draw(q, 1.0, (50_000,)), plain)
+    assert torch.equal(draw(q, 0.0, (3,)), q.mean.expand(3, 1, 2))

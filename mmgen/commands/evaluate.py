@@ -41,6 +41,9 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Iterative sampling for every subset, so many times."),
     ] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Of z for means of logs, given some; 0: at its mean.")
+    ] = 1.0,
     file: Annotated[
         Path | None, typer.Option("--out", "-o", help="The tables: .md, .csv, .json or .tex.")
     ] = None,
@@ -90,6 +93,7 @@ def evaluate(
         samples=samples,
         importance=importance,
         iterations=iterations,
+        temperature=temperature,
         chunk=chunk or (10_000 if loaded.device.type == "cuda" else 1_000),
         seed=seed,
     )
@@ -152,6 +156,7 @@ def _show_coherence(
             pairs,
             samples=effort.samples,
             iterations=effort.iterations,
+            temperature=effort.temperature,
             chunk=effort.chunk,
             seed=effort.seed,
             say=lambda words: bar.update(task, description=words),

@@ -28,7 +28,10 @@ def generate(
     file: Annotated[
         Path | None, typer.Option("--out", "-o", help="A PNG for the targets that are pictures.")
     ] = None,
-    mean: Annotated[bool, typer.Option("--mean", help="The posterior's mean, no samples.")] = False,
+    temperature: Annotated[
+        float,
+        typer.Option(min=0, help="Of z: below 1 they differ less; 0 is the posterior's mean."),
+    ] = 1.0,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Iterative sampling, so many times.")
     ] = None,
@@ -61,7 +64,7 @@ def generate(
         several = ", ".join(pictures)
         raise GenerationError(f"--out {file}: {several} are pictures; name one with --targets")
     generated = loaded.generate(
-        values, wanted, samples, mean=mean, iterations=iterations, start=first
+        values, wanted, samples, temperature=temperature, iterations=iterations, start=first
     )
     for name, p in generated.items():
         _show(name, loaded.modalities[name], p, file)

@@ -104,6 +104,7 @@ def coherence(
     *,
     samples: int = 10,
     iterations: int | None = None,
+    temperature: float = 1.0,
     chunk: int = 1000,
     seed: int = 0,
     say: Callable[[str], object] = lambda _: None,
@@ -122,6 +123,7 @@ def coherence(
         pairs: The directions; all that the model can go by default.
         samples: Samples of z a row; 0 leaves them out.
         iterations: See :func:`mmgen.generation.sample_latent`.
+        temperature: Of the samples of z, see :func:`mmgen.nets.posterior.draw`.
         chunk: The most latents decoded at a time. Bounds memory, changes no number.
         seed: Fixes all draws.
         say: Called with a few words before a classifier is trained.
@@ -162,11 +164,14 @@ def coherence(
                 real[target, about].append(judge.see(x[target]))
             for given, of in _by_given(looks).items():
                 _seed(seed, "given", *given, block)
-                z = _latents(model, {n: x[n] for n in given}, samples, iterations)
+                seen_here = {n: x[n] for n in given}
+                z = _latents(model, seen_here, samples, iterations, temperature)
                 for look, values in _read(model, z, of, readers, chunk).items():
                     seen[look].append(values)
             done(min((block + 1) * ROWS, batches.count))
     notes += [note for judge in judges.values() for note in judge.notes]
+    if temperature != 1:
+        notes.append(f"z sampled at a temperature of {temperature:g}")
     true = {about: torch.cat(parts).cpu() for about, parts in truth.items()}
     ceilings = {key: torch.cat(parts).cpu() for key, parts in real.items()}
     result = (
@@ -221,12 +226,14 @@ def _by_given(looks: Iterable[_Look]) -> dict[Subset, list[_Look]]:
     return sorted_out
 
 
-def _latents(model: Model, given: Batch, samples: int, iterations: int | None) -> Tensor:
+def _latents(
+    model: Model, given: Batch, samples: int, iterations: int | None, temperature: float
+) -> Tensor:
     """Returns z at the posterior's mean, then samples: ``(1 + samples, B, Z)``."""
-    z = [sample_latent(model, given, 1, mean=True, iterations=iterations)]
+    z = [sample_latent(model, given, 1, temperature=0.0, iterations=iterations)]
     for start in range(0, samples, CHAINS):
         count = min(CHAINS, samples - start)
-        z.append(sample_latent(model, given, count, iterations=iterations))
+        z.append(sample_latent(model, given, count, temperature=temperature, iterations=iterations))
     return torch.cat(z)
 
 

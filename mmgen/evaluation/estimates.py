@@ -21,6 +21,8 @@ class Effort:
         importance: N of the importance-sampled estimates; 0 leaves them out.
         iterations: T of iterative sampling, for every subset. Without it, subsets with an encoder
             use it, and the others iterate 50 times.
+        temperature: Of what means of logs draw z from where some modalities are missing, see
+            :func:`mmgen.nets.posterior.draw`.
         chunk: The most latents decoded at a time. Bounds memory, changes no number.
         seed: Fixes all draws, and what stochastic observations show.
     """
@@ -28,6 +30,7 @@ class Effort:
     samples: int = 10
     importance: int = 100
     iterations: int | None = None
+    temperature: float = 1.0
     chunk: int = 1000
     seed: int = 0
 

@@ -80,7 +80,7 @@ def posterior_means(model: Model, x: Batch) -> list[Tensor]:
     elif isinstance(model, Conditional):  # whose infer() may hold more than z
         parts = [[model.posterior(part).mean] for part in _parts(x)]
     else:
-        parts = [[model.infer(part, mean=True)[0]] for part in _parts(x)]
+        parts = [[model.infer(part, temperature=0.0)[0]] for part in _parts(x)]
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
@@ -162,7 +162,7 @@ def given_gains(model: Model, x: Batch) -> dict[str, float]:
     if model.given is None or len(_like(x)) < 2:
         return {}
     parts = [{n: part[n] for n in model.given} for part in _parts(x)]
-    return _gains(model, x, torch.cat([model.infer(part, mean=True)[0] for part in parts]))
+    return _gains(model, x, torch.cat([model.infer(part, temperature=0.0)[0] for part in parts]))
 
 
 def _gains(model: Model, x: Batch, z: Tensor) -> dict[str, float]:

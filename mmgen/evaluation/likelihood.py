@@ -23,6 +23,7 @@ from torch import Tensor
 from mmgen.data.batches import Batches
 from mmgen.data.seeding import generator
 from mmgen.data.store import Split
+from mmgen.evaluation.decoding import log_likelihoods
 from mmgen.evaluation.estimates import Effort, Estimate, Estimator
 from mmgen.evaluation.pairs import Pair
 from mmgen.generation import ITERATIONS, sample_latent
@@ -160,7 +161,13 @@ def _means_of_logs(
         if _complete(model, given):
             z = model.revise(model.parts(seen), samples)
         else:
-            z = sample_latent(model, seen, samples, iterations=effort.iterations)
+            z = sample_latent(
+                model,
+                seen,
+                samples,
+                temperature=effort.temperature if set(given) < set(model.names) else 1.0,
+                iterations=effort.iterations,
+            )
         for n, log_likelihood in log_likelihoods(model, x, z, names, effort.chunk).items():
             total[n] = log_likelihood.sum(0) + total[n]
     return {T: torch.stack([total[n] for n in T]).sum(0) / effort.samples for T in wanted}
@@ -182,6 +189,8 @@ def _paper(
         for kind, given in kinds:
             if model.can(given, pair.targets):
                 z = _drawn_from(model, given, effort.iterations)
+                if effort.temperature != 1 and set(given) < set(model.names):
+                    z += f", τ = {effort.temperature:g}"
                 value = values[given, pair.targets]
                 yield Estimate(pair.targets, pair.given, kind, z, effort.samples, value)
 
@@ -266,34 +275,3 @@ def _importance(
         z = " / ".join(dict.fromkeys([proposal(pair.both(model.names)), proposal(pair.given)]))
         size = torch.minimum(above_size, below_size)
         yield Estimate(pair.targets, pair.given, "importance", z, samples, above - below, size)
-
-
-def log_likelihoods(
-    model: Model, x: Batch, z: Tensor, names: Iterable[str], chunk: int
-) -> dict[str, Tensor]:
-    """Returns log p(x_k|z) in nats for z ``(S, B, Z)``: ``(S, B)`` a modality.
-
-    Args:
-        model: In eval mode.
-        x: Observations ``(B, *shape)``.
-        z: What the decoders read.
-        names: Which modalities.
-        chunk: The most latents decoded at a time.
-    """
-    names = sorted(names, key=model.names.index)
-    columns = []
-    for start in range(0, z.shape[1], chunk):
-        part = z[:, start : start + chunk]
-        rows = part.shape[1]
-        size = max(1, chunk // rows)
-        # Repeated once, and read by every chunk of samples.
-        repeats = min(size, len(z))
-        seen = {n: x[n][start : start + rows] for n in names}
-        seen = {n: value.repeat(repeats, *[1] * (value.dim() - 1)) for n, value in seen.items()}
-        pieces: dict[str, list[Tensor]] = {n: [] for n in names}
-        for some in part.split(size):
-            flat = some.flatten(0, 1)
-            for n, p in model.decode(flat, names).items():
-                pieces[n].append(p.log_prob(seen[n][: len(flat)]).view(-1, rows))
-        columns.append({n: torch.cat(values) for n, values in pieces.items()})
-    return {n: torch.cat([column[n] for column in columns], 1) for n in names}

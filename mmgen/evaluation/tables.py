@@ -134,6 +134,7 @@ class Evaluation:
             "split": self.split,
             "rows": self.rows,
             "iterations": self.effort.iterations,
+            "temperature": self.effort.temperature,
             "seed": self.effort.seed,
         }
         records = [self._record(estimate) for estimate in self.estimates]

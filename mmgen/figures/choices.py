@@ -89,7 +89,7 @@ def from_pairs(run: Run, columns: str, rows: str, target: str, *, seed: int = 0)
         rows: _observed(run, rows, [r for r in down for _ in across]),
     }
     with random_state(run.device, seed):
-        z = sample_latent(run.model, given, 1, mean=True)[0]
+        z = sample_latent(run.model, given, 1, temperature=0.0)[0]
         pictures = drawn(run, target, run.model.decode(z, [target])[target].mean)
     table = pictures.reshape(len(down), len(across), *pictures.shape[1:])
     strips = []
@@ -161,10 +161,14 @@ def _strips(
     with random_state(run.device, seed):
         for choice in choices:
             means = [
-                run.generate({source: choice}, [target], count, mean=mean, iterations=iterations)[
-                    target
-                ].mean
-                for count, mean in ((1, True), (samples, False))
+                run.generate(
+                    {source: choice},
+                    [target],
+                    count,
+                    temperature=temperature,
+                    iterations=iterations,
+                )[target].mean
+                for count, temperature in ((1, 0.0), (samples, 1.0))
             ]
             strips.append(Strip(choice, drawn(run, target, torch.cat(means))))
     return strips

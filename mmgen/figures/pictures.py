@@ -61,7 +61,7 @@ def reconstructions(
             if not run.model.can(known, [target]):
                 continue
             given = {n: x[n] for n in known}
-            z = sample_latent(run.model, given, 1, mean=True, iterations=iterations)[0]
+            z = sample_latent(run.model, given, 1, temperature=0.0, iterations=iterations)[0]
             means = run.model.decode(z, [target])[target].mean
             strips.append(Strip(f"given {source}", drawn(run, target, means)))
             ways.append(f"Given {source}: {way_of(run, known, iterations)}")

@@ -109,7 +109,7 @@ class Model(nn.Module, ABC):
         """Returns the losses and terms of a batch; ``beta`` weighs the KL to the prior."""
 
     @abstractmethod
-    def prior(self, samples: int, like: Tensor, *, mean: bool = False) -> Tensor:
+    def prior(self, samples: int, like: Tensor, *, temperature: float = 1.0) -> Tensor:
         """Draws z from p(z): ``(samples, Z)``, of the dtype and device of ``like``."""
 
     @abstractmethod
@@ -117,13 +117,13 @@ class Model(nn.Module, ABC):
         """Tells whether there is a trained encoder for exactly these modalities."""
 
     @abstractmethod
-    def infer(self, given: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
+    def infer(self, given: Batch, samples: int = 1, *, temperature: float = 1.0) -> Tensor:
         """Draws z given exactly the modalities of a subset that has an encoder.
 
         Args:
             given: Observations ``(B, *shape)`` of such a subset.
             samples: How many z a row.
-            mean: Takes the posterior's mean instead.
+            temperature: See :func:`mmgen.nets.posterior.draw`; 0 takes the posterior's mean.
 
         Returns:
             z ``(samples, B, Z)``.
@@ -135,7 +135,7 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def revise(
-        self, parts: Mapping[str, Tensor], samples: int = 1, *, mean: bool = False
+        self, parts: Mapping[str, Tensor], samples: int = 1, *, temperature: float = 1.0
     ) -> Tensor:
         """Draws z given the :meth:`parts` of all K modalities, some of them imputed.
 

@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 from mmgen.errors import ConfigError, GenerationError, listed, nearest
 from mmgen.modality import Modality
 from mmgen.models.base import Batch, Model, Objective, Proposal
-from mmgen.nets.posterior import Gaussian, SubsetEncoder, rows
+from mmgen.nets.posterior import Gaussian, SubsetEncoder, draw, rows
 from mmgen.subsets import Subset, ordered
 
 
@@ -75,14 +75,14 @@ class Conditional(Model):
         """Tells whether exactly C is given, or both C and T."""
         return set(given) in ({*(self.given or ())}, {*self.names})
 
-    def infer(self, given: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
+    def infer(self, given: Batch, samples: int = 1, *, temperature: float = 1.0) -> Tensor:
         """Draws z from the prior given x_C, or from q(z|x_T, x_C): ``(samples, B, ·)``."""
         if {*self.names} <= {*given}:
             q = self.posterior(given)
         else:
             x = next(iter(given.values()))
             q = self.conditional_prior(given, x.new_zeros(len(x), self.size))
-        return self.read(q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,)), given)
+        return self.read(draw(q, temperature, (samples,)), given)
 
     def propose(self, x: Batch, given: Iterable[str], samples: int) -> Proposal:  # noqa: ARG002
         """Draws z ~ q(z|x_T, x_C): weights p(z|x_C) / q(z|x_T, x_C)."""
@@ -91,7 +91,7 @@ class Conditional(Model):
         p = self.conditional_prior(x, z[0])
         return Proposal(self.read(z, x), p.log_prob(z) - q.log_prob(z))
 
-    def prior(self, samples: int, like: Tensor, *, mean: bool = False) -> Tensor:  # noqa: ARG002
+    def prior(self, samples: int, like: Tensor, *, temperature: float = 1.0) -> Tensor:  # noqa: ARG002
         """Raises ``GenerationError``: something must be given."""
         raise GenerationError(f"this model generates {self.direction()}, not from nothing")
 
@@ -104,7 +104,7 @@ class Conditional(Model):
         parts: Mapping[str, Tensor],  # noqa: ARG002
         samples: int = 1,  # noqa: ARG002
         *,
-        mean: bool = False,  # noqa: ARG002
+        temperature: float = 1.0,  # noqa: ARG002
     ) -> Tensor:
         """Raises ``GenerationError``, as :meth:`parts` does, without which there is nothing."""
         raise GenerationError(f"this model generates {self.direction()}; it does not iterate")

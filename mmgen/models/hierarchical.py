@@ -14,7 +14,7 @@ from torch.distributions import kl_divergence
 from mmgen.modality import Modality
 from mmgen.models.base import Batch, Model, Objective, Proposal
 from mmgen.nets.blocks import mlp
-from mmgen.nets.posterior import Gaussian, GaussianHead, features, standard_normal
+from mmgen.nets.posterior import Gaussian, GaussianHead, draw, features, standard_normal
 
 
 class Hierarchical(Model):
@@ -89,37 +89,36 @@ class Hierarchical(Model):
         terms |= {f"kl/z{level}": value for level, value in enumerate(kl, start=1)}
         return Objective({"model": loss}, terms)
 
-    def descend(self, z: Tensor, *, mean: bool = False) -> Tensor:
+    def descend(self, z: Tensor, *, temperature: float = 1.0) -> Tensor:
         """Draws z_{l−1} ~ p(z_{l−1}|z_l) from z_L ``(..., Z)`` down to z_1 ``(..., Z)``."""
         for prior in reversed(self.priors):
-            p = prior(z)
-            z = p.mean if mean else p.rsample()
+            z = draw(prior(z), temperature)
         return z
 
-    def prior(self, samples: int, like: Tensor, *, mean: bool = False) -> Tensor:
+    def prior(self, samples: int, like: Tensor, *, temperature: float = 1.0) -> Tensor:
         """Draws z_L ~ N(0, I), then down to z_1: ``(samples, Z)``."""
-        z = like.new_zeros(samples, self.latent)
-        return self.descend(z if mean else torch.randn_like(z), mean=mean)
+        z = draw(standard_normal(like.new_zeros(samples, self.latent)), temperature)
+        return self.descend(z, temperature=temperature)
 
     def encodes(self, given: Iterable[str]) -> bool:
         """Tells whether all modalities are given: there are no other encoders."""
         return set(given) == set(self.names)
 
-    def infer(self, given: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
+    def infer(self, given: Batch, samples: int = 1, *, temperature: float = 1.0) -> Tensor:
         """Draws z_1 ~ q(z_1|x), for x that is wholly observed: ``(samples, B, Z)``."""
         q = self.posterior(given)[0]
-        return q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,))
+        return draw(q, temperature, (samples,))
 
     def revise(
-        self, parts: Mapping[str, Tensor], samples: int = 1, *, mean: bool = False
+        self, parts: Mapping[str, Tensor], samples: int = 1, *, temperature: float = 1.0
     ) -> Tensor:
         """Draws z_L ~ q(z_L|x), then down to z_1: ``(samples, B, Z)``.
 
         The top layer is the one that missing values disturb least.
         """
         q = self.posteriors[-1](self.path(parts)[-1])
-        z = q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,))
-        return self.descend(z, mean=mean)
+        z = draw(q, temperature, (samples,))
+        return self.descend(z, temperature=temperature)
 
     def propose(self, x: Batch, given: Iterable[str], samples: int) -> Proposal:  # noqa: ARG002
         """Draws z_l ~ q(z_l|x) of all layers: weights p(z_L) Π p(z_{l−1}|z_l) / Π q(z_l|x)."""

@@ -25,7 +25,7 @@ def iterate(
     *,
     iterations: int,
     start: Start = "zero",
-    mean: bool = False,
+    temperature: float = 1.0,
 ) -> Iterator[Tensor]:
     """Yields z after 1, 2, … T iterations; the last is the result, all of them the trajectory.
 
@@ -38,7 +38,7 @@ def iterate(
         samples: How many independent chains a row.
         iterations: T ≥ 1.
         start: Where missing values start.
-        mean: Takes the mean of the last z, instead of a sample.
+        temperature: Of the last z, see :func:`mmgen.nets.posterior.draw`.
 
     Yields:
         z ``(samples, B, Z)``.
@@ -54,7 +54,9 @@ def iterate(
         x = {n: like.new_zeros(chains, *model.modalities[n].shape) for n in missing}
     for iteration in range(1, iterations + 1):
         last = iteration == iterations
-        z = model.revise({**encoded(model, x), **fixed}, mean=mean and last)[0]
+        z = model.revise({**encoded(model, x), **fixed}, temperature=temperature if last else 1.0)[
+            0
+        ]
         yield z.unflatten(0, (samples, -1))
         if not last:
             x = _sample(model, z, missing)

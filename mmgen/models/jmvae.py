@@ -10,12 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import kl_divergence
 
 from mmgen.modality import Modality
 from mmgen.models.base import Batch, Model, Objective, Proposal
-from mmgen.nets.flow import SubsetFlow
-from mmgen.nets.posterior import Gaussian, SubsetEncoder, gaussian, normal, standard_normal
+from mmgen.nets.flow import FlowPosterior, SubsetFlow
+from mmgen.nets.posterior import (
+    Gaussian,
+    SubsetEncoder,
+    draw,
+    gaussian,
+    normal,
+    standard_normal,
+)
 from mmgen.subsets import Subset, chosen, name, ordered
 
 
@@ -62,14 +69,17 @@ class JMVAE(Model):
         flows = subset_posterior == "flow" and self.subsets
         self.flow = SubsetFlow(latent, flow_transforms, flow_widths) if flows else None
 
-    def posterior(self, x: Batch, subset: Subset) -> Distribution:
+    def posterior(self, x: Batch, subset: Subset) -> Gaussian | FlowPosterior:
         """Returns q(z|x_S) of a subset that has an encoder, of batch shape ``(B,)``."""
         h = self.encoder.encode({n: x[n] for n in subset}, subset)[0]
         return gaussian(h) if subset == self.names else self.subset_posterior(h)
 
-    def subset_posterior(self, h: Tensor) -> Distribution:
+    def subset_posterior(self, h: Tensor) -> Gaussian | FlowPosterior:
         """Reads q(z|x_S) of proper subsets off ``(..., 2Z)``."""
-        return gaussian(h) if self.flow is None else self.flow(h)
+        if self.flow is None:
+            return gaussian(h)
+        q: FlowPosterior = self.flow(h)
+        return q
 
     def divergences(self, q: Gaussian, z: Tensor, h: Tensor) -> Tensor:
         """Returns KL(q(z|x) ‖ q(z|x_S)) of each subset, ``(S, B)``: closed, or by z ~ q(z|x)."""
@@ -98,30 +108,29 @@ class JMVAE(Model):
             terms |= {f"kl/{name(s)}": kl_subsets[i] for i, s in enumerate(self.subsets)}
         return Objective({"model": loss}, terms)
 
-    def prior(self, samples: int, like: Tensor, *, mean: bool = False) -> Tensor:
+    def prior(self, samples: int, like: Tensor, *, temperature: float = 1.0) -> Tensor:
         """Draws z ~ N(0, I): ``(samples, Z)``."""
-        z = like.new_zeros(samples, self.latent)
-        return z if mean else torch.randn_like(z)
+        return draw(standard_normal(like.new_zeros(samples, self.latent)), temperature)
 
     def encodes(self, given: Iterable[str]) -> bool:
         """Tells whether q(z|x_S) was built for this subset; the joint one always is."""
         return ordered(self.names, given) in self.encoder.subsets
 
-    def infer(self, given: Batch, samples: int = 1, *, mean: bool = False) -> Tensor:
+    def infer(self, given: Batch, samples: int = 1, *, temperature: float = 1.0) -> Tensor:
         """Draws z ~ q(z|x_S): ``(samples, B, Z)``."""
         q = self.posterior(given, ordered(self.names, given))
-        return q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,))
+        return draw(q, temperature, (samples,))
 
     def parts(self, x: Batch) -> dict[str, Tensor]:
         """Encodes modalities by the joint encoder's nets, ``(B, ·)`` each."""
         return self.encoder.parts(x, self.names)
 
     def revise(
-        self, parts: Mapping[str, Tensor], samples: int = 1, *, mean: bool = False
+        self, parts: Mapping[str, Tensor], samples: int = 1, *, temperature: float = 1.0
     ) -> Tensor:
         """Draws z ~ q(z|x), imputed or not: ``(samples, B, Z)``."""
         q = gaussian(self.encoder.join(parts, self.names)[0])
-        return q.mean.expand(samples, -1, -1) if mean else q.rsample((samples,))
+        return draw(q, temperature, (samples,))
 
     def propose(self, x: Batch, given: Iterable[str], samples: int) -> Proposal:
         """Draws z ~ q(z|x_S), or q(z|x): weights N(z; 0, I) / q(z)."""

@@ -11,6 +11,7 @@ References:
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from mmgen.errors import ConfigError
-from mmgen.nets.posterior import gaussian, standard_normal
+from mmgen.nets.posterior import gaussian, standard_normal, tempered
 
 
 class SubsetFlow(nn.Module):
@@ -64,6 +65,7 @@ class FlowPosterior(Distribution):
     has_rsample = True
 
     def __init__(self, transform: nn.Module, parameters: Tensor) -> None:
+        self.temperature = 1.0
         base = gaussian(parameters).base_dist
         self.loc, self.scale = base.loc, base.scale
         with self._full_precision():
@@ -77,13 +79,21 @@ class FlowPosterior(Distribution):
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Draws z ``(*sample_shape, ..., Z)``."""
-        return self._of(torch.randn_like(self.loc.expand(*sample_shape, *self.loc.shape)))
+        u = torch.randn_like(self.loc.expand(*sample_shape, *self.loc.shape))
+        return self._of(self.temperature * u)
+
+    def tempered(self, temperature: float) -> "FlowPosterior":
+        """Returns the same flow over u ~ N(0, τ²I), τ > 0."""
+        other = copy(self)
+        other.temperature = temperature * self.temperature
+        return other
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log q(z|x_S) of z ``(..., Z)``, in nats."""
         with self._full_precision():
             u, log_slope = self.transform.call_and_ladj((value - self.loc) / self.scale)
-        density: Tensor = standard_normal(u).log_prob(u) + log_slope
+        base = tempered(standard_normal(u), self.temperature)
+        density: Tensor = base.log_prob(u) + log_slope
         return density - self.scale.log().sum(-1)
 
     def _of(self, u: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ from mmgen.nets.replicate import replicate
 from mmgen.subsets import Subset
 
 if TYPE_CHECKING:
+    from mmgen.nets.flow import FlowPosterior
+
     Gaussian = Independent[Normal]
 else:
     Gaussian = Independent
@@ -45,6 +47,35 @@ def normal(mean: Tensor, standard_deviation: Tensor) -> Gaussian:
     # Validation would read the values, a synchronisation of the device in every step.
     base = Normal(mean, standard_deviation, validate_args=False)
     return Independent(base, 1, validate_args=False)
+
+
+def draw(
+    q: "Gaussian | FlowPosterior", temperature: float = 1.0, samples: Sequence[int] = ()
+) -> Tensor:
+    """Draws z ``(*samples, *batch, Z)``, its noise u ~ N(0, I) multiplied by a temperature.
+
+    Below 1, z come nearer to the mean (of a flow: to its centre), which 0 gives itself: they differ
+    less from each other, and more of them look like what was given.
+
+    Args:
+        q: A Gaussian, or a flow over one.
+        temperature: τ ≥ 0.
+        samples: How many a row.
+
+    References:
+        D. P. Kingma, P. Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions",
+        NeurIPS 2018, section 6.
+    """
+    if temperature == 0:
+        return q.mean.expand(*samples, *q.mean.shape)
+    if temperature != 1:
+        q = tempered(q, temperature) if isinstance(q, Independent) else q.tempered(temperature)
+    return q.rsample(torch.Size(samples))
+
+
+def tempered(q: Gaussian, temperature: float) -> Gaussian:
+    """Returns N(mean, τ² · variance)."""
+    return normal(q.base_dist.loc, temperature * q.base_dist.scale)
 
 
 def standard_normal(like: Tensor) -> Gaussian:

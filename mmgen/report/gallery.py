@@ -95,7 +95,7 @@ def _pictures_of(run: Run, source: str, target: str, choices: Sequence[str]) -> 
     each = f"Each picture is the mean of {likelihood_of(run.model, [target])}."
     groups = []
     if wall:
-        drawn = _drawn(run, source, target, wall, 1, mean=True)[0]
+        drawn = _drawn(run, source, target, wall, 1, temperature=0.0)[0]
         cells = [
             Cell(word, [picture(d, f"{target} given {source} {word}: z at its mean; {way}")])
             for word, d in zip(wall, drawn, strict=True)
@@ -103,8 +103,8 @@ def _pictures_of(run: Run, source: str, target: str, choices: Sequence[str]) -> 
         left = _left_out(len(choices), len(wall), "choices")
         note = f"Given: the {source} below each picture, nothing else. z at its mean, {way[2:]}."
         groups.append(Group(f"{target} from {source}", f"{note} {each}{left}", cells, "wall"))
-    mean = _drawn(run, source, target, rows, 1, mean=True)
-    samples = _drawn(run, source, target, rows, SAMPLES, mean=False)
+    mean = _drawn(run, source, target, rows, 1, temperature=0.0)
+    samples = _drawn(run, source, target, rows, SAMPLES, temperature=1.0)
     cells = []
     for i, word in enumerate(rows):
         shown = [picture(mean[0, i], f"{target} given {source} {word}: z at its mean; {way}")]
@@ -124,7 +124,7 @@ def _pictures_of(run: Run, source: str, target: str, choices: Sequence[str]) -> 
 
 def _words_of(run: Run, source: str, targets: Sequence[str], choices: Sequence[str]) -> Group:
     rows = spread_words(choices, WORDS)
-    z = _inferred(run, source, rows, 1, mean=True)[0]
+    z = _inferred(run, source, rows, 1, temperature=0.0)[0]
     told = {n: _described(run, n, p.mean) for n, p in run.model.decode(z, targets).items()}
     cells = [Cell(word, words={n: told[n][i] for n in told}) for i, word in enumerate(rows)]
     left = _left_out(len(choices), len(rows), "choices")
@@ -134,18 +134,22 @@ def _words_of(run: Run, source: str, targets: Sequence[str], choices: Sequence[s
 
 
 def _drawn(
-    run: Run, source: str, target: str, words: Sequence[str], samples: int, *, mean: bool
+    run: Run, source: str, target: str, words: Sequence[str], samples: int, *, temperature: float
 ) -> Tensor:
     """Renders ``(samples, words, 3, H, W)``."""
-    z = _inferred(run, source, words, samples, mean=mean)
+    z = _inferred(run, source, words, samples, temperature=temperature)
     drawn = _rendered(run, target, run.model.decode(z.flatten(0, 1), [target])[target].mean)
     return drawn.reshape(samples, len(words), *drawn.shape[1:])
 
 
-def _inferred(run: Run, source: str, words: Sequence[str], samples: int, *, mean: bool) -> Tensor:
+def _inferred(
+    run: Run, source: str, words: Sequence[str], samples: int, *, temperature: float
+) -> Tensor:
     modality = run.modalities[source]
     stored = torch.stack([modality.parse(word) for word in words]).to(run.device)
-    return sample_latent(run.model, {source: modality.observe(stored)}, samples, mean=mean)
+    return sample_latent(
+        run.model, {source: modality.observe(stored)}, samples, temperature=temperature
+    )
 
 
 def _rendered(run: Run, name: str, x: Tensor) -> Tensor:
@@ -188,7 +192,7 @@ def from_subsets(run: Run, held_out: HeldOut) -> tuple[list[Group], int]:
     for subset in [tuple(names), *chosen]:
         given = {n: x[n] for n in subset}
         targets = [*run.model.targets] if len(subset) == len(names) else _possible(run, subset)
-        z = sample_latent(run.model, given, 1, mean=True)[0]
+        z = sample_latent(run.model, given, 1, temperature=0.0)[0]
         means = {n: p.mean for n, p in run.model.decode(z, targets).items()}
         way = way_of(run, subset)
         if len(subset) == len(names):

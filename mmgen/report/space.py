@@ -146,7 +146,7 @@ def space(run: Run, held_out: HeldOut) -> Space:
 
 
 def _moves(run: Run, name: str, x: Tensor) -> bool:
-    means = run.model.infer({name: x}, mean=True)[0]
+    means = run.model.infer({name: x}, temperature=0.0)[0]
     return bool(active_dimensions(means).any())
 
 
@@ -176,7 +176,7 @@ def _map(run: Run, x: Mapping[str, Tensor], means: Tensor, level: str) -> Map:
     first = [words.index(word) for word in groups]
     if alone:
         rows = torch.tensor(first, device=x[by].device)
-        marks = _flat(axes, run.model.infer({by: x[by][rows]}, mean=True)[0].cpu().double())
+        marks = _flat(axes, run.model.infer({by: x[by][rows]}, temperature=0.0)[0].cpu().double())
     else:
         marks = torch.stack([places[[w == word for w in words]].mean(0) for word in groups])
     low = torch.cat([places, marks]).amin(0)

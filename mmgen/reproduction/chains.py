@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mmgen.data.batches import Batches
 from mmgen.data.store import Split
-from mmgen.evaluation.likelihood import ROWS, log_likelihoods
+from mmgen.evaluation.decoding import log_likelihoods
+from mmgen.evaluation.likelihood import ROWS
 from mmgen.generation import Run, sample_latent
 from mmgen.models.iterative import iterate
 from mmgen.training import random_state
