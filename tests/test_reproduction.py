@@ -23,7 +23,7 @@ from mmgen.evaluation.pairs import Pair
 from mmgen.reproduction import chains, drawings, jobs, table
 from mmgen.reproduction.claims import claims, settled
 from mmgen.reproduction.folder import Reproduction
-from mmgen.reproduction.mnist import CELLS, FLOW, PAPER, PROFILES, RUNS
+from mmgen.reproduction.mnist import BEYOND, CELLS, PAPER, PROFILES, RUNS
 
 MNIST = Path(__file__).parents[1] / os.environ.get("MMGEN_DATA", "../shared/data") / "mnist"
 
@@ -36,7 +36,7 @@ def reproduction(folder, **changes):
 # What is planned.
 
 
-@pytest.mark.parametrize("planned", [*RUNS, FLOW], ids=lambda p: p.name)
+@pytest.mark.parametrize("planned", [*RUNS, *BEYOND], ids=lambda p: p.name)
 def test_every_configuration_is_one_that_train_reads_and_the_papers(planned, tmp_path):
     file = tmp_path / "planned.toml"
     file.write_text(planned.configuration(tmp_path / 'a "quoted" folder', 100), encoding="utf-8")
@@ -174,7 +174,7 @@ def records(numbers):
 def measured(folder, changes=None):
     numbers = {**PAPER, **(changes or {})}
     files = {}
-    for planned in (*RUNS, FLOW):
+    for planned in (*RUNS, *BEYOND):
         if planned.row not in numbers:
             continue
         cells = list(numbers[planned.row])
@@ -184,7 +184,7 @@ def measured(folder, changes=None):
                     cells[column] = None
         files[planned.name] = folder / f"{planned.name}.json"
         files[planned.name].write_text(json.dumps(records(cells)), encoding="utf-8")
-    runs = [p for p in (FLOW, *RUNS) if p.row in numbers]
+    runs = [p for p in (*BEYOND, *RUNS) if p.row in numbers]
     return table.cells(files, runs)
 
 

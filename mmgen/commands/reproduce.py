@@ -37,8 +37,11 @@ def mnist(
     profile: Annotated[
         str, typer.Option(help="paper, or fast: a small version of the whole.")
     ] = "paper",
-    flow: Annotated[
-        bool, typer.Option("--flow", help="A row more: JMVAE-kl with a flow (extra flow).")
+    beyond: Annotated[
+        bool,
+        typer.Option(
+            "--beyond", help="Two rows more: JMVAE-kl tuned, and with a flow (extra flow)."
+        ),
     ] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes at once.", show_default="one a core")
@@ -58,7 +61,7 @@ def mnist(
         raise ConfigError(
             f"--profile {profile}: there are {listed(PROFILES)}{nearest(profile, PROFILES)}"
         )
-    if flow:
+    if beyond:
         _check_flow()
     at_once = jobs or os.cpu_count() or 1
     dataset = data if (data / "dataset.json").exists() else out / "data"
@@ -73,7 +76,7 @@ def mnist(
             data=dataset,
             profile=profile,
             epochs=epochs or PROFILES[profile].epochs,
-            flow=flow,
+            beyond=beyond,
             device=device or "auto",
             plugins=tuple(settings.plugins),
         )
@@ -94,7 +97,7 @@ def _check_flow() -> None:
     from importlib.util import find_spec
 
     if find_spec("zuko") is None:
-        raise ConfigError('--flow needs zuko: pip install "mmgen[flow]"')
+        raise ConfigError('--beyond needs zuko: pip install "mmgen[flow]"')
 
 
 def _import(root: Path, folder: Path, settings: Settings) -> None:

@@ -171,6 +171,10 @@ def _independent(each: Distribution) -> Distribution:
 
 
 class _Bernoulli(Bernoulli):
+    # Half the time of a cross-entropy in a form that makes no sign of the logits' first.
+    def log_prob(self, value: Tensor) -> Tensor:
+        return value * self.logits - F.softplus(self.logits)
+
     # torch's own draws one number after the other on a CPU, which takes as long as a whole net.
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():

@@ -106,7 +106,7 @@ def figure_5(
     )
     figure.supxlabel(note, x=0.015, ha="left", fontsize=9, color=GREY)
     grid = figure.subplots(rows, len(spaces), squeeze=False)
-    colours = [f"C{number}" for number in classes.tolist()]
+    colours = [f"C{number:.0f}" for number in classes.tolist()]
     for column, (model, each) in zip(grid.T, spaces.items(), strict=True):
         centre, reach = _window(torch.cat(list(each.values())))
         for axes, (given, z) in zip(column, each.items(), strict=True):

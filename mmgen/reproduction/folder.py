@@ -18,7 +18,7 @@ from mmgen.errors import RunError
 from mmgen.files import write
 from mmgen.reproduction.jobs import Job
 from mmgen.reproduction.mnist import (
-    FLOW,
+    BEYOND,
     IMAGE,
     LABEL,
     PROFILES,
@@ -41,7 +41,7 @@ class Reproduction:
         data: The data set.
         profile: Which of :data:`mmgen.reproduction.mnist.PROFILES`.
         epochs: Of every model of the table.
-        flow: Whether JMVAE-kl with a flow is a row more.
+        beyond: Whether JMVAE-kl with other settings, and with a flow, are rows more.
         device: ``auto``, or a torch device.
         plugins: One-file plugins, as ``mmgen -p``.
     """
@@ -50,7 +50,7 @@ class Reproduction:
     data: Path
     profile: str
     epochs: int
-    flow: bool = False
+    beyond: bool = False
     device: str = "auto"
     plugins: tuple[str, ...] = ()
 
@@ -62,7 +62,7 @@ class Reproduction:
     @property
     def runs(self) -> tuple[Planned, ...]:
         """The runs, those that take longest first."""
-        return (FLOW, *RUNS) if self.flow else RUNS
+        return (*BEYOND, *RUNS) if self.beyond else RUNS
 
     def run(self, name: str) -> Path:
         """Returns a run's folder."""
@@ -132,7 +132,8 @@ class Reproduction:
             if _newer(run / file, run / "best.safetensors"):
                 continue
             chains = ("--iterations", str(self.effort.iterations)) if planned.iterative else ()
-            words = ("evaluate", str(run), *effort, *chains, "--out", str(run / file))
+            noise = ("--temperature", f"{planned.temperature:g}")
+            words = ("evaluate", str(run), *effort, *chains, *noise, "--out", str(run / file))
             left.append(self._job(planned, Path(file).stem, *words))
         return left
 

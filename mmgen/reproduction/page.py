@@ -22,7 +22,7 @@ from mmgen.reproduction import drawings, table
 from mmgen.reproduction.chains import Point, latents, likelihood_by_iteration, pictures
 from mmgen.reproduction.claims import Claim, claims
 from mmgen.reproduction.folder import COHERENCE, Reproduction
-from mmgen.reproduction.mnist import IMAGE, LABEL, SAMPLES, Planned
+from mmgen.reproduction.mnist import IMAGE, LABEL, PAPER, SAMPLES, Planned
 from mmgen.reproduction.table import Cell
 
 AFTER = (1, 2, 5, 10, 20, 50, 100)
@@ -183,7 +183,7 @@ def page(reproduction: Reproduction, found: Sequence[Cell], judged: Sequence[Cla
     rows = "\n".join(
         f"| {_cell(c.words)} | {'yes' if c.holds else '**no**'} | {c.evidence} |" for c in judged
     )
-    flow = " --flow" if reproduction.flow else ""
+    beyond = " --beyond" if reproduction.beyond else ""
     return f"""# MNIST: Table 1 and Figures 3, 4 and 5
 
 M. Suzuki, K. Nakayama, Y. Matsuo, "Deep generative models for bidirectional generation between
@@ -191,7 +191,7 @@ different modalities", IPSJ Journal 59(3), 2018, section 4, made again with
 
 ```sh
 mmgen reproduce mnist --data DATA --profile {reproduction.profile} --epochs \
-{reproduction.epochs}{flow} --out OUT
+{reproduction.epochs}{beyond} --out OUT
 ```
 
 on {_machine(reproduction)}. x is a picture, w its label.
@@ -203,7 +203,7 @@ Nats; mean over {found[0].rows:,} test pictures of the mean of {SAMPLES} logs (e
 and A.2), ± its standard error over pictures. JMVAE and the hierarchy sample iteratively,
 T = {effort.iterations}. The same in [CSV](table-1.csv), [JSON](table-1.json) and
 [LaTeX](table-1.tex).
-
+{_beyond(reproduction)}
 ## What the paper states
 
 | statement | holds | measured |
@@ -236,6 +236,17 @@ mean of what it is drawn from, or sampled ({SAMPLES} times).
 The paper's misprints are read so: the label's decoder ends in 10 units (D10), and in A.2 z_1 is
 drawn from p(z_1|z_2). Weights are those with the lowest validation loss.
 """
+
+
+def _beyond(reproduction: Reproduction) -> str:
+    """Says what the rows are that the paper does not have."""
+    lines = []
+    for planned in reproduction.runs:
+        if planned.row and planned.row not in PAPER:
+            values = {**planned.model, **planned.train, "temperature": planned.temperature}
+            settings = ", ".join(f"{key} = {value}" for key, value in values.items())
+            lines.append(f"- **{planned.row}** is not in the paper: `{settings}`.")
+    return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def _cell(words: str) -> str:

@@ -119,20 +119,22 @@ def _error(nats: float) -> str:
 
 
 def terminal(found: Sequence[Cell]) -> "Table":
-    """Returns the table for the terminal."""
+    """Returns the table for the terminal: standard errors are in the files."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="Table 1", caption=CAPTION, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title="Table 1", caption=SHORT, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for position, heading in enumerate(["", *HEADINGS]):
         table.add_column(heading, justify="right" if position else "left", no_wrap=True)
     for row, *numbers in lines(found):
         papers = row == PAPERS
+        numbers = [cell.split(" ±")[0] for cell in numbers]
         table.add_row(f"  {row}" if papers else row, *numbers, style="dim" if papers else "bold")
     return table
 
 
-CAPTION = "nats, means over test rows of the mean of 10 logs; ±: standard error over rows"
+SHORT = "nats, means over test rows of the mean of 10 logs"
+CAPTION = f"{SHORT}; ±: standard error over rows"
 
 
 def markdown(found: Sequence[Cell]) -> str:
