@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -103,6 +104,19 @@ def test_what_is_left_to_measure_follows_the_weights(tmp_path):
     assert command[command.index("--iterations") + 1] == str(PROFILES["fast"].iterations)
     command = next(job.command for job in here.likelihoods() if job.name == "jmvae-kl")
     assert "--iterations" not in command
+
+
+def test_rows_beyond_the_paper_are_measured_at_their_temperature(tmp_path):
+    here = dataclasses.replace(reproduction(tmp_path), beyond=True)
+    for found in (here.likelihoods(), here.recognitions()):
+        commands = {job.name: job.command for job in found}
+        assert {p.name for p in BEYOND} <= set(commands)
+        for planned in here.runs:
+            if planned.name in commands:
+                words = commands[planned.name]
+                assert float(words[words.index("--temperature") + 1]) == planned.temperature
+    assert all(p.temperature == 1 for p in RUNS)
+    assert all(0 < p.temperature < 1 for p in BEYOND)
 
 
 # The processes.
@@ -360,7 +374,7 @@ def test_figures_are_drawn(runs, tmp_path):
     for file in (
         drawings.figure_3(shown, (1, 2), image, tmp_path / "3.png"),
         drawings.figure_4(points, tmp_path / "4.png"),
-        drawings.figure_5({"JMVAE": {"label": z}}, classes, "abc", tmp_path / "5.png"),
+        drawings.figure_5({"JMVAE": {"label": z}}, classes.double(), "abc", tmp_path / "5.png"),
     ):
         assert len(set(read_picture(str(file), (3, 60, 80)).flatten().tolist())) > 10
 

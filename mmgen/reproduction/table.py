@@ -128,8 +128,8 @@ def terminal(found: Sequence[Cell]) -> "Table":
         table.add_column(heading, justify="right" if position else "left", no_wrap=True)
     for row, *numbers in lines(found):
         papers = row == PAPERS
-        numbers = [cell.split(" ±")[0] for cell in numbers]
-        table.add_row(f"  {row}" if papers else row, *numbers, style="dim" if papers else "bold")
+        means = [number.split(" ±")[0] for number in numbers]
+        table.add_row(f"  {row}" if papers else row, *means, style="dim" if papers else "bold")
     return table
 
 
