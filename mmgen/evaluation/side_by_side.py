@@ -1,7 +1,7 @@
 """Likelihoods by several processes, each measuring blocks of rows by itself.
 
-A block of iterative sampling is a thousand chains through small nets: two threads on one block take
-1.3 to 1.5 times the time of two processes on a block each, and more threads still more.
+A block of iterative sampling is a thousand chains through small nets, which leave most of a machine
+idle: two threads on one block take 1.2 to 1.3 times as long as two processes on a block each.
 """
 
 import os
