@@ -45,7 +45,11 @@ def sample_latent(
 
     Returns:
         z ``(samples, B, Z)``.
+
+    Raises:
+        GenerationError: If the temperature is below 0 or not finite.
     """
+    _check(temperature)
     if iterations is None and model.encodes(given):
         return model.infer(given, samples, temperature=temperature)
     *_, z = iterate(
@@ -57,6 +61,11 @@ def sample_latent(
         temperature=temperature,
     )
     return z
+
+
+def _check(temperature: float) -> None:
+    if not 0 <= temperature < math.inf:
+        raise GenerationError(f"a temperature of {temperature:g}: it is 0 or more")
 
 
 @dataclass(frozen=True)
@@ -115,8 +124,7 @@ class Run:
             raise GenerationError(
                 f"a {self.experiment.model.kind} has one direction: no iterations"
             )
-        if not 0 <= temperature < math.inf:
-            raise GenerationError(f"a temperature of {temperature:g}: it is 0 or more")
+        _check(temperature)
         if start not in get_args(Start):
             raise GenerationError(f"start={start!r}: there are {listed(get_args(Start))}")
         x = {name: self._observation(name, value).unsqueeze(0) for name, value in given.items()}

@@ -235,6 +235,8 @@ def test_a_cvae_does_not_iterate(mmgen, one_way):
         (("--out", "table.xls"), "written as .md, .csv, .json, .tex"),
         (("--data", "nowhere"), "nowhere"),
         (("--jobs", 2, "--coherence"), "measured by one process"),
+        (("--temperature", "inf"), "a temperature of inf"),
+        (("--temperature", "-1"), "be greater than or equal to"),
     ],
 )
 def test_what_cannot_be_is_one_message(mmgen, trained, words, message):
