@@ -2,8 +2,14 @@
 
 import csv
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 import torch
 from conftest import ROOT, small
@@ -328,6 +334,27 @@ def test_a_process_that_is_killed_is_one_message(mmgen, trained, tmp_path):
     assert "was killed" in err
     assert "Traceback" not in err
     assert out == ""
+
+
+def test_ctrl_c_stops_all_processes_at_once(trained):
+    words = ["evaluate", str(trained), "--iterations", "1000000", "--jobs", "2"]
+    command = [sys.executable, "-m", "mmgen", *words, "--device", "cpu"]
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    parent = psutil.Process(process.pid)
+    deadline = time.monotonic() + 120
+    # One of them watches over what is shared.
+    while time.monotonic() < deadline and process.poll() is None:
+        busy = [c for c in parent.children(recursive=True) if c.cpu_times().user > 1]
+        if len(busy) >= 1:
+            break
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+    assert not any(child.is_running() for child in busy)
 
 
 # Coherence on the command line.

@@ -5,11 +5,12 @@ idle: two threads on one block take 1.2 to 1.3 times as long as two processes on
 """
 
 import os
+import signal
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ import numpy as np
 import torch
 
 from mmgen.data.store import Split, read_dataset
-from mmgen.errors import RunError
+from mmgen.errors import MmgenError, RunError
 from mmgen.evaluation.estimates import Effort, Estimate
 from mmgen.evaluation.likelihood import ROWS, blocks_of, estimates, measured
 from mmgen.evaluation.pairs import Pair
 from mmgen.generation import Run, load
+
+Arrays = dict[tuple[object, ...], "np.ndarray[Any, Any]"]
 
 
 @dataclass(frozen=True)
@@ -67,26 +70,42 @@ def likelihoods_side_by_side(
         RunError: If a process was killed.
     """
     split = _split(what, run)
-    blocks = blocks_of(split)
-    with ProcessPoolExecutor(
-        min(jobs, blocks), get_context("spawn"), initializer=_open, initargs=(what, jobs)
-    ) as pool:
-        futures = [pool.submit(_measure, block) for block in range(blocks)]
-        try:
-            parts = []
-            for block, future in enumerate(futures):
-                parts.append(future.result())
+    blocks = range(blocks_of(split))
+    context = get_context("spawn")
+    found: dict[int, Arrays] = {}
+    workers: dict[Connection, tuple[BaseProcess, range]] = {}
+    try:
+        for first in blocks[:jobs]:
+            receive, send = context.Pipe(duplex=False)
+            share = blocks[first::jobs]
+            process = context.Process(target=_measure, args=(what, share, jobs, send), daemon=True)
+            process.start()
+            send.close()  # here: the process has its own
+            workers[receive] = process, share
+        while len(found) < len(blocks):
+            for end in wait(list(workers)):
+                assert isinstance(end, Connection)
+                try:
+                    block, values = end.recv()
+                except EOFError:
+                    if not found.keys() >= set(workers.pop(end)[1]):
+                        raise RunError(
+                            f"one of {jobs} processes was killed: was the memory used up? Try "
+                            "fewer --jobs"
+                        ) from None
+                    continue
+                if isinstance(values, MmgenError):
+                    raise values
+                found[block] = values
                 if done is not None:
-                    done(min((block + 1) * ROWS, split.count))
-        except BrokenProcessPool:
-            raise RunError(
-                f"one of {jobs} processes was killed: was the memory used up? Try fewer --jobs"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+                    done(min(len(found) * ROWS, split.count))
+    finally:
+        for worker, _ in workers.values():
+            worker.terminate()
+            worker.join()
     values = {
-        key: torch.from_numpy(np.concatenate([part[key] for part in parts], -1)) for key in parts[0]
+        key: torch.from_numpy(np.concatenate([found[block][key] for block in blocks], -1))
+        for key in found[0]
     }
     return estimates(run.model, what.pairs, what.effort, values)
 
@@ -96,21 +115,15 @@ def _split(what: Measurement, run: Run) -> Split:
     return split if what.rows is None else split.spread(what.rows, run.model.names)
 
 
-# In the processes.
-
-_opened: list[tuple[Measurement, Run, Split]] = []
-
-
-def _open(what: Measurement, jobs: int) -> None:
-    import signal
-
+def _measure(what: Measurement, blocks: range, jobs: int, send: Connection) -> None:
+    """Measures blocks in a process of its own, and sends each as ``(block, values)``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process decides
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
-    run = load(what.run, weights=what.weights, device="cpu", plugin_modules=what.plugins)
-    _opened.append((what, run, _split(what, run)))
-
-
-def _measure(block: int) -> dict[tuple[object, ...], "np.ndarray[Any, Any]"]:
-    what, run, split = _opened[0]
-    values = measured(run.model, split, what.pairs, what.effort, [block])
-    return {key: value.numpy() for key, value in values.items()}
+    try:
+        run = load(what.run, weights=what.weights, device="cpu", plugin_modules=what.plugins)
+        split = _split(what, run)
+        for block in blocks:
+            values = measured(run.model, split, what.pairs, what.effort, [block])
+            send.send((block, {key: value.numpy() for key, value in values.items()}))
+    except MmgenError as error:
+        send.send((-1, error))
