@@ -40,7 +40,9 @@ def reproduction(folder, **changes):
 @pytest.mark.parametrize("planned", [*RUNS, *BEYOND], ids=lambda p: p.name)
 def test_every_configuration_is_one_that_train_reads_and_the_papers(planned, tmp_path):
     file = tmp_path / "planned.toml"
-    file.write_text(planned.configuration(tmp_path / 'a "quoted" folder', 100), encoding="utf-8")
+    file.write_text(
+        planned.configuration(tmp_path / 'a "quoted" folder', 100, {}), encoding="utf-8"
+    )
     experiment = Experiment.read(file)
     assert experiment.model.kind == planned.model["kind"]
     assert list(experiment.modalities) == ["image", "label"]
@@ -50,6 +52,18 @@ def test_every_configuration_is_one_that_train_reads_and_the_papers(planned, tmp
     assert train.warmup == train.epochs / 10
     if planned.row in PAPER:
         assert (train.epochs, train.schedule) == (100, "constant")
+
+
+def test_the_authors_adam_is_a_profile(tmp_path):
+    here = reproduction(tmp_path, profile="authors")
+    here.begin()
+    for planned in RUNS:
+        train = Experiment.read(here.configuration(planned)).train
+        assert (train.eps, train.gradient_clip) == (1e-4, 1.0)
+        assert train.learning_rate == 1e-3
+    paper = reproduction(tmp_path / "other", profile="paper")
+    paper.begin()
+    assert Experiment.read(paper.configuration(RUNS[0])).train.eps == 1e-8
 
 
 def test_the_seven_models_of_table_1_are_trained():

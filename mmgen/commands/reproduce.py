@@ -35,7 +35,7 @@ def mnist(
         int | None, typer.Option(min=1, help="Of every model.", show_default="100; fast: 2")
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="paper, or fast: a small version of the whole.")
+        str, typer.Option(help="paper; authors: with their Adam; fast: a small version.")
     ] = "paper",
     beyond: Annotated[
         bool,

@@ -92,7 +92,7 @@ class Reproduction:
         elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise RunError(f"{self.out}: holds something else; choose another --out")
         for planned in self.runs:
-            text = planned.configuration(self.data.resolve(), self.epochs)
+            text = planned.configuration(self.data.resolve(), self.epochs, self.effort.train)
             _write(self.configuration(planned), text)
         _write(self.out / MANIFEST, json.dumps(asked, indent=2) + "\n")
 
