@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,8 @@ class Server:
         child = int(self.process.stdout.readline())
         if kill_after is not None:
             time.sleep(kill_after)
-            os.kill(child, signal.SIGKILL)  # a zombie at worst: the server waits for it
+            with suppress(ProcessLookupError):  # it may have ended well before
+                os.kill(child, signal.SIGKILL)
         return int(self.process.stdout.readline())
 
     def close(self) -> None:
