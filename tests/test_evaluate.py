@@ -119,33 +119,36 @@ def test_iterations_are_taken_instead_of_an_encoder(mmgen, trained, tmp_path):
     assert found["log p(image | label, attributes, image)", "multiple"]["z_from"] == "q(z|x)"
 
 
-def test_a_temperature_is_of_z_given_some_and_of_means_of_logs_alone(mmgen, trained, tmp_path):
-    found, words = [], ("--given", "label", "--targets", "image")
-    for temperature in (1, 0.5):
-        file = tmp_path / f"{temperature}.json"
-        code, _, err = mmgen(
-            "evaluate", trained, *QUICK, *words, "--temperature", temperature, "-o", file
-        )
-        assert code == 0, err
-        found.append(json.loads(file.read_text())["likelihoods"])
-    assert [r["z_from"] for r in found[0]][:2] == ["q(z|label)", "q(z|image, label)"]
-    tempered = ["q(z|label), τ = 0.5", "q(z|image, label), τ = 0.5"]
-    assert [r["z_from"] for r in found[1]][:2] == tempered
-    assert found[0][0]["mean_of_logs"] != found[1][0]["mean_of_logs"]
-    assert found[0][1]["mean_of_logs"] != found[1][1]["mean_of_logs"]
-    assert found[0][2:] == found[1][2:]  # importance
+@pytest.fixture
+def at_two_temperatures(mmgen, trained, tmp_path):
+    """Returns the records at temperatures of 1 and 0.5."""
+
+    def evaluate(*words):
+        found = []
+        for temperature in (1, 0.5):
+            file = tmp_path / f"{temperature}.json"
+            noise = ("--temperature", temperature, "-o", file)
+            code, _, err = mmgen("evaluate", trained, *QUICK, *words, *noise)
+            assert code == 0, err
+            found.append(json.loads(file.read_text())["likelihoods"])
+        return found
+
+    return evaluate
 
 
-def test_with_everything_given_z_has_no_temperature(mmgen, trained, tmp_path):
-    found, words = [], ("--given", "label", "attributes", "--targets", "image", "--importance", 0)
-    for temperature in (1, 0.5):
-        file = tmp_path / f"{temperature}.json"
-        code, _, err = mmgen(
-            "evaluate", trained, *QUICK, *words, "--temperature", temperature, "-o", file
-        )
-        assert code == 0, err
-        found.append(json.loads(file.read_text())["likelihoods"])
-    (_, multiple), (_, again) = found
+def test_a_temperature_is_of_z_given_some_and_of_means_of_logs_alone(at_two_temperatures):
+    plain, tempered = at_two_temperatures("--given", "label", "--targets", "image")
+    assert [r["z_from"] for r in plain][:2] == ["q(z|label)", "q(z|image, label)"]
+    names = ["q(z|label), τ = 0.5", "q(z|image, label), τ = 0.5"]
+    assert [r["z_from"] for r in tempered][:2] == names
+    for one, other in zip(plain[:2], tempered[:2], strict=True):
+        assert one["mean_of_logs"] != other["mean_of_logs"]
+    assert plain[2:] == tempered[2:]  # importance
+
+
+def test_with_everything_given_z_has_no_temperature(at_two_temperatures):
+    words = ("--given", "label", "attributes", "--targets", "image", "--importance", 0)
+    (_, multiple), (_, again) = at_two_temperatures(*words)
     assert multiple == again
     assert multiple["z_from"] == "q(z|x)"
 
