@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import signal
 import subprocess
@@ -339,25 +338,23 @@ def test_a_process_that_is_killed_is_one_message(mmgen, trained, tmp_path):
     assert out == ""
 
 
-def test_ctrl_c_stops_all_processes_at_once(trained):
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 130), ("SIGKILL", -9)])
+def test_no_process_outlives_the_first(trained, tmp_path, number, code):
     words = ["evaluate", str(trained), "--iterations", "1000000", "--jobs", "2"]
     command = [sys.executable, "-m", "mmgen", *words, "--device", "cpu"]
-    process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    parent = psutil.Process(process.pid)
-    deadline = time.monotonic() + 120
-    # One of them watches over what is shared.
-    while time.monotonic() < deadline and process.poll() is None:
-        busy = [c for c in parent.children(recursive=True) if c.cpu_times().user > 1]
-        if len(busy) >= 1:
+    with (tmp_path / "err").open("wb") as err:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err)
+    children = []
+    while process.poll() is None:
+        children = psutil.Process(process.pid).children(recursive=True)
+        if any(c.cpu_times().user > 1 for c in children):
             break
         time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"Traceback" not in err
-    assert not any(child.is_running() for child in busy)
+    process.send_signal(getattr(signal, number))
+    assert process.wait(60) == code, (tmp_path / "err").read_text()
+    assert "Traceback" not in (tmp_path / "err").read_text()
+    assert children
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
 # Coherence on the command line.

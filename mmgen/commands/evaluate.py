@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings, progress, stderr, stdout
+from mmgen.commands.common import Device, Settings, progress, stderr, stdout, terminable
 from mmgen.errors import ConfigError, DataError, GenerationError, listed, nearest
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def evaluate(
                 pairs=tuple(pairs),
                 effort=effort,
             )
-            estimates = likelihoods_side_by_side(what, loaded, jobs, done)
+            with terminable():
+                estimates = likelihoods_side_by_side(what, loaded, jobs, done)
         else:
             estimates = likelihoods(loaded.model, chosen, pairs, effort, done)
     evaluation = tables.Evaluation(

@@ -1,15 +1,14 @@
 """``mmgen reproduce``: the paper's experiments, from training to table and figures."""
 
 import os
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings, stderr, stdout
+from mmgen.commands.common import Device, Settings, stderr, stdout, terminable
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def mnist(
             f"--data {data}: neither a data set of mmgen data mnist, nor a folder with MNIST/raw. "
             "Fetch the set with: mmgen data mnist ROOT --download --out DATA"
         )
-    with _terminable():
+    with terminable():
         reproduction = Reproduction(
             out=out,
             data=dataset,
@@ -184,17 +183,3 @@ def _draw(reproduction: "Reproduction") -> None:
 
     stdout.print(terminal(found))
     stdout.print(f"{reproduction.out}: table, figures and data; see {reproduction.out}/README.md")
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Lets SIGTERM stop as Ctrl-C does."""
-
-    def stop(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

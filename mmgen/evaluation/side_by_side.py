@@ -6,9 +6,10 @@ idle: two threads on one block take 1.2 to 1.3 times as long as two processes on
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -115,9 +116,17 @@ def _split(what: Measurement, run: Run) -> Split:
     return split if what.rows is None else split.spread(what.rows, run.model.names)
 
 
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()  # killed, or it would have ended this one
+        os._exit(1)
+
+
 def _measure(what: Measurement, blocks: range, jobs: int, send: Connection) -> None:
     """Measures blocks in a process of its own, and sends each as ``(block, values)``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     try:
         run = load(what.run, weights=what.weights, device="cpu", plugin_modules=what.plugins)

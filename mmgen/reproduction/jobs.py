@@ -1,7 +1,6 @@
 """Commands of mmgen as processes side by side: small nets leave most of a machine idle."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -98,7 +97,7 @@ def _start(job: Job, at_once: int) -> "subprocess.Popen[bytes]":
 def _stop(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
     for process in processes:
         with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # of a training the same as Ctrl-C, which a parent may have barred
     for process in processes:
         process.wait()
 
