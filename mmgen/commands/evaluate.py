@@ -118,7 +118,7 @@ def evaluate(
                 effort=effort,
             )
             with terminable():
-                estimates = likelihoods_side_by_side(what, loaded, jobs, done)
+                estimates = likelihoods_side_by_side(what, loaded, chosen, jobs, done)
         else:
             estimates = likelihoods(loaded.model, chosen, pairs, effort, done)
     evaluation = tables.Evaluation(

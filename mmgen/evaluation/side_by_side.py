@@ -54,7 +54,11 @@ class Measurement:
 
 
 def likelihoods_side_by_side(
-    what: Measurement, run: Run, jobs: int, done: Callable[[int], object] | None = None
+    what: Measurement,
+    run: Run,
+    split: Split,
+    jobs: int,
+    done: Callable[[int], object] | None = None,
 ) -> list[Estimate]:
     """Estimates what :func:`~mmgen.evaluation.likelihood.likelihoods` does, on the CPU.
 
@@ -64,13 +68,13 @@ def likelihoods_side_by_side(
     Args:
         what: What to measure.
         run: The same run, opened.
+        split: The same rows, opened.
         jobs: How many processes, with an equal share of the cores each.
         done: Called with the number of rows done after each block of them.
 
     Raises:
         RunError: If a process was killed.
     """
-    split = _split(what, run)
     blocks = range(blocks_of(split))
     context = get_context("spawn")
     found: dict[int, Arrays] = {}

@@ -214,7 +214,8 @@ T = {effort.iterations}. The same in [CSV](table-1.csv), [JSON](table-1.json) an
 
 {_recognised(reproduction)}
 Per cent of {effort.looked_at:,} test labels; a classifier trained on real pictures looks. z at the
-mean of what it is drawn from, or sampled ({SAMPLES} times).
+mean of what it is drawn from, or sampled ({SAMPLES} times), in rows beyond the
+paper at their temperature.
 
 ## Figures
 
