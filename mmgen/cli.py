@@ -9,7 +9,8 @@ import typer
 
 from mmgen import __version__
 from mmgen.commands import data, evaluate, generate, growth, plugins, report, reproduce, train
-from mmgen.commands.common import Settings, stderr
+from mmgen.commands.common import Settings
+from mmgen.console import stderr, styled
 from mmgen.errors import MmgenError
 
 app = typer.Typer(
@@ -82,6 +83,5 @@ def main() -> None:
     except MmgenError as error:
         if settings.debug:
             traceback.print_exc()
-        stderr.print("[bold red]error:[/] ", end="")
-        stderr.print(str(error), markup=False)
+        stderr.print(styled(("error:", "bold red"), f" {error}"))
         raise SystemExit(2) from None

@@ -1,22 +1,12 @@
-"""What the verbs share: global options and the consoles they print to."""
+"""What the verbs share: global options, and the options that several of them take."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-stdout = Console(soft_wrap=True, highlight=False)
-"""For results."""
-
-stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-"""For progress, hints and errors."""
 
 
 @dataclass
@@ -51,12 +41,3 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def progress(*columns: str) -> "Progress":
-    """Makes a bar that vanishes when done: what, bar, the columns, and the time left."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    texts = [TextColumn(column) for column in columns]
-    first = (TextColumn("{task.description}"), BarColumn())
-    return Progress(*first, *texts, TimeRemainingColumn(), console=stderr, transient=True)

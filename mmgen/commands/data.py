@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from mmgen.commands import data_card, data_table
-from mmgen.commands.common import Force, progress
+from mmgen.commands.common import Force
+from mmgen.console import progress
 
 app = typer.Typer(help="Write a data set, or show what one holds.", no_args_is_help=True)
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmgen.commands.common import Settings, stderr, stdout
+from mmgen.commands.common import Settings
+from mmgen.console import stderr, stdout
 from mmgen.errors import MmgenError, WriteError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def write(
         except (OSError, WriteError):
             raise
         except Exception as error:
-            stderr.print(f"no card: {type(error).__name__}: {error}", markup=False)
+            stderr.print(f"no card: {type(error).__name__}: {error}")
             (folder / SHEET).unlink(missing_ok=True)
         else:
             (folder / CARD).write_text(text, encoding="utf-8")
@@ -60,7 +61,7 @@ def write(
         beside=beside,
     )
     counts = ", ".join(f"{split.count:,} {n}" for n, split in dataset.splits.items())
-    stdout.print(f"{path}: {counts}; modalities {', '.join(dataset.modalities)}", markup=False)
+    stdout.print(f"{path}: {counts}; modalities {', '.join(dataset.modalities)}")
 
 
 def show(dataset: "Dataset", settings: Settings) -> None:
@@ -76,13 +77,13 @@ def show(dataset: "Dataset", settings: Settings) -> None:
         try:
             made = _modalities(dataset.modalities, settings)
         except MmgenError as error:
-            stderr.print(str(error), markup=False)
+            stderr.print(str(error))
             made = {}
         splits = {name: split.load() for name, split in dataset.splits.items()}
         text = card(dataset.name, dataset.about, made, splits)
     lines = [line for line in text.splitlines() if not line.startswith("![")]
     stdout.print(Markdown("\n".join(lines), hyperlinks=False), soft_wrap=False)
-    stdout.print(f"{dataset.path}\nhash {dataset.hash}", markup=False)
+    stdout.print(f"{dataset.path}\nhash {dataset.hash}")
 
 
 def _modalities(

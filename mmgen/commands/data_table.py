@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.commands.common import Force, Settings, progress, stderr, stdout
+from mmgen.commands.common import Force, Settings
+from mmgen.console import progress, stderr, stdout
 from mmgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -143,11 +144,11 @@ def _import(
         found = sources(read, kinds, wanted, reserved)
         toml = as_toml(found, unused(read, found, reserved))
         if show or out is None:
-            stdout.print(toml, markup=False)
+            stdout.print(toml)
             return
-        stderr.print(toml + "\n", markup=False)
+        stderr.print(toml + "\n")
         for heading in says_splits(read) if splitting.column is None else []:
-            stderr.print(f"{heading} seems to name splits: --split-column {heading}", markup=False)
+            stderr.print(f"{heading} seems to name splits: --split-column {heading}")
         with progress("{task.completed:,} of {task.total:,}") as bar:
             task = bar.add_task("reading rows", total=len(read.rows))
             done = import_table(
@@ -161,7 +162,7 @@ def _import(
     except ConfigError as error:
         raise ConfigError(f"{config}: {error}" if config else str(error)) from None
     if done.bad:
-        stderr.print(f"left out {len(done.bad):,} rows:\n{first_of(done.bad)}", markup=False)
+        stderr.print(f"left out {len(done.bad):,} rows:\n{first_of(done.bad)}")
     left = f", without {len(done.bad):,} that could not be used ({counted(done.bad)})"
     about = f"The rows of {read.path.resolve().name}{left if done.bad else ''}."
     modalities = {key: modality.configuration() for key, modality in done.modalities.items()}

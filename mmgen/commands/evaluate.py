@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings, progress, stderr, stdout, terminable
+from mmgen.commands.common import Device, Settings, terminable
+from mmgen.console import progress, stderr, stdout
 from mmgen.errors import ConfigError, DataError, GenerationError, listed, nearest
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _show_coherence(
         )
     stdout.print(coherence_table(found, about))
     for note in found.notes:
-        stderr.print(f"note: {note}", markup=False)
+        stderr.print(f"note: {note}")
     if file is not None:
         stdout.print(f"table in {save_coherence(found, file, about)}")
 
@@ -186,7 +187,7 @@ def _rows(
         what = f"{experiment.data} is not the data set that {run.path} was trained on"
         if data is None:
             raise DataError(f"{what} (hashes differ). To evaluate on it: --data {dataset.path}")
-        stderr.print(f"note: {what}", markup=False)
+        stderr.print(f"note: {what}")
     splits = {n: s for n, s in dataset.splits.items() if s.count}
     if name not in splits:
         raise DataError(

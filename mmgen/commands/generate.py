@@ -1,11 +1,13 @@
 """``mmgen generate``: any modalities given, any others generated."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmgen.commands.common import Device, Settings, stdout
+from mmgen.commands.common import Device, Settings
+from mmgen.console import stdout, styled
 from mmgen.errors import GenerationError
 
 if TYPE_CHECKING:
@@ -81,15 +83,17 @@ def _show(name: str, modality: "Modality", p: "Distribution", file: Path | None)
     means = p.mean.cpu()
     picture = modality.render(means)
     if picture is None:
-        stdout.print(f"[bold]{name}[/]: {modality.describe(means.mean(0, keepdim=True))[0]}")
+        stdout.print(
+            styled((name, "bold"), f": {modality.describe(means.mean(0, keepdim=True))[0]}")
+        )
         samples = modality.describe(p.sample().cpu())
-        counts = {word: samples.count(word) for word in samples}
-        common = sorted(counts.items(), key=lambda item: -item[1])[:5]
+        common = Counter(samples).most_common(5)
         stdout.print("  sampled: " + "; ".join(f"{word} ×{count}" for word, count in common))
         return
+    count = f"{len(picture)} pictures"
     if file is None:
-        stdout.print(f"[bold]{name}[/]: {len(picture)} pictures; name a file for them with --out")
+        stdout.print(styled((name, "bold"), f": {count}; name a file for them with --out"))
         return
     from mmgen.figures import save_grid
 
-    stdout.print(f"[bold]{name}[/]: {len(picture)} pictures in {save_grid(picture, file)}")
+    stdout.print(styled((name, "bold"), f": {count} in {save_grid(picture, file)}"))

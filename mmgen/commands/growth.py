@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mmgen.commands.common import Json, Settings, stdout
+from mmgen.commands.common import Json, Settings
+from mmgen.console import stdout
 from mmgen.errors import ConfigError
 
 

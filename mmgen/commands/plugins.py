@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mmgen.commands.common import Json, Settings, stderr, stdout
+from mmgen.commands.common import Json, Settings
+from mmgen.console import stderr, stdout, styled
 
 app = typer.Typer(help="List plugins, check one against the contract, or start one.")
 
@@ -29,13 +30,13 @@ def show(context: typer.Context, as_json: Json = False) -> None:
     table = Table("plugin", "distribution", "version", "status", "kinds", box=None, pad_edge=False)
     colours = {"ok": "green", "broken": "red", "disabled": "yellow"}
     for record in records:
-        status = f"[{colours[record.status]}]{record.status}[/]"
+        status = styled((record.status, colours[record.status]))
         kinds = ", ".join(record.kinds)
         table.add_row(record.name, record.distribution, record.version, status, kinds)
     stdout.print(table)
     for record in records:
         if record.cause:
-            stdout.print(f"{record.name}: {record.cause}", markup=False)
+            stdout.print(f"{record.name}: {record.cause}")
 
 
 @app.command()
@@ -49,13 +50,13 @@ def check(
     settings: Settings = context.obj
     failed = False
     for kind, results in check_plugin(name, settings.plugins).items():
-        stdout.print(f"[bold]{kind}[/]")
+        stdout.print(styled((kind, "bold")))
         for result in results:
-            mark = "[green]ok    [/]" if result.passed else "[red]failed[/]"
-            stdout.print(f"  {mark} {result.name}")
+            mark = ("ok    ", "green") if result.passed else ("failed", "red")
+            stdout.print(styled("  ", mark, f" {result.name}"))
             if not result.passed:
                 failed = True
-                stdout.print(f"         {result.message}", markup=False)
+                stdout.print(f"         {result.message}")
     if failed:
         stderr.print("the contract is broken: see above, and mmgen/modality.py for the recipe")
         raise typer.Exit(2)
@@ -80,7 +81,6 @@ def new(
     stdout.print(
         f"{out}: a package with the kind {kind}, all of it in {out / package.module}/__init__.py. "
         "Next:",
-        markup=False,
     )
     for command in (
         ["pip", "install", "--editable", str(out)],
@@ -89,4 +89,4 @@ def new(
         ["mmgen", "train", str(out / "example.toml"), "--out", run],
         ["mmgen", "generate", run, "--given", "label=three", "--targets", kind, "-o", "three.png"],
     ):
-        stdout.print(f"  {shlex.join(command)}", markup=False)
+        stdout.print(f"  {shlex.join(command)}")

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings, stdout
+from mmgen.commands.common import Device, Settings
+from mmgen.console import stdout
 
 
 def report(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings, stderr, stdout, terminable
+from mmgen.commands.common import Device, Settings, terminable
+from mmgen.console import stderr, stdout
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
 if TYPE_CHECKING:
@@ -120,15 +121,15 @@ def _train(reproduction: "Reproduction", at_once: int) -> None:
     if not waiting:
         return
     columns = (
-        TextColumn("{task.description:<20}"),
+        TextColumn("{task.description:<20}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:>4.0f}/{task.total:.0f} epochs"),
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.completed:>4.0f}/{task.total:.0f} epochs", markup=False),
+        TextColumn("{task.fields[words]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr) as bar:
         total = sum(p.epochs(reproduction.epochs) for p in planned.values())
-        everything = bar.add_task("[bold]all[/]", total=total, words="")
+        everything = bar.add_task("all", total=total, words="")
         tasks = {
             p.name: bar.add_task(p.name, total=p.epochs(reproduction.epochs), words="")
             for p in planned.values()

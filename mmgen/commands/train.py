@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.commands.common import Device, Force, Settings, progress, stderr, stdout
+from mmgen.commands.common import Device, Force, Settings
+from mmgen.console import progress, stderr, stdout, styled
 from mmgen.errors import ConfigError, MmgenError, RunError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from mmgen.config import Experiment
     from mmgen.planning import Plan
     from mmgen.running import Prepared
@@ -98,8 +101,10 @@ def _show_plan(planned: "Plan") -> None:
     experiment, memory = planned.experiment, planned.memory
     counts = ", ".join(f"{s.count:,} {n}" for n, s in planned.dataset.splits.items())
     stdout.print(
-        f"[bold]{experiment.name}[/]: {experiment.model.kind}, {planned.direction}; "
-        f"{planned.dataset.name}: {counts}"
+        styled(
+            (experiment.name, "bold"),
+            f": {experiment.model.kind}, {planned.direction}; {planned.dataset.name}: {counts}",
+        )
     )
     table = Table("net", "copies", "layers", "parameters", box=None, pad_edge=False)
     for column in (1, 3):
@@ -107,7 +112,7 @@ def _show_plan(planned: "Plan") -> None:
     for net in planned.nets:
         table.add_row(net.name, str(net.copies), net.layers, f"{net.parameters:,}")
     total = sum(net.parameters for net in planned.nets)
-    table.add_row("[bold]all[/]", "", "", f"[bold]{total:,}[/]")
+    table.add_row("all", "", "", f"{total:,}", style="bold")
     stdout.print(table)
     stdout.print(
         f"memory: weights {size(memory.weights)}, Adam's moments {size(memory.optimiser)}, "
@@ -123,9 +128,13 @@ def _announce(prepared: "Prepared", folder: Path) -> None:
     count = sum(p.numel() for p in training.model.parameters())
     nets = sum(copies for copies, _ in training.model.encoder_nets())
     stderr.print(
-        f"[bold]{experiment.name}[/]: {experiment.model.kind}, {training.model.direction()}; "
-        f"{nets} encoder nets, {count:,} parameters; {prepared.train.count:,} observations from "
-        f"{prepared.dataset.name}; {training.device}, {experiment.train.precision}; to {folder}"
+        styled(
+            (experiment.name, "bold"),
+            f": {experiment.model.kind}, {training.model.direction()}; {nets} encoder nets, "
+            f"{count:,} parameters; {prepared.train.count:,} observations from "
+            f"{prepared.dataset.name}; {training.device}, {experiment.train.precision}; "
+            f"to {folder}",
+        )
     )
     if training.epoch or training.batch:
         stderr.print(f"going on after epoch {training.epoch}, batch {training.batch}")
@@ -196,7 +205,7 @@ def _first(count: int) -> Any:
     return torch.arange(min(count, 64))
 
 
-def _line(epoch: "Epoch", epochs: int) -> str:
+def _line(epoch: "Epoch", epochs: int) -> "Text":
     """One epoch in one line: losses of training and validation, then the validation terms."""
     shown = dict(epoch.validation or epoch.train)
     del shown["loss"]
@@ -205,10 +214,11 @@ def _line(epoch: "Epoch", epochs: int) -> str:
         shown["kl/subsets"] = sum(shown.pop(name) for name in subsets)
     losses = " / ".join(f"{t['loss']:.2f}" for t in (epoch.train, epoch.validation) if t)
     terms = "  ".join(f"{n.removeprefix('reconstruction/')} {v:.2f}" for n, v in shown.items())
-    mark = " [green]best[/]" if epoch.best else ""
-    return (
-        f"epoch {epoch.epoch}/{epochs}  β {epoch.beta:.2f}  loss [bold]{losses}[/]  {terms}  "
-        f"{epoch.examples_per_second:,.0f}/s{mark}"
+    return styled(
+        f"epoch {epoch.epoch}/{epochs}  β {epoch.beta:.2f}  loss ",
+        (losses, "bold"),
+        f"  {terms}  {epoch.examples_per_second:,.0f}/s",
+        (" best" if epoch.best else "", "green"),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmgen.console import styled
 from mmgen.evaluation.coherence import Coherence, Row
 from mmgen.evaluation.tables import checked_format
 from mmgen.files import write
@@ -38,7 +39,6 @@ def coherence_table(found: Coherence, about: str = "") -> "Table":
         about: Of which run and rows, for the title.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(
@@ -57,9 +57,9 @@ def coherence_table(found: Coherence, about: str = "") -> "Table":
         if (given, target) != before:
             if before is not None:
                 table.add_section()
-            table.add_row(f"[bold]{escape(given)} → {escape(target)}[/]")
+            table.add_row(styled((f"{given} → {target}", "bold")))
         before = (given, target)
-        table.add_row(f"  {escape(about_what)}, {measure}", *numbers)
+        table.add_row(f"  {about_what}, {measure}", *numbers)
     return table
 
 
