@@ -11,12 +11,16 @@ from torch.distributions import Bernoulli, Distribution, Independent, OneHotCate
 from mmgen import figures
 from mmgen.config import Experiment
 from mmgen.errors import GenerationError
+from mmgen.evaluation.growth import growth, plot_growth
+from mmgen.figures.losses import loss_curves
 from mmgen.figures.sheet import MARGIN, Block, Strip, beside, draw, magnified
 from mmgen.figures.tools import likelihood_of, way_of
 from mmgen.generation import Run
 from mmgen.modality import Modality
 from mmgen.models import MODELS
 from mmgen.nets.blocks import Likelihood, mlp
+from mmgen.reproduction.chains import Point
+from mmgen.reproduction.drawings import figure_4
 
 
 class Tile(Modality):
@@ -310,3 +314,24 @@ def test_losses_of_short_and_long_runs(epochs: int, tmp_path: Path) -> None:
     lines[-1]["train"] |= {f"kl/{i}": float(i) for i in range(40)}  # more than are drawn
     lines[-1]["train"]["loss"] = float("inf")
     assert pixels(figures.loss_curves(lines, tmp_path / "losses.png")).shape[1] >= 800
+
+
+@pytest.mark.parametrize("words", ["$x$", r"\input{/etc/passwd}", "a_b^c", "[/x]", "\x1b[31m"])
+def test_words_start_no_program_whatever_the_current_folder_says(tmp_path, monkeypatch, words):
+    # matplotlib obeys a file matplotlibrc of the current folder: with usetex, words are programs.
+    import matplotlib as mpl
+
+    def started(*_, **__):
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("subprocess.Popen", started)
+    monkeypatch.setitem(mpl.rcParams, "text.usetex", True)
+    losses = {"epoch": 1, "beta": 1.0, "train": {words: 1.0}, "validation": {}}
+    loss_curves([losses], tmp_path / "losses.png", words)
+    white = np.ones((1, 8, 8, 3), np.float32)
+    draw(tmp_path / "sheet.png", words, words, [Block([Strip(words, white, [words])], words)])
+    plot_growth(growth(Tile(), [2], [1]), tmp_path / "growth.png")
+    figure_4(
+        [Point("jmvae", "image", "label", t, -float(t), 0.1) for t in (0, 1)], tmp_path / "4.png"
+    )
+    assert mpl.rcParams["text.usetex"]  # a caller's own figures are the caller's

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmgen.commands.common import Device, Settings, terminable
-from mmgen.console import stderr, stdout
+from mmgen.console import stderr, stdout, styled
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
 if TYPE_CHECKING:
@@ -166,13 +166,14 @@ def _wait(what: str, jobs: "Sequence[Job]", at_once: int) -> None:
 
     if not jobs:
         return
-    with stderr.status(what) as status, closing(run(jobs, at_once)) as looks:
+    with stderr.status(styled(what)) as status, closing(run(jobs, at_once)) as looks:
         left = len(jobs)
         for look in looks:
             left -= len(look.done)
             for job in look.done:
                 stderr.print(f"{job.name}: {what} measured")
-            status.update(f"{what}: {listed(job.name for job in look.running)}; {left} left")
+            running = listed(job.name for job in look.running)
+            status.update(styled(f"{what}: {running}; {left} left"))
 
 
 def _draw(reproduction: "Reproduction") -> None:
@@ -180,7 +181,7 @@ def _draw(reproduction: "Reproduction") -> None:
     from mmgen.reproduction.table import terminal
 
     with stderr.status("drawing") as status:
-        found = write_all(reproduction, status.update)
+        found = write_all(reproduction, lambda words: status.update(styled(words)))
 
     stdout.print(terminal(found))
     stdout.print(f"{reproduction.out}: table, figures and data; see {reproduction.out}/README.md")

@@ -66,7 +66,7 @@ def coherence_table(found: Coherence, about: str = "") -> "Table":
 def coherence_markdown(found: Coherence, about: str = "") -> str:
     """Returns one of GitHub's tables below its title, and the notes."""
     lines = [HEADINGS, ["---" if n < WORDS else "---:" for n in range(len(HEADINGS))]]
-    lines += _lines(found)
+    lines += [[cell.replace("|", "\\|") for cell in line] for line in _lines(found)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     title = f"**Is what was generated recognised?** {about}".strip()
     notes = "".join(f"\n- {note}" for note in found.notes)

@@ -8,14 +8,13 @@ References:
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from mmgen.files import write
+from mmgen.drawing import plain_text, save
 from mmgen.modality import Modality
 from mmgen.models import MODELS, Model
 from mmgen.subsets import hierarchical_nets, subset_encoder_nets
@@ -182,6 +181,7 @@ def amount(number: float) -> str:
     return f"{number:.0f}"
 
 
+@plain_text()
 def plot_growth(rows: Sequence[Row], path: Path) -> Path:
     """Draws nets and the posterior's parameters against K, on logarithmic axes, as a PNG.
 
@@ -204,11 +204,7 @@ def plot_growth(rows: Sequence[Row], path: Path) -> Path:
     _lines(parameters, rows, "posterior_parameters")
     parameters.set_title("Parameters of the posterior", loc="left", fontweight="bold")
     parameters.set_ylabel("parameters")
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi="figure")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, content.getvalue())
-    return path
+    return save(figure, path)
 
 
 def _lines(axes: "Axes", rows: Sequence[Row], field: str) -> None:

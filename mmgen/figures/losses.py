@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmgen.figures.sheet import GREY, INK, save
+from mmgen.drawing import plain_text, save
+from mmgen.figures.sheet import GREY, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ MOST = 24
 COLOURS = {"train": "#d08a2e", "validation": "#2471a3"}
 
 
+@plain_text()
 def loss_curves(metrics: Sequence[Mapping[str, Any]], path: Path, title: str = "Training") -> Path:
     """Draws each term over the epochs, training and validation, a small panel a term.
 
@@ -38,9 +40,7 @@ def loss_curves(metrics: Sequence[Mapping[str, Any]], path: Path, title: str = "
     size = (max(3.4 * columns, 7.5), 2.5 * rows + 1)
     layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.1)
     figure = Figure(size, dpi=110, facecolor="white", layout=layout)
-    figure.suptitle(
-        title, x=0.015, ha="left", fontsize=13, fontweight="bold", color=INK, parse_math=False
-    )
+    figure.suptitle(title, x=0.015, ha="left", fontsize=13, fontweight="bold", color=INK)
     note = "Means over observations in nats; validation always with β = 1"
     note += "; shaded: warm-up, β < 1" if metrics[0]["beta"] < 1 else ""
     note += f"; {left_out} more terms are in metrics.jsonl" if left_out else ""

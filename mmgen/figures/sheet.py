@@ -6,22 +6,16 @@ generated.
 
 import math
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmgen.files import write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from mmgen.drawing import plain_text, save
 
 Pictures = NDArray[np.float32]
 """``(n, H, W, 3)`` in [0, 1], magnified."""
@@ -243,6 +237,7 @@ def _cut(words: str, width: float) -> str:
     return words if len(words) <= letters else words[: letters - 1] + "…"
 
 
+@plain_text()
 def _write(path: Path, page: Pictures, texts: Sequence[_Text]) -> Path:
     from matplotlib.figure import Figure
     from matplotlib.font_manager import get_font_names
@@ -264,18 +259,5 @@ def _write(path: Path, page: Pictures, texts: Sequence[_Text]) -> Path:
             ha=text.across,
             va=text.down,
             weight=text.weight,
-            parse_math=False,  # a dollar is a dollar
         )
     return save(figure, path)
-
-
-def save(figure: "Figure", path: Path) -> Path:
-    """Writes a figure as a PNG, whole or not at all, and returns its path."""
-    content = BytesIO()
-    with warnings.catch_warnings():
-        # Letters that the font does not have are drawn as boxes: no reason to stop.
-        warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(content, format="png", dpi="figure")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, content.getvalue())
-    return path

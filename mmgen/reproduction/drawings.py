@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmgen.figures.sheet import GREY, INK, Block, Strip, draw, magnified, save
+from mmgen.drawing import plain_text, save
+from mmgen.figures.sheet import GREY, INK, Block, Strip, draw, magnified
 from mmgen.modality import Modality
 from mmgen.reproduction.chains import Point
 
@@ -49,6 +50,7 @@ def figure_3(
     return draw(path, "Figure 3: image from label by number of iterations", note, blocks)
 
 
+@plain_text()
 def figure_4(points: Sequence[Point], path: Path) -> Path:
     """Draws the likelihood of each direction against the iterations, ± 2 standard errors."""
     directions = list(dict.fromkeys((p.target, p.given) for p in points))
@@ -83,6 +85,7 @@ def _curve(axes: "Axes", model: str, line: Sequence[Point]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _position: f"{value:g}")
 
 
+@plain_text()
 def figure_5(
     spaces: Mapping[str, Mapping[str, Tensor]],
     classes: Tensor,
