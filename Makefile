@@ -1,10 +1,11 @@
 # make demo   sets everything up and runs the main job: draw glyphs, train, generate
 # make test   sets everything up and runs the tests;   make lint   ruff, format, types
+# make ci     the tests that take longer: kills, scaffolds, a minute of fuzzing;   make slow   the longest
 PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow lint format clean
+.PHONY: help install demo test ci slow lint format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -27,8 +28,11 @@ data/glyphs/dataset.json: | install
 test: install
 	$(BIN)/python -m pytest
 
+ci: install
+	$(BIN)/python -m pytest -m ci tests
+
 slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow tests
 
 lint: install
 	$(BIN)/ruff check .
