@@ -697,10 +697,10 @@ def work(root: Path, seed: int, numbers: range, note: Path, loud: bool) -> None:
     outside = listing(world)
     with note.open("a", buffering=1) as journal:
         for number in numbers:
-            journal.write(f"{number}\n")
             world.rng = random.Random(f"{seed}/{number}")
             kind = KINDS[number % len(KINDS)]
             words = [word.replace("\0", "") for word in kind(world)]
+            journal.write(json.dumps([number, kind.__name__, words]) + "\n")
             guard.broken.clear()
             state = mmgen_state()
             started, guard.on = time.perf_counter(), True
@@ -820,20 +820,21 @@ def fuzz(seed: int, numbers: range, seconds: float = float("inf"), loud: bool = 
             )  # fmt: skip
             cause, held = watch(worker, note, ends)
             peak = max(peak, held)
-            last = left.start - 1
+            begun = [left.start - 1, "", []]
             for line in note.read_text().splitlines():
                 record = json.loads(line)
-                if isinstance(record, int):
-                    last = record
+                if isinstance(record, list):
+                    begun = record
                 elif "peak" in record:
                     peak = max(peak, record["peak"])
                 else:
                     faults.append(record)
+            last, kind, words = begun
             done += last + 1 - left.start
             if last < left.start:
                 raise RuntimeError(f"the fuzzer itself failed: {cause}")
             if cause:
-                faults.append({"number": last, "faults": [cause]})
+                faults.append({"number": last, "kind": kind, "words": words, "faults": [cause]})
             left = range(last + 1, left.stop)
             if worker.returncode == 0 or cause == "":
                 break
