@@ -69,7 +69,9 @@ def _synthetic(experiment: Experiment, data: SyntheticConfig, registry: Registry
             f"[modalities.NAME] with a kind of {listed(registry.kinds)}"
         )
     made = {}
-    for name, settings in experiment.modalities.items():
+    for name in experiment.participants or experiment.modalities:
+        _check_is_there(name, experiment.modalities, "the synthetic data")
+        settings = experiment.modalities[name]
         cls = registry.kinds.get(str(settings.get("kind")))
         examples = cls.first_examples() if cls else {}
         made[name] = registry.create(name, {**examples, **settings})
@@ -88,7 +90,7 @@ def modalities(
     """Builds the modalities: the experiment's settings laid over those of the data set.
 
     Args:
-        experiment: Names the modalities that take part; all of the data set if it names none.
+        experiment: Says which modalities take part, and their settings.
         registry: Finds the class of each kind.
         stored: The data set's configuration of each modality, ``kind`` included.
 
@@ -98,16 +100,14 @@ def modalities(
         PluginError: If no plugin provides a kind, or its nets cannot be built.
     """
     built = {}
-    for name in experiment.modalities or stored:
-        if name not in stored:
-            raise DataError(
-                f"modalities.{name}: the data set {experiment.data} has "
-                f"{listed(stored)}{nearest(name, stored)}"
-            )
+    for name in experiment.modalities:
+        _check_is_there(name, stored, f"the data set {experiment.data}")
+    for name in experiment.participants or stored:
+        _check_is_there(name, stored, f"the data set {experiment.data}")
         if not NAME.fullmatch(name):
             raise DataError(
                 f"{experiment.data}: {name!r} is no name for a modality: use letters, digits, "
-                "_ and -, or name the modalities that take part in [modalities.NAME]"
+                "_ and -, or choose who takes part with data.modalities"
             )
         settings = experiment.modalities.get(name, {})
         same_kind = settings.get("kind", stored[name]["kind"]) == stored[name]["kind"]
@@ -119,6 +119,11 @@ def modalities(
             "but a joint model needs at least two"
         )
     return built
+
+
+def _check_is_there(name: str, stored: Mapping[str, Any], what: str) -> None:
+    if name not in stored:
+        raise DataError(f"modalities.{name}: {what} has {listed(stored)}{nearest(name, stored)}")
 
 
 def _probe(name: str, modality: Modality, registry: Registry) -> None:
@@ -168,8 +173,10 @@ def since_training(registry: Registry, trained_with: Mapping[str, str]) -> Itera
 
 def resolved(experiment: Experiment, modalities: Mapping[str, Modality]) -> Experiment:
     """Writes every default out, so that the run stands without its data set and its file."""
+    # Who takes part is then said by the tables: one way to read runs, old and new.
     return experiment.model_copy(
         update={
+            "data": experiment.data.model_copy(update={"modalities": None}),
             "modalities": {name: m.configuration() for name, m in modalities.items()},
             "train": experiment.train.model_copy(update={"warmup_epochs": experiment.train.warmup}),
         }

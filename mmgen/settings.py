@@ -16,7 +16,10 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    field_validator,
 )
+
+from mmgen.errors import listed
 
 
 class Section(BaseModel):
@@ -25,22 +28,61 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class FolderConfig(Section):
+class _Taking(Section):
+    """The part of ``[data]`` that says who takes part."""
+
+    modalities: Literal["all"] | tuple[str, ...] | None = None
+
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str) and value != "all":
+            return tuple(word.strip() for word in value.split(","))
+        return value
+
+    @field_validator("modalities")
+    @classmethod
+    def _at_least_two(cls, value: object) -> object:
+        if isinstance(value, tuple):
+            if twice := sorted({name for name in value if value.count(name) > 1}):
+                raise ValueError(f"{listed(twice)} is named twice")
+            if len(value) < 2:
+                raise ValueError(
+                    f"only {listed(value)} takes part, but a joint model needs at least two "
+                    "modalities"
+                )
+        return value
+
+
+class FolderConfig(_Taking):
     """A data set that ``mmgen data`` wrote.
 
     Attributes:
         path: The data set's folder, relative to the configuration's file.
         source: The arguments of ``mmgen data`` that write it, for the message where it is absent.
+        modalities: Which take part, such as ["image", "label"], or "all" of the data set; if left
+            out, those that have a table [modalities.NAME], or all if none has one.
     """
 
     path: Path
     source: str | None = None
 
+    @field_validator("path")
+    @classmethod
+    def _can_be_told(cls, value: Path) -> Path:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"the name {str(value)!r} is not UTF-8, so that no run could note it; rename it"
+            ) from None
+        return value
+
     def __str__(self) -> str:
         return str(self.path)
 
 
-class SyntheticConfig(Section):
+class SyntheticConfig(_Taking):
     """A data set made up on the spot: rows of one class show an example of it in each modality.
 
     Attributes:
@@ -48,6 +90,8 @@ class SyntheticConfig(Section):
         rows: Rows to train on; a fifth as many to validate, and to test.
         classes: How many classes there are; all that a modality tells of another is the class.
         seed: Fixes the examples.
+        modalities: Which take part, such as ["image", "label"]; if left out, all that have a table
+            [modalities.NAME].
     """
 
     source: Literal["synthetic"]
