@@ -121,6 +121,18 @@ def modalities(
     return built
 
 
+def as_stored(experiment: Experiment, registry: Registry, dataset: Dataset) -> dict[str, Modality]:
+    """Builds the modalities of a resolved experiment as the data set alone says.
+
+    Left out are those of another kind than the data set's, and all of data that was made up.
+    """
+    if isinstance(experiment.data, SyntheticConfig):
+        return {}
+    stored = dataset.modalities
+    same = [n for n, s in experiment.modalities.items() if s["kind"] == stored[n]["kind"]]
+    return {n: registry.create(n, stored[n]) for n in same}
+
+
 def _check_is_there(name: str, stored: Mapping[str, Any], what: str) -> None:
     if name not in stored:
         raise DataError(f"modalities.{name}: {what} has {listed(stored)}{nearest(name, stored)}")

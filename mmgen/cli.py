@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmgen import __version__
-from mmgen.commands import data, evaluate, generate, growth, plugins, report, reproduce, train
+from mmgen.commands import data, evaluate, generate, growth, init, plugins, report, reproduce, train
 from mmgen.commands.common import Settings
 from mmgen.console import stderr, styled
 from mmgen.errors import MmgenError
@@ -21,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data.app, name="data")
+app.command()(init.init)
 app.command()(train.train)
 app.command()(generate.generate)
 app.command()(evaluate.evaluate)

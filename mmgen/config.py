@@ -23,6 +23,9 @@ from mmgen.settings import (
     TrainConfig,
 )
 
+EXPERIMENT = "experiment.json"
+"""The file of a run with its configuration; it makes a folder a run."""
+
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 """Names of modalities: free of the signs that join subsets and values (+ , = . /)."""
 

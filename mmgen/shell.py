@@ -5,19 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def command(*words: str | Path, plugins: Sequence[str] = ()) -> str:
+def command(*words: str | Path, plugins: Sequence[str] = (), debug: bool = False) -> str:
     """Returns a command of mmgen, quoted for a shell.
 
     Args:
         words: The verb, and what follows it. Of a :class:`~pathlib.Path` that begins like an
             option, ``./`` says that it is none.
         plugins: One-file plugins that it needs, as with ``mmgen -p``.
+        debug: Whether an error should show its traceback.
 
     Examples:
         >>> command("train", Path("-a b"), "--resume", plugins=["mine.py"])
         "mmgen -p mine.py train './-a b' --resume"
     """
-    options = [word for plugin in plugins for word in ("-p", _path(plugin))]
+    options = ["--debug"] * debug
+    options += [word for plugin in plugins for word in ("-p", _path(plugin))]
     rest = [_path(str(word)) if isinstance(word, Path) else word for word in words]
     return shlex.join(["mmgen", *options, *rest])
 
