@@ -24,8 +24,11 @@ FEW = 5
 WIDTH = 100
 """Of a line with its comment."""
 
-LONG = 60
-"""A modality's setting that is written in more characters is told by its length alone."""
+LONG = 90
+"""A modality's list that takes more characters, and need not be said, is told by its length."""
+
+BESIDE = 60
+"""Up to this many characters, settings have their comments in one column."""
 
 
 TAKING_PART = "Exactly the modalities that have a table here take part."
@@ -119,7 +122,7 @@ def _lines(
             short = len(text) <= LONG or not isinstance(value, list | tuple)
             text = f"# {text}" if short else f"# {toml.key(key)}: {len(value)} of them"
         pairs.append((text, about.get(key, "")))
-    widths = [len(text) for text, _ in pairs if len(text) <= LONG]
+    widths = [len(text) for text, _ in pairs if len(text) <= BESIDE]
     column = max(widths, default=0) + 2
     lines = []
     for text, words in pairs:

@@ -1,9 +1,9 @@
 """An epoch in one line of 80 columns, however many terms there are and what they are called."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from mmgen.console import styled
@@ -16,30 +16,24 @@ LONGEST = 12
 """Of a term's name; the rest is cut off."""
 
 
-def legend(validated: bool, folder: Path) -> Text:
+def legend(validated: bool) -> Text:
     """Says once what the lines hold."""
-    losses = "loss of training / validation" if validated else "loss of training"
-    return styled(
-        (
-            f"each line: {losses}, and its terms, in nats per row; rows per second; best so far. "
-            f"All terms: {folder / 'metrics.jsonl'}",
-            "dim",
-        )
-    )
+    losses = "loss in training / validation" if validated else "loss in training"
+    return styled((f"each line: {losses} and its terms, in nats; rows/s", "dim"))
 
 
 def line(epoch: "Epoch", epochs: int) -> Text:
     """Writes an epoch: both losses, as many terms of the last one as fit, speed, whether best.
 
-    First the terms of the KL, then the reconstructions, the largest first: what does not fit is
-    the least of the loss. ``…`` says that something is left out.
+    First the KL to the prior, then the reconstructions, the largest first, then the KLs of all
+    subsets together. ``…`` says that something is left out.
     """
     count = f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  loss "
     losses = " / ".join(number(t["loss"]) for t in (epoch.train, epoch.validation) if t)
     warming = f"  β {epoch.beta:.2f}" if epoch.beta < 1 else ""
     speed = f"  {number(epoch.examples_per_second, 0)}/s"
-    best = "  best" if epoch.best else ""
-    left = WIDTH - sum(map(len, (count, losses, warming, speed, "  best")))
+    best = " best" if epoch.best else ""
+    left = WIDTH - sum(map(len, (count, losses, warming, speed, " best")))
     terms = _fitting(_terms(epoch.validation or epoch.train), left)
     return styled(count, (losses, "bold"), warming, terms, speed, (best, "green"))
 
@@ -60,22 +54,21 @@ def _terms(values: Mapping[str, float]) -> dict[str, float]:
     """Names the terms in short; the KLs of the subsets, up to 2^K − 2, are one."""
     kls = {name: value for name, value in values.items() if name.startswith("kl/")}
     # A hierarchy has no KL to one prior but one for each layer: together, they are it.
-    shown = {"kl": kls.get("kl/prior", sum(kls.values()))} if kls else {}
-    if "kl/prior" in kls and len(kls) > 1:
-        shown["subsets"] = sum(value for name, value in kls.items() if name != "kl/prior")
-    rest = {name: value for name, value in values.items() if name not in {*kls, "loss"}}
+    shown = {"kl": kls.pop("kl/prior", sum(kls.values()))} if kls else {}
+    subsets = sum(kls.values()) if "kl/prior" in values else 0.0
+    rest = {n: v for n, v in values.items() if not n.startswith("kl/") and n != "loss"}
     for name in sorted(rest, key=lambda name: -abs(rest[name])):
         shown[name.removeprefix("reconstruction/")] = rest[name]
-    return shown
+    return shown | ({"subsets": subsets} if subsets else {})
 
 
 def _fitting(terms: Mapping[str, float], width: int) -> str:
     words = ""
-    for done, (name, value) in enumerate(terms.items()):
-        short = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    for done, (name, value) in enumerate(terms.items(), start=1):
+        short = name if cell_len(name) <= LONGEST else set_cell_size(name, LONGEST - 1) + "…"
         more = f"  {short} {number(value)}"
-        last = done == len(terms) - 1
-        if len(words) + len(more) + (0 if last else len(" …")) > width:
-            return words + " …" if len(words) + 2 <= width else words
+        rest = 0 if done == len(terms) else len(" …")
+        if cell_len(words + more) + rest > width:
+            return words + " …" if cell_len(words) + len(" …") <= width else words
         words += more
     return words

@@ -20,7 +20,7 @@ def init(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="Settings to change, such as model.kind=hierarchical."
+            metavar="KEY=VALUE", help="Settings to change, such as model.kind=hierarchical."
         ),
     ] = None,
     out: Annotated[

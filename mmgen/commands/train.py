@@ -34,7 +34,7 @@ def train(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
+            metavar="KEY=VALUE",
             help="Settings to change, such as train.epochs=30 model.kind=hierarchical. "
             "mmgen init DATA lists them all.",
         ),
@@ -155,7 +155,7 @@ def _announce(prepared: "Prepared", folder: Path) -> None:
             f"to {folder}",
         )
     )
-    stderr.print(shown.legend(bool(prepared.validation), folder))
+    stderr.print(shown.legend(prepared.validation is not None))
     if training.epoch or training.batch:
         stderr.print(f"going on after epoch {training.epoch}, batch {training.batch}")
 
@@ -170,11 +170,12 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
         progress("{task.fields[rate]}", "{task.fields[loss]}", width=20) as bar,
         _interruptible() as interrupted,
     ):
-        task = bar.add_task("", total=epochs * batches, rate="", loss="")
+        task = bar.add_task("", total=epochs * batches, visible=False, rate="", loss="")
 
         def tell(epoch: int, batch: int, **fields: Any) -> None:
             words = f"epoch {min(epoch + 1, epochs)}/{epochs}"  # the one under way
-            bar.update(task, description=words, completed=epoch * batches + batch, **fields)
+            done = epoch * batches + batch
+            bar.update(task, description=words, completed=done, visible=True, **fields)
 
         tell(training.epoch, training.batch)
         since, steps = time.perf_counter(), 0
@@ -212,8 +213,10 @@ def _draw(prepared: "Prepared", folder: Path, settings: Settings) -> None:
         held_out = parts.get("test") or parts.get("validation") or parts["train"]
         stored = held_out.take(_first(held_out.count), run.modalities)
         x = {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
-        figures.draw_all(run, x, checkpoint.read_metrics(folder))
-        write_report(folder, device=device, plugin_modules=settings.plugins)
+        with status("drawing figures ...") as say:
+            figures.draw_all(run, x, checkpoint.read_metrics(folder))
+            say("drawing the report ...")
+            write_report(folder, device=device, plugin_modules=settings.plugins)
     except MmgenError:
         raise
     except Exception as error:  # of a plugin's render() or describe(), for one
