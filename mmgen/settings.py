@@ -29,7 +29,11 @@ class Section(BaseModel):
 
 
 class _Taking(Section):
-    """The part of ``[data]`` that says who takes part."""
+    """The part of ``[data]`` that says who takes part.
+
+    Attributes:
+        modalities: Names, or "all" of the data set; if left out, those that have settings.
+    """
 
     modalities: Literal["all"] | tuple[str, ...] | None = None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 import toys
+from conftest import ROOT
 from safetensors.torch import load_file
 
 from mmgen import build, settings, shell, toml
@@ -179,6 +180,23 @@ def test_raw_material_gets_the_commands_that_make_a_run_of_it(
     code, _, err = typed(mmgen, second, "train.epochs=1", "--no-figures")
     assert code == 0, err
     assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/your-data.md"])
+def test_the_two_commands_of_the_docs_train(mmgen, tmp_path, monkeypatch, page):
+    text = (ROOT / page).read_text()
+    commands = re.findall(
+        r"^mmgen (data table photos|train data/photos)([^#\n]*)", text, re.MULTILINE
+    )
+    assert [first for first, _ in commands] == ["data table photos", "train data/photos"]
+    monkeypatch.chdir(pictures(tmp_path / "here"))
+    rows = [f"{name}/{i}.png,{name},{i % 2}" for name in ("cat", "dog") for i in range(6)] * 3
+    Path("photos.csv").write_text("photo,animal,asleep\n" + "\n".join(rows) + "\n")
+    for first, rest in commands:
+        more = ["train.epochs=1", "--no-figures"] if first.startswith("train") else []
+        code, _, err = mmgen(*shlex.split(first + rest), *more)
+        assert code == 0, err
+    assert Path("runs/photos/config.toml").exists()
 
 
 def test_a_table_gets_them_too(mmgen, tmp_path, monkeypatch):

@@ -15,8 +15,8 @@ from mmgen.training import Epoch
 
 def epoch(terms, number=7, **settings):
     values = {"loss": -723.25, **terms}
-    given = {"train": values, "validation": values, "beta": 1.0, "best": True} | settings
-    return Epoch(epoch=number, seconds=1.0, examples_per_second=12345.6, **given)
+    given = {"train": values, "validation": values, "beta": 1.0, "best": True}
+    return Epoch(epoch=number, seconds=1.0, **given | {"examples_per_second": 12345.6} | settings)
 
 
 LONG = {f"reconstruction/{'a-very_long-name' * 20}{n}": -10.0 * n for n in range(5)}
@@ -51,7 +51,7 @@ def test_an_epoch_fits_80_columns(terms, beta, validated):
 def test_an_epoch_shows_what_is_most_of_its_loss():
     terms = {"reconstruction/label": -0.06, "reconstruction/image": -85.5, "kl/prior": 14.24,
              "kl/image": 20.0, "kl/label": 1.22}  # fmt: skip
-    text = line(epoch(terms | {"loss": 7.1}), 40).plain
+    text = line(epoch(terms | {"loss": 7.1}, examples_per_second=440.0), 40).plain
     assert "kl 14.24  image -85.50  label -0.06 …" in text
     assert "kl 3.00" in line(epoch({"kl/z1": 1.0, "kl/z2": 2.0}), 40).plain
     assert "subsets 3.00" in line(epoch({"kl/prior": 1.0, "kl/a": 1.0, "kl/b": 2.0}), 40).plain

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from mmgen.console import styled
+from mmgen.console import printable, styled
 
 if TYPE_CHECKING:
     from mmgen.training import Epoch
@@ -65,7 +65,9 @@ def _terms(values: Mapping[str, float]) -> dict[str, float]:
 def _fitting(terms: Mapping[str, float], width: int) -> str:
     words = ""
     for done, (name, value) in enumerate(terms.items(), start=1):
-        short = name if cell_len(name) <= LONGEST else set_cell_size(name, LONGEST - 1) + "…"
+        short = printable(name)
+        if cell_len(short) > LONGEST:
+            short = set_cell_size(short, LONGEST - 1) + "…"
         more = f"  {short} {number(value)}"
         rest = 0 if done == len(terms) else len(" …")
         if cell_len(words + more) + rest > width:
