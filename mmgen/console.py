@@ -85,5 +85,8 @@ def status(words: str) -> Iterator[Callable[[str], None]]:
     Yields:
         What says something else from then on.
     """
+    if not stderr.is_terminal:  # where a line cannot vanish
+        yield lambda _other: None
+        return
     with stderr.status(Text(printable(words))) as shown:
         yield lambda other: shown.update(Text(printable(other)))

@@ -76,7 +76,7 @@ def test_a_status_is_quiet_where_no_one_looks(monkeypatch):
     monkeypatch.setattr(console, "stderr", console._Plain(file=file))
     with console.status("reading ...") as say:
         say("reading on ...")
-    assert file.getvalue().strip() == ""
+    assert file.getvalue() == ""
 
 
 def commands(command=None, path=("mmgen",)):

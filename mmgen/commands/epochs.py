@@ -63,14 +63,16 @@ def _terms(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _fitting(terms: Mapping[str, float], width: int) -> str:
-    words = ""
+    """Writes as many terms as fit, in their order."""
+    words, left_out = "", False
     for done, (name, value) in enumerate(terms.items(), start=1):
         short = printable(name)
         if cell_len(short) > LONGEST:
             short = set_cell_size(short, LONGEST - 1) + "…"
         more = f"  {short} {number(value)}"
-        rest = 0 if done == len(terms) else len(" …")
-        if cell_len(words + more) + rest > width:
-            return words + " …" if cell_len(words) + len(" …") <= width else words
-        words += more
-    return words
+        mark = len(" …") if left_out or done < len(terms) else 0
+        if cell_len(words + more) + mark <= width:
+            words += more
+        else:
+            left_out = True
+    return f"{words} …" if left_out and cell_len(words) + len(" …") <= width else words

@@ -149,10 +149,9 @@ def _announce(prepared: "Prepared", folder: Path) -> None:
     stderr.print(
         styled(
             (experiment.name, "bold"),
-            f": {experiment.model.kind}, {training.model.direction()}; {nets} encoder nets, "
-            f"{count:,} parameters; {prepared.train.count:,} observations from "
-            f"{prepared.dataset.name}; {training.device}, {experiment.train.precision}; "
-            f"to {folder}",
+            f": {experiment.model.kind}, {training.model.direction()}; {nets} encoder nets,\n"
+            f"  {count:,} parameters; {prepared.train.count:,} observations; {training.device}, "
+            f"{experiment.train.precision}; to {folder}",
         )
     )
     stderr.print(shown.legend(prepared.validation is not None))
