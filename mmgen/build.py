@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.distributions import Distribution
 
-from mmgen import plugins
+from mmgen import plugins, shell
 from mmgen.config import NAME, Experiment
 from mmgen.data.store import Dataset, read_dataset
 from mmgen.data.synthetic import synthetic_dataset
@@ -54,9 +54,9 @@ def dataset(experiment: Experiment, registry: Registry) -> Dataset:
         return _synthetic(experiment, experiment.data, registry)
     path = experiment.data.path
     if not path.exists() and experiment.data.source:
+        made_by = shell.command("data", *experiment.data.source.split(), "--out", path)
         raise DataError(
-            f"{path}: the data set is not there yet. Write it with\n"
-            f"  mmgen data {experiment.data.source} --out {path}\n"
+            f"{path}: the data set is not there yet. Write it with\n  {made_by}\n"
             "or name another folder with --data DIR"
         )
     return read_dataset(path)
@@ -146,10 +146,11 @@ def _probe(name: str, modality: Modality, registry: Registry) -> None:
             modality.decoder(2)(torch.empty(2, 2))
     except Exception as error:
         provider = registry.provider(modality.kind)
+        check = shell.command("plugins", "check", modality.kind, plugins=registry.modules)
         raise PluginError(
             f"modalities.{name}: the nets of kind {modality.kind!r} of plugin {provider} "
             f"cannot be built: {error}\n"
-            f"Try: mmgen plugins check {modality.kind}"
+            f"Try: {check}"
         ) from error
 
 

@@ -271,7 +271,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         other = "best" if path.stem == "last" else "last"
         hint = ""
         if path.with_stem(other).is_file():
-            hint = f".\n  {other}.safetensors may be whole: mmgen generate --weights {other}"
+            again = shell.command("generate", path.parent, "--weights", other)
+            hint = f".\n  {other}.safetensors may be whole: {again}"
         raise RunError(f"{path}: damaged, or not a checkpoint of mmgen: {error}{hint}") from None
 
 

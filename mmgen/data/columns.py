@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmgen import toml
+from mmgen import shell, toml
 from mmgen.config import NAME
 from mmgen.data.table import Table
 from mmgen.errors import ConfigError, DataError, MmgenError, PluginError, listed, nearest
@@ -142,9 +142,10 @@ def blaming(cls: type[Modality], registry: Registry, doing: str) -> Iterator[Non
     except MmgenError:
         raise
     except Exception as error:
+        check = shell.command("plugins", "check", cls.kind, plugins=registry.modules)
         raise PluginError(
             f"kind {cls.kind!r} of plugin {registry.provider(cls.kind)} failed to {doing}: "
-            f"{type(error).__name__}: {error}\nTry: mmgen plugins check {cls.kind}"
+            f"{type(error).__name__}: {error}\nTry: {check}"
         ) from error
 
 
