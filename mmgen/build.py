@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.distributions import Distribution
 
-from mmgen import plugins
+from mmgen import plugins, shell
 from mmgen.config import NAME, Experiment
 from mmgen.data.store import Dataset, read_dataset
 from mmgen.data.synthetic import synthetic_dataset
@@ -54,9 +54,9 @@ def dataset(experiment: Experiment, registry: Registry) -> Dataset:
         return _synthetic(experiment, experiment.data, registry)
     path = experiment.data.path
     if not path.exists() and experiment.data.source:
+        made_by = shell.command("data", *experiment.data.source.split(), "--out", path)
         raise DataError(
-            f"{path}: the data set is not there yet. Write it with\n"
-            f"  mmgen data {experiment.data.source} --out {path}\n"
+            f"{path}: the data set is not there yet. Write it with\n  {made_by}\n"
             "or name another folder with --data DIR"
         )
     return read_dataset(path)
@@ -69,7 +69,9 @@ def _synthetic(experiment: Experiment, data: SyntheticConfig, registry: Registry
             f"[modalities.NAME] with a kind of {listed(registry.kinds)}"
         )
     made = {}
-    for name, settings in experiment.modalities.items():
+    for name in experiment.participants or experiment.modalities:
+        _check_is_there(name, experiment.modalities, "the synthetic data")
+        settings = experiment.modalities[name]
         cls = registry.kinds.get(str(settings.get("kind")))
         examples = cls.first_examples() if cls else {}
         made[name] = registry.create(name, {**examples, **settings})
@@ -88,7 +90,7 @@ def modalities(
     """Builds the modalities: the experiment's settings laid over those of the data set.
 
     Args:
-        experiment: Names the modalities that take part; all of the data set if it names none.
+        experiment: Says which modalities take part, and their settings.
         registry: Finds the class of each kind.
         stored: The data set's configuration of each modality, ``kind`` included.
 
@@ -98,16 +100,14 @@ def modalities(
         PluginError: If no plugin provides a kind, or its nets cannot be built.
     """
     built = {}
-    for name in experiment.modalities or stored:
-        if name not in stored:
-            raise DataError(
-                f"modalities.{name}: the data set {experiment.data} has "
-                f"{listed(stored)}{nearest(name, stored)}"
-            )
+    for name in experiment.modalities:
+        _check_is_there(name, stored, f"the data set {experiment.data}")
+    for name in experiment.participants or stored:
+        _check_is_there(name, stored, f"the data set {experiment.data}")
         if not NAME.fullmatch(name):
             raise DataError(
                 f"{experiment.data}: {name!r} is no name for a modality: use letters, digits, "
-                "_ and -, or name the modalities that take part in [modalities.NAME]"
+                "_ and -, or choose who takes part with data.modalities"
             )
         settings = experiment.modalities.get(name, {})
         same_kind = settings.get("kind", stored[name]["kind"]) == stored[name]["kind"]
@@ -121,6 +121,23 @@ def modalities(
     return built
 
 
+def as_stored(experiment: Experiment, registry: Registry, dataset: Dataset) -> dict[str, Modality]:
+    """Builds the modalities of a resolved experiment as the data set alone says.
+
+    Left out are those of another kind than the data set's, and all of data that was made up.
+    """
+    if isinstance(experiment.data, SyntheticConfig):
+        return {}
+    stored = dataset.modalities
+    same = [n for n, s in experiment.modalities.items() if s["kind"] == stored[n]["kind"]]
+    return {n: registry.create(n, stored[n]) for n in same}
+
+
+def _check_is_there(name: str, stored: Mapping[str, Any], what: str) -> None:
+    if name not in stored:
+        raise DataError(f"modalities.{name}: {what} has {listed(stored)}{nearest(name, stored)}")
+
+
 def _probe(name: str, modality: Modality, registry: Registry) -> None:
     """Builds a modality's nets without memory, so that an error names it and its plugin."""
     try:
@@ -129,10 +146,11 @@ def _probe(name: str, modality: Modality, registry: Registry) -> None:
             modality.decoder(2)(torch.empty(2, 2))
     except Exception as error:
         provider = registry.provider(modality.kind)
+        check = shell.command("plugins", "check", modality.kind, plugins=registry.modules)
         raise PluginError(
             f"modalities.{name}: the nets of kind {modality.kind!r} of plugin {provider} "
             f"cannot be built: {error}\n"
-            f"Try: mmgen plugins check {modality.kind}"
+            f"Try: {check}"
         ) from error
 
 
@@ -168,8 +186,10 @@ def since_training(registry: Registry, trained_with: Mapping[str, str]) -> Itera
 
 def resolved(experiment: Experiment, modalities: Mapping[str, Modality]) -> Experiment:
     """Writes every default out, so that the run stands without its data set and its file."""
+    # Who takes part is then said by the tables: one way to read runs, old and new.
     return experiment.model_copy(
         update={
+            "data": experiment.data.model_copy(update={"modalities": None}),
             "modalities": {name: m.configuration() for name, m in modalities.items()},
             "train": experiment.train.model_copy(update={"warmup_epochs": experiment.train.warmup}),
         }

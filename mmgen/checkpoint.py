@@ -2,7 +2,8 @@
 
 A run folder holds all that reproduces and explains a run:
 
-    experiment.json      the resolved configuration, readable by ``mmgen train``
+    experiment.json      the resolved configuration
+    config.toml          the same for people: commented, to edit and to train again
     environment.json     versions, plugins, data set, command
     metrics.jsonl        one line an epoch
     last.safetensors     the checkpoint: all that resuming needs, in one file
@@ -26,18 +27,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mmgen.config import Experiment
+from mmgen import shell
+from mmgen.config import EXPERIMENT, Experiment
 from mmgen.errors import RunError, WriteError
 from mmgen.files import LOCK, write, writing
 from mmgen.training import Epoch, Training
 
 FORMAT = 1
-EXPERIMENT = "experiment.json"
-"""The file that makes a folder a run: written last, removed first."""
+CONFIG = "config.toml"
 
 
 def create(
-    path: Path, experiment: Experiment, environment: Mapping[str, Any], *, force: bool = False
+    path: Path,
+    experiment: Experiment,
+    environment: Mapping[str, Any],
+    *,
+    config: str = "",
+    force: bool = False,
 ) -> None:
     """Makes a run folder, with the resolved experiment and the environment in it.
 
@@ -45,6 +51,7 @@ def create(
         path: The folder.
         experiment: See :func:`mmgen.build.resolved`.
         environment: Versions and the command, as JSON values.
+        config: The experiment as TOML for people, see :mod:`mmgen.template`.
         force: Replaces a run that is there. Files that are not the run's stay.
 
     Raises:
@@ -57,11 +64,19 @@ def create(
         _remove_run(path)
         text = json.dumps({"format": FORMAT, **environment}, indent=2, ensure_ascii=False)
         write(path / "environment.json", text + "\n")
+        if config:
+            write(path / CONFIG, config)
+        # Last, as removed first: it makes the folder a run.
         write(path / EXPERIMENT, experiment.model_dump_json(indent=2) + "\n")
 
 
-def check_free(path: Path, *, force: bool = False) -> None:
+def check_free(path: Path, *, force: bool = False, again: str = "") -> None:
     """Checks that a run may start at ``path``, before the work of preparing it.
+
+    Args:
+        path: The folder.
+        force: Whether a run that is there may be replaced.
+        again: The command that goes on with it.
 
     Raises:
         RunError: If something else is there, or a run and ``force`` is not set.
@@ -71,8 +86,8 @@ def check_free(path: Path, *, force: bool = False) -> None:
     if (path / EXPERIMENT).exists():
         if not force:
             raise RunError(
-                f"{path}: holds a run already. Go on with it: mmgen train {path} --resume; "
-                "replace it: --force; or choose another --out"
+                f"{path}: holds a run already. Replace it: --force; choose another --out; or go "
+                f"on with it:\n  {again or shell.resume(path)}"
             )
     elif not (path / LOCK).exists():  # with a lock, a run that was stopped before it was one
         raise RunError(f"{path}: exists and is no run folder; choose another --out")
@@ -81,7 +96,7 @@ def check_free(path: Path, *, force: bool = False) -> None:
 def _remove_run(path: Path) -> None:
     """Removes a run's files; first the one that makes the folder a run."""
     try:
-        for name in (EXPERIMENT, "environment.json", "metrics.jsonl", "report.html"):
+        for name in (EXPERIMENT, CONFIG, "environment.json", "metrics.jsonl", "report.html"):
             (path / name).unlink(missing_ok=True)
         for weights in ("last", "best"):
             (path / f"{weights}.safetensors").unlink(missing_ok=True)
@@ -256,7 +271,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         other = "best" if path.stem == "last" else "last"
         hint = ""
         if path.with_stem(other).is_file():
-            hint = f".\n  {other}.safetensors may be whole: mmgen generate --weights {other}"
+            again = shell.command("generate", path.parent, "--weights", other)
+            hint = f".\n  {other}.safetensors may be whole: {again}"
         raise RunError(f"{path}: damaged, or not a checkpoint of mmgen: {error}{hint}") from None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmgen import __version__
-from mmgen.commands import data, evaluate, generate, growth, plugins, report, reproduce, train
+from mmgen.commands import data, evaluate, generate, growth, init, plugins, report, reproduce, train
 from mmgen.commands.common import Settings
 from mmgen.console import stderr, styled
 from mmgen.errors import MmgenError
@@ -21,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data.app, name="data")
+app.command()(init.init)
 app.command()(train.train)
 app.command()(generate.generate)
 app.command()(evaluate.evaluate)
@@ -44,11 +45,20 @@ def options(
     context: typer.Context,
     plugin: Annotated[
         list[str] | None,
-        typer.Option("-p", "--plugin", help="A one-file plugin: a module, or the path of a .py."),
+        typer.Option(
+            "-p",
+            "--plugin",
+            help="Load a one-file plugin: the path of a .py file, or a module. May be repeated.",
+        ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error was raised: its traceback.")
+    ] = False,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version of mmgen."
+        ),
     ] = False,
 ) -> None:
     """Take the options that stand before the verb."""

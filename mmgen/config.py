@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from mmgen.errors import ConfigError, listed, nearest
 from mmgen.settings import (
@@ -23,6 +23,9 @@ from mmgen.settings import (
     TrainConfig,
 )
 
+EXPERIMENT = "experiment.json"
+"""The file of a run with its configuration; it makes a folder a run."""
+
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 """Names of modalities: free of the signs that join subsets and values (+ , = . /)."""
 
@@ -34,7 +37,7 @@ class Experiment(Section):
         name: A word for titles.
         data: The data set.
         modalities: Settings by modality name, laid over the data set's own; ``kind`` may be left
-            out. Exactly the modalities named here take part; if none is named, all do.
+            out. Who takes part is said by :attr:`participants`.
         model: The model.
         train: How to train.
     """
@@ -47,25 +50,36 @@ class Experiment(Section):
 
     @field_validator("modalities")
     @classmethod
-    def _at_least_two(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _names(
+        cls, value: dict[str, dict[str, Any]], info: ValidationInfo
+    ) -> dict[str, dict[str, Any]]:
         for name in value:
             if not NAME.fullmatch(name):
                 raise ValueError(
                     f"{name!r} is no name for a modality: use letters, digits, _ and -"
                 )
-        if len(value) == 1:
+        data = info.data.get("data")
+        if len(value) == 1 and data is not None and data.modalities is None:
             raise ValueError(
                 f"only {listed(value)} takes part, but a joint model needs at least two modalities"
             )
         return value
 
+    @property
+    def participants(self) -> tuple[str, ...] | None:
+        """The modalities that take part; ``None``: all of the data set.
+
+        Those that ``data.modalities`` names, or else those that have settings.
+        """
+        if self.data.modalities == "all":
+            return None
+        return self.data.modalities or tuple(self.modalities) or None
+
     @classmethod
     def read(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
         """Reads a TOML file, or a run's JSON, and lays ``key=value`` overrides over it.
 
-        A relative ``data.path`` is taken from the file's folder; one in an override, from the
-        current folder. An override of ``model.kind`` leaves out what the file says of the model
-        that only its own kind has, such as ``alpha``; one of ``data.path``, a synthetic source.
+        A relative ``data.path`` is taken from the file's folder.
 
         Raises:
             ConfigError: If the file cannot be read, or a key or value is wrong.
@@ -73,17 +87,42 @@ class Experiment(Section):
         table = _table(path)
         if isinstance(data := table.get("data"), dict) and isinstance(data.get("path"), str):
             data["path"] = str(path.parent.resolve() / data["path"])
+        return cls.laid(table, overrides, str(path))
+
+    @classmethod
+    def laid(cls, table: dict[str, Any], overrides: Sequence[str], where: str) -> Self:
+        """Lays ``key=value`` overrides over a table, and validates it; ``where`` names the table.
+
+        A relative ``data.path`` is taken from the current folder. An override of ``model.kind``
+        leaves out what the table says of the model that only its own kind has, such as ``alpha``;
+        one of ``data.path``, a synthetic source. One of a modality's settings does not decide who
+        takes part: that is for the table, or ``data.modalities``.
+
+        Raises:
+            ConfigError: If a key or value is wrong.
+        """
+        named, touched = list(_section(table, "modalities")), set[str]()
         # The kind first: it decides which of the file's settings of the model stay.
         for override in sorted(overrides, key=lambda text: not text.startswith("model.kind=")):
-            _lay(table, override)
+            path = _lay(table, override)
+            if path[0] == "modalities":
+                touched |= {*path[1:2]} or {*_section(table, "modalities")}
             if override.startswith("model.kind="):
                 _leave_out_other_kinds(table["model"])
             if override.startswith("data.path=") and table["data"].get("source") == "synthetic":
-                table["data"] = {"path": table["data"]["path"]}
+                kept = ("path", "modalities")
+                table["data"] = {k: v for k, v in table["data"].items() if k in kept}
+        data = _section(table, "data")
+        synthetic = data.get("source") == "synthetic"
+        if touched and not synthetic and data.get("modalities") is None:
+            data["modalities"] = named or "all"
         # Absolute from here on: a run's experiment.json lies in a folder of its own.
-        if isinstance(data := table.get("data"), dict) and isinstance(data.get("path"), str):
+        if isinstance(data.get("path"), str):
             data["path"] = str(Path.cwd() / data["path"])
-        return cls.checked(table, str(path))
+        experiment = cls.checked(table, where)
+        for name in sorted(touched):
+            _check_takes_part(name, experiment, named, where)
+        return experiment
 
     @classmethod
     def checked(cls, table: Mapping[str, Any], where: str) -> Self:
@@ -128,6 +167,28 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     return "\n".join(dict.fromkeys(lines))
 
 
+def _check_takes_part(name: str, experiment: Experiment, named: Sequence[str], where: str) -> None:
+    """Checks that a modality of which an override tells is one that takes part.
+
+    Synthetic data is made of what the settings say, so there a kind makes a new one.
+    """
+    taking: Sequence[str] | None = experiment.participants
+    synthetic = isinstance(experiment.data, SyntheticConfig)
+    if synthetic and experiment.data.modalities is None:
+        taking = [*named, *(n for n, table in experiment.modalities.items() if "kind" in table)]
+    if taking is None or name in taking:
+        return
+    hint = nearest(name, taking)
+    if not hint and synthetic:
+        hint = f"; to add one, give its kind: modalities.{name}.kind=..."
+    elif not hint:
+        hint = f"; to choose who does: data.modalities={','.join([*taking, name])}"
+    raise ConfigError(
+        f"{where}:\n  modalities.{name}: no modality {name!r} takes part, only "
+        f"{listed(taking)}{hint}"
+    )
+
+
 def _leave_out_other_kinds(model: dict[str, Any]) -> None:
     others = {field for section in KINDS.values() for field in section.model_fields}
     if chosen := KINDS.get(str(model["kind"])):
@@ -159,8 +220,18 @@ def _table(path: Path) -> dict[str, Any]:
     return table
 
 
-def _lay(table: dict[str, Any], override: str) -> None:
-    """Sets ``train.epochs=30`` in a nested table; the value is TOML, or else a plain word."""
+def _section(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns a section, or an empty one if it is missing or no table, which validation tells."""
+    section = table.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _lay(table: dict[str, Any], override: str) -> list[str]:
+    """Sets ``train.epochs=30`` in a nested table; the value is TOML, or else a plain word.
+
+    Returns:
+        The parts of the key.
+    """
     key, sign, text = override.partition("=")
     path = key.strip().split(".")
     if not sign or not all(path):
@@ -174,3 +245,4 @@ def _lay(table: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise ConfigError(f"{override!r}: {part} is a value, not a table")
     table[path[-1]] = value
+    return path

@@ -6,7 +6,8 @@ that would steer the terminal are shown as pictures of themselves.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -68,10 +69,24 @@ stderr = _Plain(stderr=True)
 """For progress, hints and errors."""
 
 
-def progress(*columns: str) -> "Progress":
+def progress(*columns: str, width: int = 40) -> "Progress":
     """Makes a bar that vanishes when done: what, bar, the columns, and the time left."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     texts = [TextColumn(column, markup=False) for column in ("{task.description}", *columns)]
-    shown = (texts[0], BarColumn(), *texts[1:], TimeRemainingColumn())
+    shown = (texts[0], BarColumn(width), *texts[1:], TimeRemainingColumn())
     return Progress(*shown, console=stderr, transient=True)
+
+
+@contextmanager
+def status(words: str) -> Iterator[Callable[[str], None]]:
+    """Says what is being done, on a line that vanishes when it is; nothing where no one looks.
+
+    Yields:
+        What says something else from then on.
+    """
+    if not stderr.is_terminal:  # where a line cannot vanish
+        yield lambda _other: None
+        return
+    with stderr.status(Text(printable(words))) as shown:
+        yield lambda other: shown.update(Text(printable(other)))

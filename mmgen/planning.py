@@ -1,6 +1,6 @@
 """A run before it starts: everything checked, nets and memory counted, and none of it taken."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,10 +62,15 @@ class Plan:
         )
 
 
+def quiet(_words: str) -> None:
+    """Says nothing: no one waits."""
+
+
 def plan(
     experiment: Experiment,
     plugin_modules: Sequence[str] = (),
     trained_with: Mapping[str, str] | None = None,
+    say: Callable[[str], object] = quiet,
 ) -> Plan:
     """Checks everything and counts nets, parameters and memory, without taking any.
 
@@ -73,12 +78,15 @@ def plan(
         experiment: What to train on what.
         plugin_modules: One-file plugins, as ``mmgen -p``.
         trained_with: The provider of each kind, if a run is to go on.
+        say: Is told what is being done, in words for people who wait.
 
     Raises:
         MmgenError: If the configuration, the data set, a plugin or the device is not what it
             should be.
     """
+    say("looking for plugins ...")
     registry = build.registry(plugin_modules)
+    say(f"reading {experiment.data} ...")
     with build.since_training(registry, trained_with or {}):
         dataset = build.dataset(experiment, registry)
         modalities = build.modalities(experiment, registry, dataset.modalities)
@@ -91,6 +99,7 @@ def plan(
     used = [s for n, s in splits(dataset).items() if n in ("train", "validation")]
     data = sum(s.nbytes(modalities) for s in used if stays(s, modalities, device))
     rows = min(experiment.train.batch_size, splits(dataset)["train"].count)
+    say("measuring the memory that training needs ...")
     try:
         sketch = build.model(experiment, modalities, torch.device("meta"))
         memory = inventory.training_memory(sketch, modalities, rows, data)

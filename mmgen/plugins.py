@@ -32,10 +32,12 @@ class Registry:
     Attributes:
         records: One for each plugin, in the order of loading.
         kinds: The modality class of each kind that can be used.
+        modules: The plugins named by hand, as with ``mmgen -p``.
     """
 
     records: tuple[Record, ...]
     kinds: Mapping[str, type[Modality]]
+    modules: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kinds", MappingProxyType(dict(self.kinds)))
@@ -113,7 +115,7 @@ def load(modules: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -
     disputed = {kind: classes for kind, classes in owners.items() if len(classes) > 1}
     records = tuple(_settle(record, disputed) for record, _ in loaded)
     kinds = {kind: next(iter(c)) for kind, c in sorted(owners.items()) if kind not in disputed}
-    return Registry(records, kinds)
+    return Registry(records, kinds, tuple(modules))
 
 
 def _settle(record: Record, disputed: Mapping[str, Mapping[Any, list[Record]]]) -> Record:

@@ -3,17 +3,17 @@
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmgen import build, checkpoint, diagnosis, planning
-from mmgen.config import Experiment
+from mmgen import build, checkpoint, diagnosis, planning, shell, template
+from mmgen.config import EXPERIMENT, Experiment
 from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset
 from mmgen.errors import MmgenError, RunError, WriteError, listed
@@ -65,19 +65,43 @@ class Prepared:
             "command": _command(),
         }
 
+    def resume(self, out: Path, *more: str) -> str:
+        """Returns the command that goes on with this run, with ``more`` settings."""
+        return shell.resume(out, *more, plugins=self.registry.modules)
+
+    def config(self, out: Path) -> str:
+        """Returns the run's ``config.toml``: its experiment, for people to edit."""
+        file = out / checkpoint.CONFIG
+        again = shell.command("train", file, "--out", "OTHER", plugins=self.registry.modules)
+        head = (
+            "What this run is trained with, every default written out.",
+            "To train anew with other settings, edit a copy of this file, or name them:",
+            f"  {again} train.epochs=30",
+        )
+        stored = build.as_stored(self.experiment, self.registry, self.dataset)
+        return template.written(self.experiment, self.modalities, stored, head)
+
 
 def prepare(
     experiment: Experiment,
     plugin_modules: Sequence[str] = (),
     trained_with: Mapping[str, str] | None = None,
+    say: Callable[[str], object] = planning.quiet,
 ) -> Prepared:
     """Checks and builds everything before anything is written; see :func:`mmgen.planning.plan`.
+
+    Args:
+        experiment: What to train on what.
+        plugin_modules: One-file plugins, as ``mmgen -p``.
+        trained_with: The provider of each kind, if a run is to go on.
+        say: Is told what is being done, in words for people who wait.
 
     Raises:
         MmgenError: As :func:`mmgen.planning.plan` does, or if training does not fit into memory.
     """
-    planned = planning.plan(experiment, plugin_modules, trained_with)
+    planned = planning.plan(experiment, plugin_modules, trained_with, say)
     planned.check_fits()
+    say("building the model ...")
     experiment, modalities, device = planned.experiment, planned.modalities, planned.device
     splits = planning.splits(planned.dataset)
 
@@ -104,7 +128,13 @@ def start(prepared: Prepared, out: Path, *, force: bool = False) -> None:
         RunError: If the folder is taken.
         WriteError: If it cannot be written to.
     """
-    checkpoint.create(out, prepared.experiment, prepared.environment(), force=force)
+    checkpoint.create(
+        out,
+        prepared.experiment,
+        prepared.environment(),
+        config=prepared.config(out),
+        force=force,
+    )
 
 
 def go_on(prepared: Prepared, out: Path) -> None:
@@ -130,7 +160,22 @@ def go_on(prepared: Prepared, out: Path) -> None:
         if MENDING & {*different}:
             checkpoint.add_command(out, _command())
         text = prepared.experiment.model_dump_json(indent=2)
-        write(out / checkpoint.EXPERIMENT, text + "\n")
+        write(out / EXPERIMENT, text + "\n")
+        before = replace(prepared, experiment=trained).config(out)
+        if different and _settings(_read(out / checkpoint.CONFIG)) == _settings(before):
+            # As it was written; what a user has edited stays.
+            write(out / checkpoint.CONFIG, prepared.config(out))
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def _settings(config: str) -> str:
+    return config.partition("\n\n")[2]  # without the head, which tells the folder
 
 
 def _command() -> str:
@@ -191,15 +236,16 @@ def save(prepared: Prepared, out: Path) -> None:
 
 @contextmanager
 def _explained(prepared: Prepared, out: Path) -> Iterator[None]:
-    again = f"mmgen train {out} --resume"
     try:
         yield
     except NotFiniteError as error:
-        slower = f"{again} train.learning_rate={prepared.experiment.train.learning_rate / 10:g}"
+        rate = prepared.experiment.train.learning_rate / 10
         located = _located(prepared, out, error)
-        raise RunError(f"{located}\n  {_kept(out)}; go on from there: {slower}") from error
+        slower = prepared.resume(out, f"train.learning_rate={rate:g}")
+        raise RunError(f"{located}\n  {_kept(out)}; go on from there:\n  {slower}") from error
     except WriteError as error:
-        raise WriteError(f"{error}.\n  {_kept(out)}: make room, then {again}") from error
+        again = prepared.resume(out)
+        raise WriteError(f"{error}.\n  {_kept(out)}: make room, then\n  {again}") from error
 
 
 def _kept(out: Path) -> str:

@@ -16,7 +16,10 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    field_validator,
 )
+
+from mmgen.errors import listed
 
 
 class Section(BaseModel):
@@ -25,22 +28,65 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class FolderConfig(Section):
+class _Taking(Section):
+    """The part of ``[data]`` that says who takes part.
+
+    Attributes:
+        modalities: Names, or "all" of the data set; if left out, those that have settings.
+    """
+
+    modalities: Literal["all"] | tuple[str, ...] | None = None
+
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str) and value != "all":
+            return tuple(word.strip() for word in value.split(","))
+        return value
+
+    @field_validator("modalities")
+    @classmethod
+    def _at_least_two(cls, value: object) -> object:
+        if isinstance(value, tuple):
+            if twice := sorted({name for name in value if value.count(name) > 1}):
+                raise ValueError(f"{listed(twice)} is named twice")
+            if len(value) < 2:
+                raise ValueError(
+                    f"only {listed(value)} takes part, but a joint model needs at least two "
+                    "modalities"
+                )
+        return value
+
+
+class FolderConfig(_Taking):
     """A data set that ``mmgen data`` wrote.
 
     Attributes:
         path: The data set's folder, relative to the configuration's file.
         source: The arguments of ``mmgen data`` that write it, for the message where it is absent.
+        modalities: Which take part, such as ["image", "label"], or "all" of the data set; if left
+            out, those that have a table [modalities.NAME], or all if none has one.
     """
 
     path: Path
     source: str | None = None
 
+    @field_validator("path")
+    @classmethod
+    def _can_be_told(cls, value: Path) -> Path:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"the name {str(value)!r} is not UTF-8, so that no run could note it; rename it"
+            ) from None
+        return value
+
     def __str__(self) -> str:
         return str(self.path)
 
 
-class SyntheticConfig(Section):
+class SyntheticConfig(_Taking):
     """A data set made up on the spot: rows of one class show an example of it in each modality.
 
     Attributes:
@@ -48,6 +94,8 @@ class SyntheticConfig(Section):
         rows: Rows to train on; a fifth as many to validate, and to test.
         classes: How many classes there are; all that a modality tells of another is the class.
         seed: Fixes the examples.
+        modalities: Which take part, such as ["image", "label"]; if left out, all that have a table
+            [modalities.NAME].
     """
 
     source: Literal["synthetic"]
@@ -75,8 +123,8 @@ class JMVAEConfig(Section):
 
     Attributes:
         kind: Names the model.
-        latent: Z, the size of z; 64 as in the paper's MNIST section.
-        fusion: Widths of the layers after concatenation. Paper: none for MNIST, 1024 for CelebA.
+        latent: Z, the size of z: by how many numbers a row is described; 64 in the paper's MNIST.
+        fusion: Widths of layers that join the encoders; in the paper none, and 1024 for CelebA.
     """
 
     kind: Literal["jmvae"]
@@ -89,17 +137,16 @@ class JMVAEKLConfig(Section):
 
     Attributes:
         kind: Names the model.
-        latent: Z, the size of z.
-        fusion: Widths of the layers after concatenation.
-        subsets: Which get an encoder beside the joint one: none, single, all (2^K − 2), or a list
-            such as ["image", "image+label"].
-        alpha: α, the weight of each subset's KL; 1 in the paper. It is not warmed up.
-        subset_posterior: What q(z|x_S) is: gaussian, as in the paper, or a normalising flow, which
-            all subsets share (extra ``flow``).
-        subset_gradient: Whether the gradient of the subsets' KL reaches the joint posterior, as in
-            the paper.
-        flow_transforms: flow: how many transformations.
-        flow_widths: flow: widths of the nets in each.
+        latent: Z, the size of z: by how many numbers a row is described.
+        fusion: Widths of layers that join the encoders of the modalities.
+        subsets: Which subsets of the modalities get an encoder: all, 2^K − 2 of them; single, each
+            modality; none; or a list such as ["image", "image+label"].
+        alpha: α, the weight of each subset's KL; 1 in the paper.
+        subset_posterior: What q(z|x_S) is: gaussian, as in the paper, or flow, a normalising flow
+            (extra ``flow``).
+        subset_gradient: Whether the subsets' KL moves the joint posterior too, as in the paper.
+        flow_transforms: Of subset_posterior = flow: how many transformations.
+        flow_widths: Of subset_posterior = flow: widths of the nets in each.
     """
 
     kind: Literal["jmvae-kl"]
@@ -118,9 +165,9 @@ class HierarchicalConfig(Section):
 
     Attributes:
         kind: Names the model.
-        latent: Z, the size of every z_l.
+        latent: Z, the size of every z_l: by how many numbers a row is described.
         layers: L, the stochastic layers; 2 in the paper.
-        fusion: Widths of the layers after concatenation.
+        fusion: Widths of layers that join the encoders of the modalities.
         widths: Widths of the nets between layers, of the posterior's path and of the prior.
     """
 
@@ -137,8 +184,8 @@ class OneDirectionConfig(Section):
     Attributes:
         kind: cvae, whose decoders read what is given beside z, or cmma, whose prior of z is
             inferred from what is given.
-        latent: Z, the size of z.
-        fusion: Widths of the layers after concatenation.
+        latent: Z, the size of z: by how many numbers a row is described.
+        fusion: Widths of layers that join the encoders of the modalities.
         targets: What is generated.
         given: What it is generated from; all other modalities if left out.
     """
@@ -161,19 +208,19 @@ class TrainConfig(Section):
 
     Attributes:
         epochs: Passes over the training split.
-        warmup_epochs: N_t, over which β rises linearly from 0 to 1; without it, epochs / 10.
-        batch_size: Observations a step.
+        warmup_epochs: N_t, over which the KL's weight β rises from 0 to 1; else epochs / 10.
+        batch_size: Rows per step.
         learning_rate: Adam's step size.
-        schedule: constant, or cosine, which lowers the step size to 0 over all epochs.
+        schedule: Of the step size: constant, or cosine, which lowers it to 0 over all epochs.
         betas: Adam's decay rates of the two moments.
         eps: Adam's denominator constant.
-        weight_decay: L2 penalty in Adam.
-        gradient_clip: Largest norm of all gradients together; without it, no clipping.
-        seed: Fixes weights, order and noise.
+        weight_decay: Adam's L2 penalty.
+        gradient_clip: The largest norm of all gradients together; if left out, any.
+        seed: Fixes the first weights, the order of rows and the noise: same seed, same run.
         device: auto (CUDA, then MPS, then CPU), or a torch device such as cuda:1.
         precision: bfloat16 runs the nets in it (autocast) and keeps weights in float32.
-        compile: Runs the objective through torch.compile.
-        tensorboard: Writes the metrics for TensorBoard as well (extra ``tensorboard``).
+        compile: Whether the objective runs through torch.compile.
+        tensorboard: Whether metrics are written for TensorBoard too (extra ``tensorboard``).
     """
 
     epochs: PositiveInt = 100

@@ -42,7 +42,7 @@ def test_training_writes_a_whole_run(mmgen, small_glyphs, tmp_path):
     assert str(run / "report.html") in out
     assert len(re.findall(r"epoch \d/2 ", err)) == 2
     files = {path.name for path in run.iterdir()}
-    expected = {"experiment.json", "environment.json", "metrics.jsonl"}
+    expected = {"experiment.json", "config.toml", "environment.json", "metrics.jsonl"}
     assert (
         expected | {"last.safetensors", "best.safetensors", "figures", "report.html", ".lock"}
         == files

@@ -106,6 +106,46 @@ def test_an_override_may_name_a_section_that_the_file_has_not(file):
     assert experiment.modalities["photo"] == {"kind": "image", "channels": [8, 16]}
 
 
+def test_an_override_of_a_setting_does_not_decide_who_takes_part(file, tmp_path):
+    every = tmp_path / "every.toml"
+    every.write_text('data.path = "glyphs"\nmodel.kind = "jmvae"\n')
+    assert Experiment.read(every).participants is None
+    experiment = Experiment.read(every, ["modalities.image.net=convolution"])
+    assert experiment.participants is None
+    assert experiment.modalities == {"image": {"net": "convolution"}}
+    for overrides in ([], ["modalities.photo.height=8"], ["modalities={label={classes=['a']}}"]):
+        assert Experiment.read(file, overrides).participants == ("photo", "label")
+
+
+@pytest.mark.parametrize("value", ["label,sound", '["label", "sound"]', " label , sound "])
+def test_who_takes_part_is_chosen_by_one_setting(file, value):
+    words = [f"data.modalities={value}", "modalities.sound.rate=3"]
+    experiment = Experiment.read(file, words)
+    assert experiment.participants == ("label", "sound")
+    with pytest.raises(ConfigError, match="no modality 'photo' takes part, only label, sound"):
+        Experiment.read(file, [*words, "modalities.photo.height=8"])
+    assert Experiment.read(file, ["data.modalities=all"]).participants is None
+
+
+def test_a_run_s_json_names_who_takes_part_by_its_settings(tmp_path):
+    """As those of runs from before there was data.modalities, and of all since."""
+    path = tmp_path / "experiment.json"
+    table = {
+        "data": {"path": "/there", "source": None},
+        "modalities": {"b": {"kind": "image"}, "a": {"kind": "label"}},
+        "model": {"kind": "jmvae"},
+    }
+    for data in ({}, {"modalities": None}):
+        path.write_text(json.dumps(table | {"data": table["data"] | data}))
+        for overrides in ([], ["modalities.a.classes=['x', 'y']"]):
+            assert Experiment.read(path, overrides).participants == ("b", "a")
+
+
+def test_a_data_set_whose_name_is_not_utf_8_cannot_be_noted(file):
+    with pytest.raises(ConfigError, match=r"data\.path: the name .* is not UTF-8"):
+        Experiment.read(file, ["data.path=/\udcff"])
+
+
 @pytest.mark.parametrize("kind", ["jmvae", "jmvae-kl", "hierarchical"])
 def test_json_gives_the_same_experiment_back(tmp_path, kind):
     experiment = Experiment.checked(
@@ -176,7 +216,13 @@ WRONG = {
     "data={}": "data.path: missing",
     "data.path=3": "data.path: ",
     "modalities.photo=3": "modalities.photo: ",
-    "modalities={photo={}}": "modalities: only photo takes part, but a joint model needs at least",
+    "data.modalities=photo": "data.modalities: only photo takes part, but a joint model needs",
+    "data.modalities=photo,photo": "data.modalities: photo is named twice",
+    "data.modalities=[]": "data.modalities: ",
+    "data.modalities=3": "data.modalities: ",
+    "modalities.foto.net=mlp": "no modality 'foto' takes part, only photo, label; did you mean",
+    "modalities.sound.net=mlp": "to choose who does: data.modalities=photo,label,sound",
+    "modalities={sound={}}": "no modality 'sound' takes part, only photo, label",
     'modalities={"a+b"={}, c={}}': "modalities: 'a+b' is no name for a modality",
     "modalities.a=b.kind=3": "modalities.a: ",
     "train.epochs.first=1": "'train.epochs.first=1': epochs is a value, not a table",

@@ -255,7 +255,8 @@ def test_a_run_that_breaks_keeps_its_last_good_checkpoint(tmp_path, kind):
     assert "Try a smaller train.learning_rate" in message
     epoch = int(re.search(r"epoch (\d+), batch", message)[1])
     assert epoch > 1
-    assert f"The last checkpoint is kept; go on from there: mmgen train {out} --resume" in message
+    assert "The last checkpoint is kept; go on from there:" in message
+    assert f"\n  mmgen -p {PLUGIN} train {out} --resume" in message
     from mmgen import checkpoint, generation
 
     again = generation.load(out, weights="last", plugin_modules=[PLUGIN])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from mmgen import build
 from mmgen.config import Experiment
 from mmgen.data.synthetic import synthetic_dataset
-from mmgen.errors import ConfigError, PluginError
+from mmgen.errors import ConfigError, DataError, PluginError
 from mmgen_image import Image
 from mmgen_label import Label
 
@@ -126,11 +126,16 @@ def test_rows_of_a_class_show_the_same_thing_in_every_modality():
         ("modalities.label.clases=[]", r"modalities\.label\.clases: unknown key"),
         ("modalities.label.classes=['a']", r"modalities\.label\.classes: .* at least 2 items"),
         ("modalities.sound.kind=3", r"modalities\.sound\.kind must be one of .*vector, not 3"),
-        ("modalities.sound.size=3", r"modalities\.sound\.kind must be one of .*, not None"),
+        (
+            "modalities.sound.size=3",
+            r"no modality 'sound' takes part.*modalities\.sound\.kind=\.\.",
+        ),
+        ("modalities.lable.classes=[]", r"no modality 'lable' takes part.*did you mean 'label'"),
+        ("data.modalities=size,lable", r"modalities\.lable: the synthetic data has .*label"),
     ],
 )
 def test_a_wrong_setting_is_named_and_nothing_is_written(mmgen, config, override, words):
-    with pytest.raises((ConfigError, PluginError), match=words):
+    with pytest.raises((ConfigError, DataError, PluginError), match=words):
         made(config, override)
     code, out, err = mmgen("train", config, override, "--out", config.parent / "run")
     assert (code, out) == (2, "")
@@ -173,7 +178,8 @@ def test_a_run_goes_on_bit_for_bit_and_generates_without_any_folder_of_data(mmge
     assert all(torch.equal(weights[name], again[name]) for name in weights)
 
     kept = json.loads((one / "experiment.json").read_text())
-    assert kept["data"] == {"source": "synthetic", "rows": 60, "classes": 3, "seed": 1}
+    source = {"source": "synthetic", "rows": 60, "classes": 3, "seed": 1}
+    assert kept["data"] == {**source, "modalities": None}
     code, out, _ = mmgen("generate", one, "--given", "label=b", "size=0.5,-1")
     assert code == 0
     assert "attributes: " in out

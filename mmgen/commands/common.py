@@ -23,10 +23,14 @@ class Settings:
 
 
 Device = Annotated[
-    str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", show_default="auto")
+    str | None,
+    typer.Option(
+        help="Where to compute: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:1 or mps.",
+        show_default="auto",
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @contextmanager

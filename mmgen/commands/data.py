@@ -12,18 +12,20 @@ from mmgen.console import progress
 
 app = typer.Typer(help="Write a data set, or show what one holds.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="The data set's folder.")]
-Seed = Annotated[int, typer.Option(help="Fixes all that is random.")]
-Rows = Annotated[int, typer.Option(min=0, help="Rows of this split.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write the data set to.")]
+Seed = Annotated[int, typer.Option(help="Fixes all that is random: same seed, same data.")]
+Train = Annotated[int, typer.Option(min=0, help="How many rows to draw for training.")]
+Validation = Annotated[int, typer.Option(min=0, help="How many rows to draw for validation.")]
+Test = Annotated[int, typer.Option(min=0, help="How many rows to draw for tests.")]
 
 
 @app.command()
 def glyphs(
     context: typer.Context,
     out: Out,
-    train: Rows = 40_000,
-    validation: Rows = 4_000,
-    test: Rows = 4_000,
+    train: Train = 40_000,
+    validation: Validation = 4_000,
+    test: Test = 4_000,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -48,12 +50,14 @@ def glyphs(
 def _idx_command(name: str) -> Callable[..., None]:
     def command(
         context: typer.Context,
-        source: Annotated[Path, typer.Argument(help="The root of torchvision's layout.")],
+        source: Annotated[Path, typer.Argument(help="The folder that torchvision downloads to.")],
         out: Out,
         download: Annotated[
-            bool, typer.Option("--download", help="Fetch what is missing.")
+            bool, typer.Option("--download", help="Download the files that are missing.")
         ] = False,
-        validation: Annotated[int, typer.Option(min=0, help="Rows held out of training.")] = 10_000,
+        validation: Annotated[
+            int, typer.Option(min=0, help="Rows of the training split to hold out for validation.")
+        ] = 10_000,
         force: Force = False,
     ) -> None:
         from mmgen.data.store import check_free
@@ -71,9 +75,10 @@ def _idx_command(name: str) -> Callable[..., None]:
 
 
 for _name in ("mnist", "fashion-mnist", "kmnist"):
-    app.command(_name, help=f"Read {_name} from torchvision's layout; attributes are measured.")(
-        _idx_command(_name)
-    )
+    app.command(
+        _name,
+        help=f"Read {_name} as torchvision stores it; attributes are measured from the pictures.",
+    )(_idx_command(_name))
 
 app.command()(data_table.table)
 app.command()(data_table.folder)
@@ -83,9 +88,11 @@ app.command()(data_table.folder)
 def show(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="The data set's folder.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Hash every file anew.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file and compare it with its hash.")
+    ] = False,
 ) -> None:
-    """Show a data set's card: modalities, counts, base rates, how it was made."""
+    """Show what a data set holds: modalities, counts, shares of each value, how it was made."""
     from mmgen.data.store import read_dataset
 
     dataset = read_dataset(folder)

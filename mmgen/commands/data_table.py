@@ -14,40 +14,67 @@ if TYPE_CHECKING:
     from mmgen.data.table import Table
 
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="The data set's folder.", show_default=False)
+    Path | None,
+    typer.Option("--out", "-o", help="The folder to write the data set to.", show_default=False),
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(help="A TOML file like the one that --show prints."),
+    typer.Option(
+        help="A TOML file that says which columns make which modality, as --show prints it."
+    ),
 ]
 Show = Annotated[
-    bool, typer.Option("--show", help="Print what would be read, as TOML for --config.")
+    bool,
+    typer.Option(
+        "--show",
+        help="Print which columns would make which modality, as TOML for --config; write nothing.",
+    ),
 ]
 Validation = Annotated[
-    float | None, typer.Option(help="Share held out for validation.", show_default="0.1")
+    float | None,
+    typer.Option(
+        help="Share of the rows to hold out for validation, from 0 to 1.", show_default="0.1"
+    ),
 ]
-Test = Annotated[float | None, typer.Option(help="Share held out to test.", show_default="0.1")]
+Test = Annotated[
+    float | None,
+    typer.Option(help="Share of the rows to hold out for tests, from 0 to 1.", show_default="0.1"),
+]
 Seed = Annotated[int, typer.Option(help="Fixes which rows are held out.")]
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used; the card has them.")
+    bool,
+    typer.Option(
+        "--skip-bad",
+        help="Leave out rows that cannot be used, instead of stopping; the card lists them.",
+    ),
 ]
 
 
 def table(
     context: typer.Context,
-    source: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Headings in its first line.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE.csv", help="The table; its first line holds the headings."),
+    ],
     out: Out = None,
     config: Config = None,
     show: Show = False,
     delimiter: Annotated[
-        str | None, typer.Option(help="Between cells; tab for a tab.", show_default="found out")
+        str | None,
+        typer.Option(
+            help="What stands between two cells: a character, or the word tab.",
+            show_default="found out",
+        ),
     ] = None,
-    encoding: Annotated[str, typer.Option(help="Of the text.")] = "utf-8",
+    encoding: Annotated[
+        str, typer.Option(help="How the file's text is encoded, such as utf-8 or cp932.")
+    ] = "utf-8",
     validation: Validation = None,
     test: Test = None,
     seed: Seed = 0,
     split_column: Annotated[
-        str | None, typer.Option(help="The column that says train, validation or test.")
+        str | None,
+        typer.Option(help="The column that says of each row: train, validation or test."),
     ] = None,
     skip_bad: SkipBad = False,
     force: Force = False,
@@ -67,7 +94,10 @@ def table(
 def folder(
     context: typer.Context,
     source: Annotated[
-        Path, typer.Argument(metavar="DIR", help="DIR/CLASS/x.png or DIR/train/CLASS/x.png.")
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A folder of pictures: DIR/CLASS/x.png, or DIR/train/CLASS/x.png."
+        ),
     ],
     out: Out = None,
     config: Config = None,
@@ -78,7 +108,7 @@ def folder(
     skip_bad: SkipBad = False,
     force: Force = False,
 ) -> None:
-    """Read a tree with a folder for each class: columns file, folder and maybe split."""
+    """Read pictures that are sorted into a folder for each class."""
     from mmgen.data.tree import FILE, FOLDER, SPLIT, read_tree
 
     _check(out, show, force)

@@ -20,53 +20,91 @@ if TYPE_CHECKING:
 
 def evaluate(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
     targets: Annotated[
         list[str] | None,
-        typer.Option(help="NAME ...: T of log p(T|S), together; each by itself if left out."),
+        typer.Option(
+            help="NAME ...: what to predict, together. If left out, each modality by itself."
+        ),
     ] = None,
     given: Annotated[
-        list[str] | None, typer.Option(help="NAME ...: S of log p(T|S); every S if left out.")
+        list[str] | None,
+        typer.Option(
+            help="NAME ...: what to predict it from. If left out, every subset of the others."
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which rows of the data set.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Which rows of the data set: train, validation or test.")
+    ] = "test",
     rows: Annotated[
-        int | None, typer.Option(min=1, help="So many, evenly spread over the split.")
+        int | None,
+        typer.Option(min=1, help="Measure only so many rows, evenly spread over the split."),
     ] = None,
     samples: Annotated[
-        int, typer.Option("-n", "--samples", min=0, help="z a row for means of logs; 0: none.")
+        int,
+        typer.Option(
+            "-n",
+            "--samples",
+            min=0,
+            help="Samples of z per row for the paper's estimator; 0 leaves it out.",
+        ),
     ] = 10,
     importance: Annotated[
-        int, typer.Option(min=0, help="z a row for importance sampling; 0: none.")
+        int,
+        typer.Option(
+            min=0,
+            help="Samples of z per row for the importance-sampled estimator; 0 leaves it out.",
+        ),
     ] = 100,
     iterations: Annotated[
         int | None,
-        typer.Option(min=1, help="Iterative sampling for every subset, so many times."),
+        typer.Option(
+            min=1, help="Sample iteratively, in so many rounds, even where a subset has an encoder."
+        ),
     ] = None,
     temperature: Annotated[
-        float, typer.Option(min=0, help="Of z for means of logs, given some; 0: at its mean.")
+        float,
+        typer.Option(
+            min=0,
+            help="How much z varies in the paper's estimator: 1 as learned, 0 not at all.",
+        ),
     ] = 1.0,
     file: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The tables: .md, .csv, .json or .tex.")
+        Path | None,
+        typer.Option("--out", "-o", help="A file for the tables: .md, .csv, .json or .tex."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Another data set's folder.")] = None,
-    weights: Annotated[str, typer.Option(help="best or last.")] = "best",
+    data: Annotated[
+        Path | None, typer.Option(help="The folder of another data set to measure on.")
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(help="Which weights to take: best, of the lowest validation loss, or last."),
+    ] = "best",
     chunk: Annotated[
         int | None,
-        typer.Option(min=1, help="Most z decoded at once.", show_default="1000; cuda: 10000"),
+        typer.Option(
+            min=1,
+            help="How many z to decode at once: fewer take less memory.",
+            show_default="1000; 10000 on CUDA",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes all draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Fixes all that is random: same seed, same numbers.")
+    ] = 0,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Processes side by side, on the CPU; changes no draw.")
+        int,
+        typer.Option(min=1, help="Processes side by side, on the CPU; the numbers stay the same."),
     ] = 1,
     coherence: Annotated[
         bool,
         typer.Option(
-            "--coherence", help="Instead: is what was generated recognised as what was given?"
+            "--coherence",
+            help="Measure instead how often what was given is recognised in what is generated.",
         ),
     ] = False,
     device: Device = None,
 ) -> None:
-    """Estimate likelihoods, or how often what was generated is recognised, in every direction."""
+    """Measure a run on held-out rows: likelihoods in nats, or coherence, in every direction."""
     from mmgen.evaluation import coherence_tables, tables
     from mmgen.evaluation.estimates import Effort
     from mmgen.evaluation.likelihood import likelihoods

@@ -18,28 +18,47 @@ if TYPE_CHECKING:
 
 def generate(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
     given: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE ..., such as label=7 attributes=thick or image=digit.png."),
+        typer.Option(
+            help="NAME=VALUE ...: what is known, such as label=7 attributes=thick image=digit.png."
+        ),
     ] = None,
     targets: Annotated[
-        list[str] | None, typer.Option(help="NAME ...: what to generate; all the rest if left out.")
+        list[str] | None,
+        typer.Option(help="NAME ...: what to generate. If left out, all that is not given."),
     ] = None,
-    samples: Annotated[int, typer.Option("-n", "--samples", help="How many.")] = 16,
+    samples: Annotated[
+        int, typer.Option("-n", "--samples", help="How many samples to generate.")
+    ] = 16,
     file: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A PNG for the targets that are pictures.")
+        Path | None,
+        typer.Option("--out", "-o", help="A PNG file for what is generated, if that is pictures."),
     ] = None,
     temperature: Annotated[
         float,
-        typer.Option(min=0, help="Of z: below 1 they differ less; 0 is the posterior's mean."),
+        typer.Option(
+            min=0,
+            help="How much samples differ: 1 as learned, less below 1; at 0 all have the mean z.",
+        ),
     ] = 1.0,
     iterations: Annotated[
-        int | None, typer.Option(min=1, help="Iterative sampling, so many times.")
+        int | None, typer.Option(min=1, help="Sample iteratively, in so many rounds.")
     ] = None,
-    start: Annotated[str, typer.Option(help="zero or prior: where missing values start.")] = "zero",
-    weights: Annotated[str, typer.Option(help="best or last.")] = "best",
-    seed: Annotated[int | None, typer.Option(help="Fixes the samples.")] = None,
+    start: Annotated[
+        str,
+        typer.Option(
+            help="Iterative sampling: what missing values are at first, zero or prior (sampled)."
+        ),
+    ] = "zero",
+    weights: Annotated[
+        str,
+        typer.Option(help="Which weights to take: best, of the lowest validation loss, or last."),
+    ] = "best",
+    seed: Annotated[
+        int | None, typer.Option(help="Fixes the samples: same seed, same samples.")
+    ] = None,
     device: Device = None,
 ) -> None:
     """Generate modalities from others, or from nothing at all."""

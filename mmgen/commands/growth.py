@@ -9,26 +9,39 @@ from typing import Annotated
 import typer
 
 from mmgen.commands.common import Json, Settings
-from mmgen.console import stdout
+from mmgen.console import status, stdout
 from mmgen.errors import ConfigError
 
 
 def growth(
     context: typer.Context,
-    modalities: Annotated[str, typer.Option(help="K, or a range of K.")] = "2-10",
-    layers: Annotated[str, typer.Option(help="L of the hierarchy, or a range.")] = "1-3",
-    kind: Annotated[str, typer.Option(help="The kind that is counted K times.")] = "image",
-    file: Annotated[Path | None, typer.Option("--out", "-o", help="A PNG with the curves.")] = None,
+    modalities: Annotated[
+        str, typer.Option(help="How many modalities, K: a number or a range.")
+    ] = "2-10",
+    layers: Annotated[
+        str,
+        typer.Option(help="How many layers the hierarchical model has, L: a number or a range."),
+    ] = "1-3",
+    kind: Annotated[
+        str, typer.Option(help="What all K modalities are: a kind that mmgen plugins lists.")
+    ] = "image",
+    file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A PNG file for the curves.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Count nets and parameters by number of modalities, in models built for the purpose."""
-    from mmgen.evaluation import growth as counting
-    from mmgen.plugins import load
-
+    """Count the nets and parameters of each model, by the number of modalities."""
     settings: Settings = context.obj
     k, levels = _range("--modalities", modalities, 2), _range("--layers", layers, 1)
-    modality = load(settings.plugins).get(kind).specimen()
-    rows = counting.growth(modality, k, levels)
+    with status("loading PyTorch ...") as say:
+        from mmgen.evaluation import growth as counting
+        from mmgen.plugins import load
+
+        modality = load(settings.plugins).get(kind).specimen()
+        rows = []
+        for count in k:
+            say(f"building the models of {count} modalities, up to {k[-1]} ...")
+            rows += counting.growth(modality, [count], levels)
     if as_json:
         stdout.print_json(json.dumps([dataclasses.asdict(row) for row in rows]))
     else:

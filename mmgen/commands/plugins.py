@@ -12,12 +12,12 @@ from rich.table import Table
 from mmgen.commands.common import Json, Settings
 from mmgen.console import stderr, stdout, styled
 
-app = typer.Typer(help="List plugins, check one against the contract, or start one.")
+app = typer.Typer(help="List plugins, check whether one works, or start a new one.")
 
 
 @app.callback(invoke_without_command=True)
 def show(context: typer.Context, as_json: Json = False) -> None:
-    """List plugins, their versions, status, kinds and causes."""
+    """List plugins: versions, status, kinds, and what is wrong with a broken one."""
     from mmgen.plugins import load
 
     if context.invoked_subcommand is not None:
@@ -42,9 +42,11 @@ def show(context: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def check(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A kind, or the module of a one-file plugin.")],
+    name: Annotated[
+        str, typer.Argument(help="A kind, such as image, or the module of a one-file plugin.")
+    ],
 ) -> None:
-    """Run the conformance checks on a kind, or on all kinds of a module."""
+    """Check whether a kind, or all kinds of a module, keep the contract of a plugin."""
     from mmgen.testing import check_plugin
 
     settings: Settings = context.obj
@@ -65,12 +67,15 @@ def check(
 @app.command()
 def new(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The package, such as mmgen-audio: kind audio.")],
+    name: Annotated[
+        str, typer.Argument(help="The name of the package: mmgen-audio gets the kind audio.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Its folder.", show_default="./NAME")
+        Path | None,
+        typer.Option("--out", "-o", help="The folder to write it to.", show_default="./NAME"),
     ] = None,
 ) -> None:
-    """Write a package with a modality that works, to be made your own."""
+    """Write a package with a new modality that works, to be made your own."""
     from mmgen.scaffold import Scaffold, write_package
 
     settings: Settings = context.obj

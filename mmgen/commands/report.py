@@ -6,26 +6,27 @@ from typing import Annotated
 import typer
 
 from mmgen.commands.common import Device, Settings
-from mmgen.console import stdout
+from mmgen.console import status, stdout
 
 
 def report(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
     data: Annotated[
         Path | None, typer.Option(help="The data set's folder, if it is elsewhere now.")
     ] = None,
     device: Device = None,
     file: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The page.", show_default="RUN/report.html"),
+        typer.Option("--out", "-o", help="The HTML file to write.", show_default="RUN/report.html"),
     ] = None,
 ) -> None:
     """Write one HTML page: what was trained, what it generates, how it learned."""
-    from mmgen.report import write_report
-
     settings: Settings = context.obj
-    page = write_report(
-        run, data=data, device=device or "auto", out=file, plugin_modules=settings.plugins
-    )
+    with status(f"reading {run} and drawing ..."):
+        from mmgen.report import write_report
+
+        page = write_report(
+            run, data=data, device=device or "auto", out=file, plugin_modules=settings.plugins
+        )
     stdout.print(f"{run}: report in {page}")

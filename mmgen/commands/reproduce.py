@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmgen.commands.common import Device, Settings, terminable
-from mmgen.console import stderr, stdout, styled
+from mmgen.console import status, stderr, stdout
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
 if TYPE_CHECKING:
@@ -28,23 +28,35 @@ def options() -> None:
 def mnist(
     context: typer.Context,
     data: Annotated[
-        Path, typer.Option(help="A data set of mmgen data mnist, or the folder with MNIST/raw.")
+        Path,
+        typer.Option(help="A data set of mmgen data mnist, or the folder that holds MNIST/raw."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder; go on if begun.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="The folder for all results; what is begun there goes on."
+        ),
+    ],
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of every model.", show_default="100; fast: 2")
+        int | None,
+        typer.Option(min=1, help="Epochs to train each model.", show_default="100; 2 if fast"),
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="paper; authors: with their Adam; fast: a small version.")
+        str,
+        typer.Option(
+            help="Which version: paper; authors, with the Adam of their code; fast, a small one."
+        ),
     ] = "paper",
     beyond: Annotated[
         bool,
         typer.Option(
-            "--beyond", help="Two rows more: JMVAE-kl tuned, and with a flow (extra flow)."
+            "--beyond",
+            help="Add two models: JMVAE-kl tuned, and with a normalising flow (extra flow).",
         ),
     ] = False,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes at once.", show_default="one a core")
+        int | None,
+        typer.Option(min=1, help="How many models to train at once.", show_default="one per core"),
     ] = None,
     device: Device = None,
 ) -> None:
@@ -166,22 +178,21 @@ def _wait(what: str, jobs: "Sequence[Job]", at_once: int) -> None:
 
     if not jobs:
         return
-    with stderr.status(styled(what)) as status, closing(run(jobs, at_once)) as looks:
+    with status(what) as say, closing(run(jobs, at_once)) as looks:
         left = len(jobs)
         for look in looks:
             left -= len(look.done)
             for job in look.done:
                 stderr.print(f"{job.name}: {what} measured")
-            running = listed(job.name for job in look.running)
-            status.update(styled(f"{what}: {running}; {left} left"))
+            say(f"{what}: {listed(job.name for job in look.running)}; {left} left")
 
 
 def _draw(reproduction: "Reproduction") -> None:
     from mmgen.reproduction.page import write_all
     from mmgen.reproduction.table import terminal
 
-    with stderr.status("drawing") as status:
-        found = write_all(reproduction, lambda words: status.update(styled(words)))
+    with status("drawing") as say:
+        found = write_all(reproduction, say)
 
     stdout.print(terminal(found))
     stdout.print(f"{reproduction.out}: table, figures and data; see {reproduction.out}/README.md")

@@ -3,85 +3,104 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmgen import shell
+from mmgen.commands import epochs as shown
 from mmgen.commands.common import Device, Force, Settings
-from mmgen.console import progress, stderr, stdout, styled
+from mmgen.console import progress, status, stderr, stdout, styled
 from mmgen.errors import ConfigError, MmgenError, RunError
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from mmgen.config import Experiment
     from mmgen.planning import Plan
     from mmgen.running import Prepared
-    from mmgen.training import Epoch
 
 
 def train(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="CONFIG.toml, or a run folder with --resume.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA|CONFIG.toml|RUN",
+            help="What to train: a data set's folder, with default settings; a configuration; or, "
+            "with --resume, a run's folder.",
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="key=value, such as model.kind=hierarchical train.epochs=30."),
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Settings to change, such as train.epochs=30 model.kind=hierarchical. "
+            "mmgen init DATA lists them all.",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder.")] = None,
-    data: Annotated[Path | None, typer.Option(help="The data set's folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run's folder, which is made.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The data set's folder, instead of the one in CONFIG.toml."),
+    ] = None,
     device: Device = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run where it stopped.")
+    ] = False,
     force: Force = False,
     figures: Annotated[
         bool, typer.Option(help="Draw figures/*.png and write report.html at the end.")
     ] = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List nets, parameters and memory; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="List nets, parameters and memory, and write nothing."),
     ] = False,
 ) -> None:
-    """Train a model as CONFIG.toml says, into the folder --out."""
-    from mmgen import checkpoint, planning, running
-    from mmgen.config import Experiment
-    from mmgen.files import writing
-
+    """Train a model on a data set: with default settings, or as CONFIG.toml says."""
     settings: Settings = context.obj
-    if config.is_dir():
-        if not resume:
-            raise ConfigError(f"{config} is a folder. To go on with that run, add --resume")
-        out, config = out or config, config / "experiment.json"
-    if out is None and not dry_run:
-        raise ConfigError("say where the run goes: --out RUN")
-    words = [*(overrides or [])]
-    if data is not None:
-        words.append(f"data.path='{data.resolve()}'")
-    if device is not None:
-        words.append(f"train.device='{device}'")
-    experiment = Experiment.read(config, words)
-    trained_with = {}
-    resuming = False
-    if resume and out is not None and (out / checkpoint.EXPERIMENT).exists():
-        resuming = True
-        trained_with = checkpoint.environment(out).get("plugins", {})
-        experiment = _with_warmup_of(checkpoint.experiment(out), experiment)
-    if dry_run:
-        _show_plan(planning.plan(experiment, settings.plugins, trained_with))
-        return
-    assert out is not None
-    if not resuming:
-        checkpoint.check_free(out, force=force)  # before the work of preparing
-    with _no_denormals():
-        prepared = running.prepare(experiment, settings.plugins, trained_with)
-        with writing(out):
-            if resuming:
-                running.go_on(prepared, out)
+    with ExitStack() as through:
+        with status(f"reading {config} ...") as say:
+            from mmgen.commands.asked import Asked
+            from mmgen.config import EXPERIMENT
+
+            asked = Asked(
+                config, tuple(overrides or ()), out, data, device, tuple(settings.plugins)
+            )
+            source, out = asked.which(resume)
+            if out is None and not dry_run:
+                raise ConfigError(asked.where_to())
+            experiment = asked.experiment(source)
+            say("loading PyTorch ...")
+            from mmgen import checkpoint, planning, running
+            from mmgen.files import writing
+
+            trained_with = {}
+            resuming = resume and out is not None and (out / EXPERIMENT).is_file()
+            if resuming and out is not None:
+                trained_with = checkpoint.environment(out).get("plugins", {})
+                experiment = _with_warmup_of(checkpoint.experiment(out), experiment)
+            elif out is not None and not dry_run:  # before the work of preparing
+                checkpoint.check_free(out, force=force, again=asked.again(out))
+            if dry_run:
+                planned = planning.plan(experiment, settings.plugins, trained_with, say)
             else:
-                running.start(prepared, out, force=force)
-            _announce(prepared, out)
-            _loop(prepared, out)
-            if figures:
-                _draw(prepared, out, settings)
+                through.enter_context(_no_denormals())
+                prepared = running.prepare(experiment, settings.plugins, trained_with, say)
+        if dry_run or out is None:
+            _show_plan(planned)
+            return
+        through.enter_context(writing(out))
+        if resuming:
+            running.go_on(prepared, out)
+        else:
+            running.start(prepared, out, force=force)
+        _announce(prepared, out)
+        _loop(prepared, out)
+        if figures:
+            _draw(prepared, out, settings)
     stdout.print(f"{out}: trained" + (f"; see {out / 'report.html'}" if figures else ""))
 
 
@@ -130,12 +149,12 @@ def _announce(prepared: "Prepared", folder: Path) -> None:
     stderr.print(
         styled(
             (experiment.name, "bold"),
-            f": {experiment.model.kind}, {training.model.direction()}; {nets} encoder nets, "
-            f"{count:,} parameters; {prepared.train.count:,} observations from "
-            f"{prepared.dataset.name}; {training.device}, {experiment.train.precision}; "
-            f"to {folder}",
+            f": {experiment.model.kind}, {training.model.direction()}; {nets} encoder nets,\n"
+            f"  {count:,} parameters; {prepared.train.count:,} observations; {training.device}, "
+            f"{experiment.train.precision}; to {folder}",
         )
     )
+    stderr.print(shown.legend(prepared.validation is not None))
     if training.epoch or training.batch:
         stderr.print(f"going on after epoch {training.epoch}, batch {training.batch}")
 
@@ -147,22 +166,27 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
     training = prepared.training
     epochs, batches = training.config.epochs, len(prepared.train)
     with (
-        progress("{task.fields[rate]}", "{task.fields[loss]}") as bar,
+        progress("{task.fields[rate]}", "{task.fields[loss]}", width=20) as bar,
         _interruptible() as interrupted,
     ):
-        done = training.epoch * batches + training.batch
-        task = bar.add_task("training", total=epochs * batches, completed=done, rate="", loss="")
+        task = bar.add_task("", total=epochs * batches, visible=False, rate="", loss="")
+
+        def tell(epoch: int, batch: int, **fields: Any) -> None:
+            words = f"epoch {min(epoch + 1, epochs)}/{epochs}"  # the one under way
+            done = epoch * batches + batch
+            bar.update(task, description=words, completed=done, visible=True, **fields)
+
+        tell(training.epoch, training.batch)
         since, steps = time.perf_counter(), 0
         for item in running.train(prepared, folder):
             steps += 1
             rate = steps * prepared.train.batch_size / (time.perf_counter() - since)
             if isinstance(item, Step):
-                completed = (item.epoch - 1) * batches + item.batch
-                bar.update(task, completed=completed, rate=f"{rate:,.0f} examples/s")
+                tell(item.epoch - 1, item.batch, rate=f"{rate:,.0f} rows/s")
             else:
-                loss = f"loss {(item.validation or item.train)['loss']:.2f}"
-                bar.update(task, completed=item.epoch * batches, loss=loss)
-                stderr.print(_line(item, epochs))
+                loss = shown.number((item.validation or item.train)["loss"])
+                tell(item.epoch, 0, loss=f"loss {loss}")
+                stderr.print(shown.line(item, epochs))
                 since, steps = time.perf_counter(), 0
             if interrupted and training.epoch < epochs:
                 if not isinstance(item, Epoch):
@@ -171,7 +195,7 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
     if training.epoch < epochs:
         stderr.print(
             f"stopped in epoch {training.epoch + 1} of {epochs}, nothing is lost. Go on with\n"
-            f"  mmgen train {folder} --resume"
+            f"  {prepared.resume(folder)}"
         )
         raise typer.Exit(130)
 
@@ -188,14 +212,17 @@ def _draw(prepared: "Prepared", folder: Path, settings: Settings) -> None:
         held_out = parts.get("test") or parts.get("validation") or parts["train"]
         stored = held_out.take(_first(held_out.count), run.modalities)
         x = {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
-        figures.draw_all(run, x, checkpoint.read_metrics(folder))
-        write_report(folder, device=device, plugin_modules=settings.plugins)
+        with status("drawing figures ...") as say:
+            figures.draw_all(run, x, checkpoint.read_metrics(folder))
+            say("drawing the report ...")
+            write_report(folder, device=device, plugin_modules=settings.plugins)
     except MmgenError:
         raise
     except Exception as error:  # of a plugin's render() or describe(), for one
+        again = shell.command("report", folder, plugins=settings.plugins, debug=True)
         raise RunError(
             f"{folder}: is trained and whole, but cannot be drawn: {type(error).__name__}: {error}."
-            f"\n  See where: mmgen --debug report {folder}"
+            f"\n  See where: {again}"
         ) from error
 
 
@@ -203,23 +230,6 @@ def _first(count: int) -> Any:
     import torch
 
     return torch.arange(min(count, 64))
-
-
-def _line(epoch: "Epoch", epochs: int) -> "Text":
-    """One epoch in one line: losses of training and validation, then the validation terms."""
-    shown = dict(epoch.validation or epoch.train)
-    del shown["loss"]
-    subsets = [name for name in shown if name.startswith("kl/") and name != "kl/prior"]
-    if len(subsets) > 3:  # 2^K − 2 of them
-        shown["kl/subsets"] = sum(shown.pop(name) for name in subsets)
-    losses = " / ".join(f"{t['loss']:.2f}" for t in (epoch.train, epoch.validation) if t)
-    terms = "  ".join(f"{n.removeprefix('reconstruction/')} {v:.2f}" for n, v in shown.items())
-    return styled(
-        f"epoch {epoch.epoch}/{epochs}  β {epoch.beta:.2f}  loss ",
-        (losses, "bold"),
-        f"  {terms}  {epoch.examples_per_second:,.0f}/s",
-        (" best" if epoch.best else "", "green"),
-    )
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Which columns of a table feed which modality: guessed, or as the user says, shown as TOML."""
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmgen import shell, toml
 from mmgen.config import NAME
 from mmgen.data.table import Table
 from mmgen.errors import ConfigError, DataError, MmgenError, PluginError, listed, nearest
@@ -127,10 +127,10 @@ def as_toml(found: Mapping[str, Source], left: Sequence[str] = ()) -> str:
     for name, source in found.items():
         values = {"kind": source.cls.kind, "columns": source.columns, **source.settings}
         given = {key: value for key, value in values.items() if value is not None}
-        lines = [f"{_key(key)} = {_value(value)}" for key, value in given.items()]
+        lines = [f"{toml.key(key)} = {toml.value(value)}" for key, value in given.items()]
         blocks.append("\n".join([f"[modalities.{name}]", *lines]))
     if left:
-        blocks.append(f"# not used: {_value(left)}")
+        blocks.append(f"# not used: {toml.value(left)}")
     return "\n\n".join(blocks)
 
 
@@ -142,9 +142,10 @@ def blaming(cls: type[Modality], registry: Registry, doing: str) -> Iterator[Non
     except MmgenError:
         raise
     except Exception as error:
+        check = shell.command("plugins", "check", cls.kind, plugins=registry.modules)
         raise PluginError(
             f"kind {cls.kind!r} of plugin {registry.provider(cls.kind)} failed to {doing}: "
-            f"{type(error).__name__}: {error}\nTry: mmgen plugins check {cls.kind}"
+            f"{type(error).__name__}: {error}\nTry: {check}"
         ) from error
 
 
@@ -256,16 +257,3 @@ def _source(
 def _name(heading: str, kind: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", heading).strip("_")
     return name if NAME.fullmatch(name) else kind
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
-
-
-def _value(value: Any) -> str:
-    """Writes a TOML value: JSON's form, but for the letter DEL, and tables."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(str(k))} = {_value(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")

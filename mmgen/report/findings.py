@@ -3,8 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from mmgen import shell
 from mmgen.report.words import counted, number
 
 COLLAPSED = 0.1
@@ -50,7 +52,7 @@ def of_training(metrics: Metrics, epochs: int, folder: str) -> list[Finding]:
             Finding(
                 "Stopped early",
                 f"{counted(len(metrics), 'epoch')} of {epochs:,} are done.",
-                f"Go on where it stopped: mmgen train {folder} --resume",
+                f"Go on where it stopped: {shell.resume(Path(folder))}",
             )
         )
     if can_judge(metrics):

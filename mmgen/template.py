@@ -1,0 +1,141 @@
+"""Configurations written: the one that a data set is trained with, and any as TOML with comments.
+
+Nothing here imports torch, so that what is wrong with a data set's name is reported at once.
+"""
+
+import inspect
+import re
+import textwrap
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmgen import toml
+from mmgen.config import Experiment
+from mmgen.data.index import read_index
+from mmgen.settings import Section
+
+if TYPE_CHECKING:
+    from mmgen.modality import Modality
+
+FEW = 5
+"""With more modalities than this, each has an encoder of its own, and not every subset."""
+
+WIDTH = 100
+"""Of a line with its comment."""
+
+LONG = 90
+"""A modality's list that takes more characters, and need not be said, is told by its length."""
+
+BESIDE = 60
+"""Up to this many characters, settings have their comments in one column."""
+
+
+TAKING_PART = "Exactly the modalities that have a table here take part."
+
+
+def default_experiment(folder: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Returns what a data set is trained with if nothing else is said.
+
+    JMVAE-kl, as in the presets. Its α is one over the number of subsets that have an encoder, so
+    that their KLs together weigh as one: with the paper's 1 for each, they outweigh what is
+    generated as soon as there are three modalities. Of more than :data:`FEW` modalities, each
+    alone has an encoder: 2^K − 2 would be too many.
+
+    Raises:
+        ConfigError: If an override is wrong.
+        DataError: If there is no data set in the folder.
+    """
+    index = read_index(folder)
+    count = len(index.modalities)
+    few = count <= FEW
+    table = {
+        "name": index.name,
+        "data": {"path": str(folder)},
+        "model": {
+            "kind": "jmvae-kl",
+            "subsets": "all" if few else "single",
+            "alpha": round(1 / max(1, 2**count - 2 if few else count), 3),
+        },
+    }
+    return Experiment.laid(table, overrides, str(folder))
+
+
+def written(
+    experiment: Experiment,
+    modalities: Mapping[str, "Modality"],
+    stored: Mapping[str, "Modality"],
+    head: Sequence[str],
+) -> str:
+    """Writes an experiment as TOML that says the same, with a comment on every setting.
+
+    A modality's setting that holds anyway, because the data set or its kind says so, is a comment.
+
+    Args:
+        experiment: What to write.
+        modalities: Those that take part, by name.
+        stored: The same as the data set alone says; a synthetic one says nothing.
+        head: Lines of comment to begin with.
+    """
+    data = experiment.data.model_dump(mode="json", exclude={"modalities"}, exclude_none=True)
+    blocks = [
+        "\n".join(map(toml.comment, head)),
+        _lines({"name": experiment.name}, _about(Experiment)),
+        "\n".join(["[data]", _lines(data, _about(type(experiment.data)))]),
+        *(_modality(name, each, stored.get(name)) for name, each in modalities.items()),
+        "\n".join(["[model]", _section(experiment.model)]),
+        "\n".join(["[train]", _section(experiment.train, _warmup(experiment))]),
+    ]
+    blocks[3] = f"{toml.comment(TAKING_PART)}\n{blocks[3]}"
+    return "\n\n".join(blocks) + "\n"
+
+
+def _warmup(experiment: Experiment) -> set[str]:
+    """Leaves the warm-up to follow the epochs, where it does."""
+    same = experiment.train.warmup == experiment.train.epochs / 10
+    return {"warmup_epochs"} if same else set()
+
+
+def _section(section: Section, said_anyway: Set[str] = frozenset()) -> str:
+    return _lines(section.model_dump(mode="json"), _about(type(section)), said_anyway)
+
+
+def _modality(name: str, modality: "Modality", stored: "Modality | None") -> str:
+    values = modality.configuration()
+    anyway = stored.configuration() if stored is not None else {}
+    same = {key for key, value in values.items() if key in anyway and anyway[key] == value}
+    fields = type(modality).model_fields
+    about = {key: field.description or "" for key, field in fields.items()}
+    return "\n".join([f"[modalities.{toml.key(name)}]", _lines(values, about, same)])
+
+
+def _lines(
+    values: Mapping[str, Any], about: Mapping[str, str], said_anyway: Set[str] = frozenset()
+) -> str:
+    """Writes settings, each with a comment; those that need not be said, as comments."""
+    pairs = []
+    for key, value in values.items():
+        text = f"{toml.key(key)} = {toml.value(value)}"
+        if value is None:
+            text = f"# {toml.key(key)} = ..."
+        elif key in said_anyway:
+            short = len(text) <= LONG or not isinstance(value, list | tuple)
+            text = f"# {text}" if short else f"# {toml.key(key)}: {len(value)} of them"
+        pairs.append((text, about.get(key, "")))
+    widths = [len(text) for text, _ in pairs if len(text) <= BESIDE]
+    column = max(widths, default=0) + 2
+    lines = []
+    for text, words in pairs:
+        beside = f"{text:<{column}}{toml.comment(words)}" if words else text
+        if len(beside) > WIDTH:
+            lines += [toml.comment(line) for line in textwrap.wrap(words, WIDTH - 2)]
+            beside = text
+        lines.append(beside)
+    return "\n".join(lines)
+
+
+def _about(section: type[Section]) -> dict[str, str]:
+    """Reads what each setting is off the docstring of its section, where all are explained."""
+    text = inspect.cleandoc(section.__doc__ or "").partition("Attributes:\n")[2]
+    found = re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", text, flags=re.MULTILINE)
+    return {name: " ".join(words.replace("``", "").split()) for name, words in found}
