@@ -13,6 +13,7 @@ PLUGINS = ROOT / "plugins"
 ORDER = (
     *("errors", "files", "console", "drawing", "settings", "config", "modality", "hooks"),
     *("discovery", "plugins", "subsets", "nets", "models", "data", "build", "training"),
+    "checking",
     *("checkpoint", "inventory", "planning", "diagnosis", "running", "generation"),
     *("evaluation", "figures", "report", "reproduction", "testing", "scaffold"),
     *("commands", "cli", "__main__"),
