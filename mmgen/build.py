@@ -138,12 +138,18 @@ def _check_is_there(name: str, stored: Mapping[str, Any], what: str) -> None:
         raise DataError(f"modalities.{name}: {what} has {listed(stored)}{nearest(name, stored)}")
 
 
+def sketch(modality: Modality) -> Distribution:
+    """Builds a modality's nets without memory: returns p(x | z) of two rows, on the meta device."""
+    with torch.device("meta"), _unchecked():
+        modality.encoder()(torch.empty(2, *modality.shape))
+        likelihood: Distribution = modality.decoder(2)(torch.empty(2, 2))
+    return likelihood
+
+
 def _probe(name: str, modality: Modality, registry: Registry) -> None:
     """Builds a modality's nets without memory, so that an error names it and its plugin."""
     try:
-        with torch.device("meta"), _unchecked():
-            modality.encoder()(torch.empty(2, *modality.shape))
-            modality.decoder(2)(torch.empty(2, 2))
+        sketch(modality)
     except Exception as error:
         provider = registry.provider(modality.kind)
         check = shell.command("plugins", "check", modality.kind, plugins=registry.modules)

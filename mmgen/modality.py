@@ -31,7 +31,8 @@ class Modality(BaseModel, ABC):
     2. Write ``shape``, ``encoder`` and ``decoder``: enough to train on tensors.
     3. Write ``parse`` and ``observe`` if raw values need reading and scaling, ``render`` and
        ``describe`` so that people see pictures and words, ``choices`` and ``example`` so that
-       figures and synthetic data know what values there are.
+       figures and synthetic data know what values there are. Name in ``stored_with`` the fields
+       that stored values depend on.
     4. Write ``suits``, ``settings_of`` and ``cell_of`` if tables (``mmgen data table``) should find
        its columns by themselves, ``fitted`` if something is measured on the training data.
     5. Return the class from the hook ``mmgen_modalities`` and name the module in the entry-point
@@ -54,6 +55,10 @@ class Modality(BaseModel, ABC):
 
     reads_files: ClassVar[bool] = False
     """Whether ``parse`` reads a file name: a table's are relative to the table."""
+
+    stored_with: ClassVar[tuple[str, ...]] = ()
+    """The fields that say what stored values mean: ``("classes",)``. Data that was written with
+    them cannot be read with others, so an experiment may not set them otherwise."""
 
     @property
     @abstractmethod

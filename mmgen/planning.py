@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from mmgen import build, inventory
+from mmgen.checking import check_stored
 from mmgen.config import Experiment
 from mmgen.data.batches import free_memory, stays
 from mmgen.data.store import Dataset, Split
@@ -90,6 +91,7 @@ def plan(
     with build.since_training(registry, trained_with or {}):
         dataset = build.dataset(experiment, registry)
         modalities = build.modalities(experiment, registry, dataset.modalities)
+        check_stored(dataset, modalities, registry)
     experiment = build.resolved(experiment, modalities)
     device = build.device(experiment.train.device)
     if "train" not in splits(dataset):

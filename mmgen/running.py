@@ -22,7 +22,10 @@ from mmgen.modality import Modality
 from mmgen.plugins import Registry
 from mmgen.training import Epoch, NotFiniteError, Step, Training, fit
 
-SAME = {"train.epochs", "train.device", "train.tensorboard", "data.path", "data.source", "name"}
+WHERE = {"train.device", "train.tensorboard", "data.path", "data.source"}
+"""Settings that say where a run trains, and nothing of what."""
+
+SAME = {"train.epochs", "name"} | WHERE
 """Settings in which one experiment may differ from itself."""
 
 MENDING = {"train.learning_rate", "train.gradient_clip"}
@@ -137,11 +140,15 @@ def start(prepared: Prepared, out: Path, *, force: bool = False) -> None:
     )
 
 
-def go_on(prepared: Prepared, out: Path) -> None:
+def go_on(prepared: Prepared, out: Path) -> bool:
     """Puts the training back to the run's last checkpoint; before the first one, to the start.
 
+    Returns:
+        Whether anything is left to train. If not, nothing is written.
+
     Raises:
-        RunError: If the run is another experiment's, or on other data.
+        RunError: If the run is another experiment's, or on other data; or if settings are changed
+            with which nothing is left to train.
     """
     environment = checkpoint.environment(out)
     plugins = environment.get("plugins", {})
@@ -157,6 +164,15 @@ def go_on(prepared: Prepared, out: Path) -> None:
             raise RunError(f"{out}: was trained on another data set than {prepared.dataset.path}")
         if (out / "last.safetensors").exists():
             checkpoint.resume(out, prepared.training)
+        done = prepared.training.epoch
+        if done >= prepared.experiment.train.epochs:
+            if keys := [key for key in different if key not in WHERE]:
+                raise RunError(
+                    f"{out}: is trained to epoch {done} already, so nothing is left to train with "
+                    f"other {listed(keys)}; nothing was changed.\n"
+                    f"  To train further, set train.epochs above {done}"
+                )
+            return False
         if MENDING & {*different}:
             checkpoint.add_command(out, _command())
         text = prepared.experiment.model_dump_json(indent=2)
@@ -165,6 +181,7 @@ def go_on(prepared: Prepared, out: Path) -> None:
         if different and _settings(_read(out / checkpoint.CONFIG)) == _settings(before):
             # As it was written; what a user has edited stays.
             write(out / checkpoint.CONFIG, prepared.config(out))
+    return True
 
 
 def _read(file: Path) -> str:

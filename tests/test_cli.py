@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,6 +136,47 @@ def test_resuming_with_more_epochs_goes_on(mmgen, small_glyphs, tmp_path, start)
     assert "epoch 3/3" in err
     assert "epoch 2/3" not in err
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["train.epochs=1"], "other train.epochs;"),
+        (["train.learning_rate=1e-5"], "other train.learning_rate;"),
+        (["name=new", "train.epochs=1"], "other name, train.epochs;"),
+    ],
+)
+def test_a_finished_run_takes_no_settings_that_change_nothing(mmgen, trained, words, named):
+    before = {file: file.read_bytes() for file in trained.iterdir() if file.is_file()}
+    code, out, err = mmgen("train", trained, "--resume", *words)
+    assert code == 2
+    assert "is trained to epoch 2 already" in err
+    assert named in err
+    assert "train.epochs above 2" in err
+    assert out == ""
+    assert {file: file.read_bytes() for file in trained.iterdir() if file.is_file()} == before
+
+
+def test_a_finished_run_is_told_so_and_drawn_if_it_is_not(mmgen, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    kept = [run / name for name in ("experiment.json", "environment.json", "last.safetensors")]
+    before = [file.read_bytes() for file in kept]
+    code, out, err = mmgen("train", run, "--resume", "--no-figures", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert out == f"{run}: is trained to epoch 2 already, nothing is left to train\n"
+    assert not (run / "report.html").exists()
+
+    code, out, err = mmgen("train", run, "--resume")
+    assert (code, err) == (0, "")
+    assert "nothing is left to train; see" in out.replace("\n", " ")
+    drawn = {
+        file: file.stat().st_mtime_ns for file in [run / "report.html", *run.glob("figures/*")]
+    }
+    assert len(drawn) > 3
+    assert mmgen("train", run, "--resume")[0] == 0
+    assert {file: file.stat().st_mtime_ns for file in drawn} == drawn
+    assert [file.read_bytes() for file in kept] == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

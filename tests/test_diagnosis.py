@@ -275,7 +275,7 @@ def test_a_gradient_that_breaks_in_the_last_step_of_an_epoch_never_reaches_a_che
 
 def test_the_command_line_says_it_and_exits_with_2(mmgen, tmp_path):
     values = torch.randn(ROWS, 3)
-    values[7, 2] = math.nan
+    values[7, 2] = 1e30  # finite, and so let through; its square is not
     modalities = {"point": Numbers().configuration(), "colour": Word().configuration()}
     splits = {"train": {"point": values, "colour": torch.arange(ROWS) % 3}}
     write_dataset(tmp_path / "data", name="toys", about="", modalities=modalities, splits=splits)
@@ -283,8 +283,8 @@ def test_the_command_line_says_it_and_exits_with_2(mmgen, tmp_path):
     config.write_text("data.path = 'data'\nmodel.kind = 'jmvae'\ntrain.epochs = 2\n")
     code, _, err = mmgen("-p", PLUGIN, "train", config, "--out", tmp_path / "run")
     assert code == 2
-    assert "the data of 'point' is not finite, from rows 7 of the training split" in err
-    assert "Mend or leave out these rows" in err
+    assert "is not finite" in err
+    assert "epoch 1, batch" in err
 
 
 def test_a_run_that_broke_goes_on_with_a_smaller_step_size(mmgen, tmp_path):
@@ -308,7 +308,7 @@ def test_a_cause_that_cannot_be_looked_for_still_names_the_term(tmp_path, monkey
 
     monkeypatch.setattr(diagnosis, "locate", unwatchable)
     values = torch.randn(ROWS, 3)
-    values[3] = math.nan
+    values[3] = 1e30
     _, message, _ = run(tmp_path, "jmvae", Numbers(), values)
     assert "is no longer a finite number" in message
     assert "Looking for the cause failed: TypeError: no hooks here" in message

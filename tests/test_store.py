@@ -1,16 +1,20 @@
 """The format on disk: round trips, damage, and folders that appear complete or not at all."""
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT, small
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmgen.data import store
+from mmgen.data import shard, store
 from mmgen.data.index import INDEX, Index
 from mmgen.data.store import Dataset, Split, check_free, read_dataset, write_dataset
 from mmgen.errors import DataError
@@ -85,12 +89,91 @@ def test_size_in_bytes_counts_the_chosen_modalities(folder: Path) -> None:
     assert split.nbytes() == 23 * (6 + 1 + 20)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's list of maps")
-def test_values_are_memory_mapped(folder: Path) -> None:
-    dataset = read_dataset(folder)
-    maps = Path("/proc/self/maps").read_text()
-    assert str(folder / "train-00000.safetensors") in maps
-    assert dataset.splits["train"].count == 23
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+def test_rows_are_read_when_they_are_asked_for(
+    folder: Path, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "KEPT", kept)
+    read: list[int] = []
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *a: read.append(real(*a)) or read[-1])
+    split = read_dataset(folder).splits["train"]
+    assert sum(read) < 2000  # headers
+    read.clear()
+    for _ in range(2):
+        rows = split.take(torch.tensor([3, 4, 5, 22, 4]), ["sound"])["sound"]
+        assert torch.equal(rows, values(23)["sound"][[3, 4, 5, 22, 4]])
+    if kept:  # a small column is read once: whole, from the shards that were asked for
+        assert read == [10 * 20, 3 * 20]
+    else:  # rows that follow each other at once
+        assert read == 2 * [3 * 20, 20, 20]
+
+
+def test_blocks_are_all_rows_in_order(folder: Path) -> None:
+    split = read_dataset(folder).splits["train"]
+    for rows in (None, 1, 4, 100):
+        starts, blocks = zip(*split.blocks("sound", rows), strict=True)
+        assert torch.equal(torch.cat(blocks), values(23)["sound"])
+        assert list(starts) == [sum(map(len, blocks[:i])) for i in range(len(blocks))]
+    assert [start for start, _ in split.blocks("sound", 2, every=3)] == [0, 6, 10, 16, 20]
+
+
+CUT = "was changed or cut short while it was read; write the data set again"
+
+
+@pytest.mark.parametrize("change", ["cut", "written", "grown"])
+def test_a_shard_that_changes_while_it_is_read_is_an_error(folder: Path, change: str) -> None:
+    split = read_dataset(folder).splits["train"]
+    split.load()
+    file = folder / "train-00001.safetensors"
+    content = file.read_bytes()
+    after = {"cut": content[:-1], "written": content, "grown": content + b" "}[change]
+    file.write_bytes(after)
+    os.utime(file, ns=(1, 1))
+    for read in (
+        split.load,
+        lambda: split.take(torch.tensor([12])),
+        lambda: list(split.blocks("sound")),
+    ):
+        with pytest.raises(DataError, match=rf"train-00001.safetensors {CUT}"):
+            read()
+    assert len(split.take(torch.tensor([0, 22]))["sound"]) == 2  # of the other shards
+
+
+TRUNCATES = """
+import os, sys
+from mmgen import planning
+from mmgen.cli import main
+from mmgen.data import batches, shard
+batches.stays = planning.stays = lambda *_: False  # as if it were too large for memory
+shard.KEPT = 0
+rows, calls = batches.Batches._rows, []
+def cut(self, indices):
+    calls.append(indices)
+    if len(calls) == 6:
+        os.truncate(file, 4096)
+    return rows(self, indices)
+batches.Batches._rows = cut
+file = sys.argv.pop()
+main()
+"""
+
+
+def test_a_shard_cut_short_in_training_ends_it_with_one_message(
+    small_glyphs: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(small_glyphs, data)
+    config = ROOT / "examples" / "glyphs.toml"
+    words = ["train", str(config), *small(data), "--no-figures", "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-c", TRUNCATES, *words, str(data / "train-00000.safetensors")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr  # a mapped file: -SIGBUS
+    assert CUT in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error") == 1
 
 
 def test_hash_follows_content_and_nothing_else(tmp_path: Path) -> None:
@@ -146,6 +229,23 @@ def lose_index(folder: Path) -> None:
     (folder / INDEX).unlink()
 
 
+def other_type(folder: Path) -> None:
+    file = folder / "train-00002.safetensors"
+    rows = load_file(file)
+    save_file(rows | {"sound": rows["sound"].double()}, file)
+
+
+def other_shape(folder: Path) -> None:
+    file = folder / "test-00000.safetensors"
+    rows = load_file(file)
+    save_file(rows | {"sound": rows["sound"][:, :4].contiguous()}, file)
+
+
+def pipe(folder: Path) -> None:
+    (folder / "train-00001.safetensors").unlink()
+    os.mkfifo(folder / "train-00001.safetensors")
+
+
 def break_json(folder: Path) -> None:
     (folder / INDEX).write_text((folder / INDEX).read_text()[:-40])
 
@@ -191,6 +291,9 @@ def edit(folder: Path, **changes: Any) -> None:
         (lose_shard, r"test-00000.safetensors is missing"),
         (lose_rows, r"should have 3 rows of 'photo', but holds \(2, 1, 3, 2\)"),
         (lose_modality, r"train-00002.safetensors is damaged"),
+        (other_type, r"shard 2 of split 'train' stores 'sound' as float64 \(5,\), the first .*32"),
+        (other_shape, r"shard 0 of split 'test' stores 'sound' as float32 \(4,\), the first .*5,"),
+        (pipe, r"train-00001.safetensors is no file"),
         (lose_index, r"holds no dataset.json; `mmgen data` writes one"),
         (break_json, r"dataset.json is damaged \(JSONDecodeError"),
         (not_an_object, r"dataset.json is damaged \(TypeError"),
@@ -205,6 +308,84 @@ def test_damage_is_named(folder: Path, damage: Any, message: str) -> None:
     damage(folder)
     with pytest.raises(DataError, match=message):
         read_dataset(folder)
+
+
+def header(**changes: Any) -> bytes:
+    places: dict[str, Any] = {
+        "photo": {"dtype": "U8", "shape": [4, 1, 3, 2], "data_offsets": [0, 24]},
+        "word": {"dtype": "U8", "shape": [4], "data_offsets": [24, 28]},
+        "sound": {"dtype": "F32", "shape": [4, 5], "data_offsets": [28, 108]},
+    }
+    for name, change in changes.items():
+        places[name] = {**places.get(name, {}), **change}
+    return json.dumps(places).encode()
+
+
+DEEP = b'{"photo":' + b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        header(word={"data_offsets": [20, 24]}),
+        header(word={"data_offsets": [24, 2**70]}),
+        header(word={"data_offsets": [-4, 28]}),
+        header(sound={"data_offsets": [28, 100]}),
+        header(sound={"shape": [4, 6]}),
+        header(sound={"shape": [4.0, 5]}),
+        header(sound={"shape": [10**400, 5]}),
+        header(sound={"dtype": "F31"}),
+        header(sound={"shape": [0, 10**30], "data_offsets": [28, 28]}),
+        header(more={"dtype": "U8", "shape": [0, 10**30], "data_offsets": [0, 0]}),
+        header(more={"dtype": "U8", "shape": [], "data_offsets": [108, 109]}),
+        header(word={"extra": 1}),
+        header()[:-1],
+        b"[]",
+        b"\xff\xfe",
+        b"",
+        DEEP,
+    ],
+    ids=range(17),
+)
+def test_a_header_that_the_format_does_not_allow_is_damage(folder: Path, text: bytes) -> None:
+    file = folder / "test-00000.safetensors"
+    file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(108))
+    with pytest.raises(DataError, match=r"test-00000.safetensors is damaged") as error:
+        read_dataset(folder)
+    assert len(str(error.value)) < 500
+    good = header()
+    file.write_bytes(len(good).to_bytes(8, "little") + good + bytes(108))
+    assert read_dataset(folder).splits["test"].count == 4
+
+
+@pytest.mark.parametrize("length", [2**63, 10**9, 2000])
+def test_a_header_longer_than_its_file_is_damage(folder: Path, length: int) -> None:
+    (folder / "test-00000.safetensors").write_bytes(length.to_bytes(8, "little") + b"{}")
+    with pytest.raises(DataError, match=r"test-00000.safetensors is damaged"):
+        read_dataset(folder)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_files_are_readable_as_the_umask_says(
+    mmgen: Any, small_glyphs: Path, tmp_path: Path, umask: int
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    before = os.umask(umask)
+    try:
+        few = ("--train", 40, "--validation", 8, "--test", 8)
+        assert mmgen("data", "glyphs", *few, "--out", data)[0] == 0
+        if umask == 0o027:  # a run takes seconds, and stricter is the rarer case
+            config = ROOT / "examples" / "glyphs.toml"
+            assert mmgen("train", config, *small(data, 1), "--out", run)[0] == 0
+            assert (run / "figures").is_dir()
+            assert (run / "best.safetensors").is_file()
+    finally:
+        os.umask(before)
+    found = [data, *data.iterdir(), *([run, *run.rglob("*")] if run.exists() else [])]
+    assert len(found) >= 7
+    for path in found:
+        full = 0o777 if path.is_dir() else 0o666
+        assert oct(path.stat().st_mode & 0o777) == oct(full & ~umask), path
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -214,12 +214,14 @@ def _rows(
 ) -> "tuple[Dataset, Split]":
     """Returns the data set, and the rows asked for."""
     from mmgen import build, checkpoint
+    from mmgen.checking import check_stored
     from mmgen.settings import FolderConfig
 
     experiment = run.experiment
     if data is not None:
         experiment = experiment.model_copy(update={"data": FolderConfig(path=data)})
-    dataset = build.dataset(experiment, build.registry(settings.plugins))
+    registry = build.registry(settings.plugins)
+    dataset = build.dataset(experiment, registry)
     trained_on = checkpoint.environment(run.path).get("dataset", {}).get("hash")
     if trained_on is not None and dataset.hash != trained_on:
         what = f"{experiment.data} is not the data set that {run.path} was trained on"
@@ -234,4 +236,5 @@ def _rows(
     chosen = splits[name]
     if absent := [n for n in run.model.names if n not in chosen.names]:
         raise DataError(f"{experiment.data} has no modality {listed(absent)}")
+    check_stored(dataset, run.modalities, registry)
     return dataset, chosen if count is None else chosen.spread(count, run.model.names)

@@ -93,15 +93,25 @@ def train(
             _show_plan(planned)
             return
         through.enter_context(writing(out))
+        left = True
         if resuming:
-            running.go_on(prepared, out)
+            left = running.go_on(prepared, out)
         else:
             running.start(prepared, out, force=force)
-        _announce(prepared, out)
-        _loop(prepared, out)
-        if figures:
+        if left:
+            _announce(prepared, out)
+            _loop(prepared, out)
+        if figures and (left or not _drawn(out)):
             _draw(prepared, out, settings)
-    stdout.print(f"{out}: trained" + (f"; see {out / 'report.html'}" if figures else ""))
+    done = prepared.training.epoch
+    what = "trained" if left else f"is trained to epoch {done} already, nothing is left to train"
+    stdout.print(f"{out}: {what}" + (f"; see {out / 'report.html'}" if figures else ""))
+
+
+def _drawn(out: Path) -> bool:
+    """Tells whether figures and report are of the last checkpoint: the report is written last."""
+    report, last = out / "report.html", out / "last.safetensors"
+    return report.exists() and report.stat().st_mtime_ns >= last.stat().st_mtime_ns
 
 
 def _with_warmup_of(trained: "Experiment", experiment: "Experiment") -> "Experiment":

@@ -25,11 +25,11 @@ class Batches:
         modalities: The modalities to observe, by name: all of the split's, or some.
         device: Where batches are made.
         batch_size: Rows in a batch; the last one of an epoch may have fewer.
-        resident: Whether the stored values live on the device. If not, each batch is gathered from
-            the memory map and moved. ``None`` decides by the device's free memory.
+        resident: Whether the stored values live on the device. If not, each batch is read from the
+            files and moved. ``None`` decides by the device's free memory.
 
     Raises:
-        DataError: If the split lacks a modality.
+        DataError: If the split lacks a modality, or a file changes while it is read.
     """
 
     def __init__(

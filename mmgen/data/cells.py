@@ -96,6 +96,7 @@ class AttributeColumns(Modality):
     """
 
     gathers: ClassVar[bool] = True
+    stored_with: ClassVar[tuple[str, ...]] = ("names",)
     names: Words = Field(min_length=1, examples=[("bold", "italic")], description="words")
 
     @classmethod

@@ -63,6 +63,7 @@ class PictureFiles(Modality):
     """A kind whose values are picture files: what tables need to know of it."""
 
     reads_files: ClassVar[bool] = True
+    stored_with: ClassVar[tuple[str, ...]] = ("channels", "height", "width")
 
     @classmethod
     def suits(cls, cells: Sequence[str]) -> float:

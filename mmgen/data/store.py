@@ -8,8 +8,8 @@
       test-00000.safetensors
       README.md                    the card: the same for people, with contact-sheet.png
 
-Tensors are memory-mapped, never unpickled. A data set appears under its name complete or not at
-all. The store knows nothing of plugins: a modality's configuration is a plain dictionary.
+Rows are read when they are asked for, never unpickled. A data set appears under its name complete
+or not at all. The store knows nothing of plugins: a modality's configuration is a plain dictionary.
 """
 
 import json
@@ -19,85 +19,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mmgen.data.folder import appearing
 from mmgen.data.index import INDEX, Index, ShardRecord, SplitRecord, file_hash, read_index
+from mmgen.data.shard import Column, open_shard
+from mmgen.data.split import Split
 from mmgen.errors import DataError, listed
+
+__all__ = ["CARD", "SHEET", "Dataset", "Split", "check_free", "read_dataset", "write_dataset"]
 
 SHARD_ROWS = 65_536
 
 CARD, SHEET = "README.md", "contact-sheet.png"
 """Of a data set for people: its card, and a page of examples."""
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Rows of stored values, in one or several shards that stay where they are until asked for.
-
-    Attributes:
-        shards: For each shard, one stored tensor ``(rows, ...)`` a modality.
-    """
-
-    shards: tuple[Mapping[str, Tensor], ...]
-
-    @property
-    def count(self) -> int:
-        """The number of observations."""
-        return sum(_rows(shard) for shard in self.shards)
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the modalities."""
-        return list(self.shards[0])
-
-    def nbytes(self, names: Iterable[str] | None = None) -> int:
-        """Returns the size of these modalities (all by default) in bytes."""
-        chosen = self.names if names is None else list(names)
-        return sum(shard[name].nbytes for shard in self.shards for name in chosen)
-
-    def take(self, indices: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Copies the rows ``indices`` ``(B,)`` into memory: ``(B, ...)`` a modality.
-
-        Raises:
-            IndexError: If an index is not in ``[0, count)``.
-        """
-        chosen = self.names if names is None else list(names)
-        if len(self.shards) == 1:
-            return {name: self.shards[0][name].index_select(0, indices) for name in chosen}
-        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < self.count:
-            raise IndexError(f"row out of range: this split has {self.count} rows")
-        rows = {name: _empty(self.shards[0][name], len(indices)) for name in chosen}
-        start = 0
-        for shard in self.shards:
-            stop = start + _rows(shard)
-            here = ((indices >= start) & (indices < stop)).nonzero().squeeze(1)
-            for name in chosen:
-                rows[name][here] = shard[name].index_select(0, indices[here] - start)
-            start = stop
-        return rows
-
-    def spread(self, count: int, names: Iterable[str] | None = None) -> "Split":
-        """Returns ``count`` of the rows, evenly spread: a split may be sorted by class."""
-        if count >= self.count:
-            return self
-        return Split((self.take(torch.arange(count, device="cpu") * self.count // count, names),))
-
-    def load(
-        self, names: Iterable[str] | None = None, device: torch.device | str = "cpu"
-    ) -> dict[str, Tensor]:
-        """Copies whole modalities (all by default) to ``device``: ``(count, ...)`` each."""
-        loaded = {}
-        for name in self.names if names is None else names:
-            whole = _empty(self.shards[0][name], self.count, device)
-            parts = whole.split([_rows(shard) for shard in self.shards])
-            for part, shard in zip(parts, self.shards, strict=True):
-                part.copy_(shard[name])
-            loaded[name] = whole
-        return loaded
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,14 +77,14 @@ class Dataset:
 
 
 def read_dataset(path: Path) -> Dataset:
-    """Opens the data set at ``path``; values are memory-mapped and read when they are used.
+    """Opens the data set at ``path``; values are read when they are used.
 
     Raises:
         DataError: If the folder, its index or a shard is missing, damaged, of a foreign version,
             or the counts do not match.
     """
     index = read_index(path)
-    splits = {}
+    splits: dict[str, Split] = {}
     for name, record in index.splits.items():
         shards = tuple(_open_shard(path, shard, index.modalities) for shard in record.shards)
         splits[name] = Split(shards)
@@ -156,7 +93,25 @@ def read_dataset(path: Path) -> Dataset:
                 f"data set {path}: split {name!r} should have {record.count} rows, but its shards "
                 f"hold {splits[name].count}; write the data set again"
             )
+    _check_alike(path, splits)
     return Dataset(path, index.name, index.about, dict(index.modalities), splits, index.hash)
+
+
+def _check_alike(path: Path, splits: Mapping[str, Split]) -> None:
+    first = next(iter(splits.values())).shards[0]
+    for split, values in splits.items():
+        for number, shard in enumerate(values.shards):
+            for name, column in shard.items():
+                here, there = _form(column), _form(first[name])
+                if here != there:
+                    raise DataError(
+                        f"data set {path}: shard {number} of split {split!r} stores {name!r} as "
+                        f"{here}, the first shard as {there}; write the data set again"
+                    )
+
+
+def _form(column: Column) -> str:
+    return f"{str(column.dtype).removeprefix('torch.')} {tuple(column.shape[1:])}"
 
 
 def write_dataset(
@@ -261,32 +216,27 @@ def _write_split(
         rows = {
             name: value[start : start + shard_rows].cpu().clone() for name, value in values.items()
         }
+        file.touch()
+        mode = file.stat().st_mode  # as the umask says; the format's library lets no one else read
         save_file({name: value.contiguous() for name, value in rows.items()}, file)
-        shards.append(ShardRecord(file=file.name, count=_rows(rows), sha256=file_hash(file)))
+        file.chmod(mode)
+        shards.append(
+            ShardRecord(
+                file=file.name, count=len(next(iter(rows.values()))), sha256=file_hash(file)
+            )
+        )
     return SplitRecord(count=count, shards=shards)
 
 
-def _open_shard(path: Path, record: ShardRecord, names: Iterable[str]) -> dict[str, Tensor]:
+def _open_shard(path: Path, record: ShardRecord, names: Iterable[str]) -> dict[str, Column]:
     file = path / record.file
-    try:
-        with safe_open(file, framework="pt", device="cpu") as tensors:
-            values = {name: tensors.get_tensor(name) for name in names}
-    except FileNotFoundError as error:
-        raise DataError(f"{file} is missing; write the data set again") from error
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{file} is damaged ({error}); write the data set again") from error
-    for name, value in values.items():
-        if value.shape[:1] != (record.count,):
+    columns = open_shard(file)
+    if absent := [name for name in names if name not in columns]:
+        raise DataError(f"{file} is damaged (no {listed(absent)}); write the data set again")
+    for name in names:
+        if len(columns[name]) != record.count:
             raise DataError(
                 f"{file} should have {record.count} rows of {name!r}, but holds "
-                f"{tuple(value.shape)}; write the data set again"
+                f"{tuple(columns[name].shape)}; write the data set again"
             )
-    return values
-
-
-def _rows(shard: Mapping[str, Tensor]) -> int:
-    return len(next(iter(shard.values())))
-
-
-def _empty(like: Tensor, rows: int, device: torch.device | str = "cpu") -> Tensor:
-    return torch.empty((rows, *like.shape[1:]), dtype=like.dtype, device=device)
+    return {name: columns[name] for name in names}

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from mmgen import build
+from mmgen.checking import check_stored
 from mmgen.config import Experiment
 from mmgen.data.store import Dataset, Split
-from mmgen.errors import DataError
+from mmgen.errors import ConfigError, DataError
 from mmgen.generation import Run
 from mmgen.plugins import Registry
 from mmgen.settings import FolderConfig
@@ -75,6 +76,10 @@ def held_out(
         return f"{experiment.data} has no rows"
     if absent := [n for n in run.modalities if n not in splits[name].names]:
         return f"{experiment.data} has no modality {', '.join(absent)}"
+    try:
+        check_stored(dataset, run.modalities, registry)
+    except (ConfigError, DataError) as error:
+        return str(error)
     return HeldOut(dataset, name, _observed(run, splits[name]))
 
 

@@ -19,6 +19,7 @@ class Label(Modality):
 
     kind: ClassVar[str] = "label"
     api_version: ClassVar[int] = 1
+    stored_with: ClassVar[tuple[str, ...]] = ("classes",)
     classes: Words = Field(min_length=2, examples=[("no", "yes")], description="names")
     encoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
     decoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")

@@ -18,6 +18,7 @@ class Vector(Modality):
     kind: ClassVar[str] = "vector"
     api_version: ClassVar[int] = 1
     gathers: ClassVar[bool] = True
+    stored_with: ClassVar[tuple[str, ...]] = ("names",)
     names: Words = Field(min_length=1, examples=[("height", "weight")], description="columns")
     mean: tuple[FiniteFloat, ...] = Field((), description="measured if left out")
     standard_deviation: tuple[units.Deviation, ...] = Field((), description="measured if left out")

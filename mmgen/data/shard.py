@@ -1,0 +1,298 @@
+"""One file of a data set: its header is checked when it is opened, its rows are read on demand.
+
+Rows are read through a descriptor, never through a memory map: a mapped file that another process
+cuts short ends this one (SIGBUS), where a read says so. Whole columns are read as fast as from a
+map; rows here and there cost a system call each, which only splits too large for memory pay.
+
+A file of the safetensors format: 8 bytes with the header's length, little-endian; the header,
+``{"__metadata__": {...}, name: {"dtype", "shape", "data_offsets"}, ...}`` in JSON; the values.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Protocol
+from weakref import finalize
+
+import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
+from torch import Tensor
+
+from mmgen.errors import DataError
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
+    "BOOL": torch.bool, "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+"""The types of the format."""
+
+LONGEST_HEADER = 100_000_000
+"""Bytes; the format allows no more."""
+
+BLOCK = 1 << 20
+"""Bytes that are read at a time: they stay in the processor's cache until they are used."""
+
+KEPT = 4 << 20
+"""A column of at most so many bytes stays in memory once a row of it was asked for."""
+
+
+class Column(Protocol):
+    """The stored values of one modality in one shard, ``(rows, ...)``: a tensor, or in a file."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(rows, ...)``."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of an element."""
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all rows."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
+
+    def index_select(self, dim: int, index: Tensor, /) -> Tensor:
+        """Returns the rows ``index``, for ``dim`` 0."""
+
+    def narrow(self, dim: int, start: int, length: int, /) -> Tensor:
+        """Returns ``length`` rows from ``start``, for ``dim`` 0."""
+
+
+class FileColumn:
+    """A column whose rows are read from a file when they are asked for.
+
+    Args:
+        file: The opened file.
+        start: The place of the first row in it.
+        shape: ``(rows, ...)``.
+        dtype: Of an element.
+    """
+
+    def __init__(self, file: "_File", start: int, shape: torch.Size, dtype: torch.dtype) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.nbytes = prod(shape) * dtype.itemsize
+        self._file, self._start = file, start
+        self._row = self.nbytes // max(1, len(self))
+        self._kept: Tensor | None = None
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return self.shape[0]
+
+    def narrow(self, dim: int, start: int, length: int, /) -> Tensor:
+        """Reads ``length`` rows from ``start``; ``dim`` is 0.
+
+        Raises:
+            DataError: If the file is not what it was when it was opened, or cannot be read.
+            IndexError: If there are no such rows.
+        """
+        return self._read(dim, [(start, length)])
+
+    def index_select(self, dim: int, index: Tensor, /) -> Tensor:
+        """Reads the rows ``index`` ``(B,)``; ``dim`` is 0.
+
+        Raises:
+            DataError: If the file is not what it was when it was opened, or cannot be read.
+            IndexError: If there are no such rows.
+        """
+        if self._kept is None and self.nbytes <= KEPT:
+            self._kept = self.narrow(0, 0, len(self))
+        if self._kept is not None:
+            return self._kept.index_select(dim, index)
+        return self._read(dim, _runs(index))
+
+    def read_into(self, rows: Tensor) -> None:
+        """Reads all rows into a contiguous tensor on the CPU.
+
+        Raises:
+            DataError: If the file is not what it was when it was opened, or cannot be read.
+        """
+        self._fill(rows, [(0, len(self))])
+
+    def _read(self, dim: int, runs: list[tuple[int, int]]) -> Tensor:
+        if dim != 0:
+            raise IndexError(f"rows are dimension 0, not {dim}")
+        for start, count in runs:
+            if not 0 <= start <= len(self) - count:
+                raise IndexError(f"row out of range: there are {len(self)}")
+        total = sum(count for _, count in runs)
+        rows = torch.empty((total, *self.shape[1:]), dtype=self.dtype, device="cpu")
+        self._fill(rows, runs)
+        return rows
+
+    def _fill(self, rows: Tensor, runs: list[tuple[int, int]]) -> None:
+        into = memoryview(rows.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+        start, row = self._start, self._row
+        self._file.read([(start + first * row, count * row) for first, count in runs], into)
+
+
+class _File:
+    """An opened file, which must stay as it is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # A pipe with a file's name would wait for a writer.
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        finalize(self, os.close, self.descriptor)
+        state = os.fstat(self.descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise DataError(f"{path} is no file; write the data set again")
+        self.size, self._changed = state.st_size, state.st_mtime_ns
+
+    def read(self, places: list[tuple[int, int]], into: memoryview) -> None:
+        """Reads ``(start, bytes)`` one after the other into memory.
+
+        Raises:
+            DataError: If the file is not what it was when it was opened, or cannot be read.
+        """
+        at, descriptor, preadv = 0, self.descriptor, os.preadv
+        try:
+            for start, length in places:
+                stop = at + length
+                while at < stop:  # one read may not be enough for gigabytes
+                    read = preadv(descriptor, (into[at:stop],), start + length - (stop - at))
+                    if not read:
+                        raise self._no_longer()
+                    at += read
+            state = os.fstat(self.descriptor)
+        except OSError as error:
+            cause = error.strerror or str(error)
+            raise DataError(f"{self.path} cannot be read: {cause}") from error
+        if (state.st_size, state.st_mtime_ns) != (self.size, self._changed):
+            raise self._no_longer()
+
+    def _no_longer(self) -> DataError:
+        return DataError(
+            f"{self.path} was changed or cut short while it was read; write the data set again"
+        )
+
+
+def copy(column: Column, into: Tensor) -> None:
+    """Copies all rows of a column into a contiguous tensor, on any device.
+
+    Raises:
+        DataError: If the column's file is not what it was when it was opened, or cannot be read.
+    """
+    if isinstance(column, FileColumn) and into.device.type == "cpu":
+        column.read_into(into)
+        return
+    for start, block in blocks(column):
+        into[start : start + len(block)].copy_(block)
+
+
+def blocks(column: Column, rows: int | None = None, every: int = 1) -> Iterator[tuple[int, Tensor]]:
+    """Yields a column block by block, each with the number of its first row.
+
+    Args:
+        column: The column.
+        rows: In a block, at most; without it, as many as :data:`BLOCK` bytes hold.
+        every: Each block, or each second, third, ... of them.
+
+    Raises:
+        DataError: If the column's file is not what it was when it was opened, or cannot be read.
+    """
+    step = rows or max(1, BLOCK * len(column) // max(1, column.nbytes))
+    for start in range(0, len(column), step * every):
+        yield start, column.narrow(0, start, min(step, len(column) - start))
+
+
+def _runs(index: Tensor) -> list[tuple[int, int]]:
+    """Joins rows that follow each other, so that each run is read at once: ``(start, count)``.
+
+    Examples:
+        >>> _runs(torch.tensor([4, 5, 6, 0, 9, 8]))
+        [(4, 3), (0, 1), (9, 1), (8, 1)]
+    """
+    runs: list[tuple[int, int]] = []
+    first = count = 0
+    for row in index.tolist():  # cheaper than torch's operations for what a batch has
+        if count and row == first + count:
+            count += 1
+            continue
+        if count:
+            runs.append((first, count))
+        first, count = row, 1
+    return [*runs, (first, count)] if count else []
+
+
+class _Place(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dtype: str
+    shape: list[NonNegativeInt]
+    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
+
+
+_HEADER = TypeAdapter(dict[str, _Place | dict[str, str]])
+
+
+def open_shard(path: Path) -> dict[str, FileColumn]:
+    """Opens a file of rows; none of them is read.
+
+    Returns:
+        The columns by name.
+
+    Raises:
+        DataError: If it is missing, cannot be read, or its header is not what the format allows.
+    """
+    try:
+        file = _File(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; write the data set again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        return _columns(file)
+    except ValueError as error:
+        cause = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} is damaged ({cause}); write the data set again") from error
+
+
+def _columns(file: _File) -> dict[str, FileColumn]:
+    """Reads the header and checks it against the file's size.
+
+    Raises:
+        ValueError: If they do not agree.
+    """
+    length = int.from_bytes(_bytes(file, 0, 8), "little")
+    if length > LONGEST_HEADER:
+        raise ValueError(f"a header of {length:,} bytes")
+    header = _HEADER.validate_json(_bytes(file, 8, length), strict=True)
+    header.pop("__metadata__", None)
+    columns, filled = {}, 0
+    for name, place in sorted(header.items(), key=_start):
+        if not isinstance(place, _Place) or place.dtype not in DTYPES:
+            raise ValueError(f"{name!r} is of no known type")
+        start, stop = place.data_offsets
+        dtype = DTYPES[place.dtype]
+        # Values lie one after the other and fill the file: no two share bytes, none is outside.
+        if start != filled or stop - start != prod(place.shape) * dtype.itemsize:
+            raise ValueError(f"the values of {name!r} are not where they should be")
+        if not place.shape or max(place.shape) > file.size:
+            raise ValueError(f"{name!r} cannot have the shape {tuple(place.shape)}")
+        columns[name] = FileColumn(file, 8 + length + start, torch.Size(place.shape), dtype)
+        filled = stop
+    if 8 + length + filled != file.size:
+        raise ValueError(f"{file.size:,} bytes, not {8 + length + filled:,}")
+    return columns
+
+
+def _bytes(file: _File, start: int, length: int) -> bytes:
+    if start + length > file.size:
+        raise ValueError(f"it ends within its header, after {file.size:,} bytes")
+    content = bytearray(length)
+    file.read([(start, length)], memoryview(content))
+    return bytes(content)
+
+
+def _start(item: tuple[str, _Place | dict[str, str]]) -> tuple[int, int]:
+    place = item[1]
+    return place.data_offsets if isinstance(place, _Place) else (0, 0)
