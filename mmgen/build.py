@@ -23,11 +23,15 @@ def registry(modules: Sequence[str] = ()) -> Registry:
     return plugins.load(modules)
 
 
-def device(name: str) -> torch.device:
+def device(name: str, key: str = "device") -> torch.device:
     """Returns the device of a name; ``auto`` takes CUDA, then MPS, then CPU.
 
+    Args:
+        name: A torch device, or ``auto``.
+        key: The setting or argument that named it, for the message.
+
     Raises:
-        ConfigError: If there is no such device here.
+        ConfigError: If there is no such device here, or none that can compute.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -35,10 +39,16 @@ def device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(name)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"train.device: {name!r} cannot be used here: {reason}") from None
+        if chosen.type == "cpu" and chosen.index:
+            raise ValueError("there is one CPU, whatever its cores; say cpu")
+        torch.ones(1, device=chosen).item()  # the meta device holds no values
+    except Exception as error:  # of any kind: some backends are packages that are not installed
+        reason, *_ = str(error).splitlines() or [type(error).__name__]
+        if len(reason) > 200:
+            reason = f"{reason[:200].rpartition(' ')[0]} …"
+        raise ConfigError(
+            f"{key}: {name!r} cannot be used here: {reason}. Say auto, cpu, cuda, cuda:1 or mps"
+        ) from None
     return chosen
 
 
@@ -174,6 +184,21 @@ def resolved(experiment: Experiment, modalities: Mapping[str, Modality]) -> Expe
             "train": experiment.train.model_copy(update={"warmup_epochs": experiment.train.warmup}),
         }
     )
+
+
+def sketch(experiment: Experiment, modalities: Mapping[str, Modality]) -> Model:
+    """Builds the model on the ``meta`` device, where it takes no memory: its shapes are known.
+
+    Raises:
+        ConfigError: If no such model can be built.
+    """
+    try:
+        return model(experiment, modalities, torch.device("meta"))
+    except MmgenError:
+        raise
+    except Exception as error:  # sizes beyond what a tensor can have, for one
+        cause = str(error).partition("\n")[0]
+        raise ConfigError(f"no model can be built with these settings: {cause}") from error
 
 
 def model(

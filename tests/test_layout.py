@@ -11,7 +11,7 @@ PLUGINS = ROOT / "plugins"
 
 # Each may import those before it, and its own package.
 ORDER = (
-    *("errors", "files", "console", "drawing", "settings", "config", "modality", "hooks"),
+    *("errors", "memory", "files", "console", "drawing", "settings", "config", "modality", "hooks"),
     *("discovery", "plugins", "subsets", "nets", "models", "data", "build", "training"),
     *("checkpoint", "inventory", "planning", "diagnosis", "running", "generation"),
     *("evaluation", "figures", "report", "reproduction", "testing", "scaffold"),

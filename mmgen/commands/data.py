@@ -7,14 +7,15 @@ from typing import Annotated
 import typer
 
 from mmgen.commands import data_card, data_table
-from mmgen.commands.common import Force
+from mmgen.commands.common import Force, Seed, reachable
 from mmgen.console import progress
 
 app = typer.Typer(help="Write a data set, or show what one holds.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="The data set's folder.")]
-Seed = Annotated[int, typer.Option(help="Fixes all that is random.")]
-Rows = Annotated[int, typer.Option(min=0, help="Rows of this split.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="The data set's folder.", callback=reachable)
+]
+Rows = Annotated[int, typer.Option(min=1, max=2**40, help="Rows of this split.")]
 
 
 @app.command()
@@ -48,12 +49,17 @@ def glyphs(
 def _idx_command(name: str) -> Callable[..., None]:
     def command(
         context: typer.Context,
-        source: Annotated[Path, typer.Argument(help="The root of torchvision's layout.")],
+        source: Annotated[
+            Path,
+            typer.Argument(help="The root of torchvision's layout.", callback=reachable),
+        ],
         out: Out,
         download: Annotated[
             bool, typer.Option("--download", help="Fetch what is missing.")
         ] = False,
-        validation: Annotated[int, typer.Option(min=0, help="Rows held out of training.")] = 10_000,
+        validation: Annotated[
+            int, typer.Option(min=1, max=59_999, help="Rows held out of training.")
+        ] = 10_000,
         force: Force = False,
     ) -> None:
         from mmgen.data.store import check_free
@@ -82,7 +88,7 @@ app.command()(data_table.folder)
 @app.command()
 def show(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="The data set's folder.")],
+    folder: Annotated[Path, typer.Argument(help="The data set's folder.", callback=reachable)],
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file anew.")] = False,
 ) -> None:
     """Show a data set's card: modalities, counts, base rates, how it was made."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.commands.common import Force, Settings
+from mmgen.commands.common import Force, Seed, Settings, reachable
 from mmgen.console import progress, stderr, stdout
 from mmgen.errors import ConfigError
 
@@ -14,20 +14,25 @@ if TYPE_CHECKING:
     from mmgen.data.table import Table
 
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="The data set's folder.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--out", "-o", help="The data set's folder.", show_default=False, callback=reachable
+    ),
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(help="A TOML file like the one that --show prints."),
+    typer.Option(help="A TOML file like the one that --show prints.", callback=reachable),
 ]
 Show = Annotated[
     bool, typer.Option("--show", help="Print what would be read, as TOML for --config.")
 ]
 Validation = Annotated[
-    float | None, typer.Option(help="Share held out for validation.", show_default="0.1")
+    float | None,
+    typer.Option(min=0, max=1, help="Share held out for validation.", show_default="0.1"),
 ]
-Test = Annotated[float | None, typer.Option(help="Share held out to test.", show_default="0.1")]
-Seed = Annotated[int, typer.Option(help="Fixes which rows are held out.")]
+Test = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Share held out to test.", show_default="0.1")
+]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used; the card has them.")
 ]
@@ -35,7 +40,10 @@ SkipBad = Annotated[
 
 def table(
     context: typer.Context,
-    source: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Headings in its first line.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE.csv", help="Headings in its first line.", callback=reachable),
+    ],
     out: Out = None,
     config: Config = None,
     show: Show = False,
@@ -67,7 +75,10 @@ def table(
 def folder(
     context: typer.Context,
     source: Annotated[
-        Path, typer.Argument(metavar="DIR", help="DIR/CLASS/x.png or DIR/train/CLASS/x.png.")
+        Path,
+        typer.Argument(
+            metavar="DIR", help="DIR/CLASS/x.png or DIR/train/CLASS/x.png.", callback=reachable
+        ),
     ],
     out: Out = None,
     config: Config = None,

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings, terminable
+from mmgen.commands.common import (
+    MOST,
+    Device,
+    Iterations,
+    RunFolder,
+    Seed,
+    Settings,
+    reachable,
+    terminable,
+)
 from mmgen.console import progress, stderr, stdout
 from mmgen.errors import ConfigError, DataError, GenerationError, listed, nearest
 
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    run: RunFolder,
     targets: Annotated[
         list[str] | None,
         typer.Option(help="NAME ...: T of log p(T|S), together; each by itself if left out."),
@@ -30,33 +39,45 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="Which rows of the data set.")] = "test",
     rows: Annotated[
-        int | None, typer.Option(min=1, help="So many, evenly spread over the split.")
+        int | None,
+        typer.Option(min=1, max=2**31 - 1, help="So many, evenly spread over the split."),
     ] = None,
     samples: Annotated[
-        int, typer.Option("-n", "--samples", min=0, help="z a row for means of logs; 0: none.")
+        int,
+        typer.Option(
+            "-n", "--samples", min=0, max=MOST, help="z a row for means of logs; 0: none."
+        ),
     ] = 10,
     importance: Annotated[
-        int, typer.Option(min=0, help="z a row for importance sampling; 0: none.")
+        int, typer.Option(min=0, max=MOST, help="z a row for importance sampling; 0: none.")
     ] = 100,
-    iterations: Annotated[
-        int | None,
-        typer.Option(min=1, help="Iterative sampling for every subset, so many times."),
-    ] = None,
+    iterations: Iterations = None,
     temperature: Annotated[
         float, typer.Option(min=0, help="Of z for means of logs, given some; 0: at its mean.")
     ] = 1.0,
     file: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The tables: .md, .csv, .json or .tex.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The tables: .md, .csv, .json or .tex.", callback=reachable
+        ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Another data set's folder.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Another data set's folder.", callback=reachable)
+    ] = None,
     weights: Annotated[str, typer.Option(help="best or last.")] = "best",
     chunk: Annotated[
         int | None,
-        typer.Option(min=1, help="Most z decoded at once.", show_default="1000; cuda: 10000"),
+        typer.Option(
+            min=1,
+            max=2**31 - 1,
+            help="Most z decoded at once.",
+            show_default="1000; cuda: 10000",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes all draws.")] = 0,
+    seed: Seed = 0,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Processes side by side, on the CPU; changes no draw.")
+        int,
+        typer.Option(min=1, max=1000, help="Processes side by side, on the CPU; changes no draw."),
     ] = 1,
     coherence: Annotated[
         bool,
@@ -89,6 +110,7 @@ def evaluate(
     if iterations is not None and loaded.model.given is not None:
         raise GenerationError(f"a {loaded.experiment.model.kind} has one direction: no iterations")
     pairs = chosen_pairs(loaded, targets or [], given or [])
+    _check_fits(loaded, chunk, jobs)
     dataset, chosen = _rows(loaded, data, split, rows, settings)
     effort = Effort(
         samples=samples,
@@ -135,6 +157,24 @@ def evaluate(
         stdout.print(table)
     if file is not None:
         stdout.print(f"tables in {evaluation.save(file)}")
+
+
+def _check_fits(run: "Run", chunk: int | None, jobs: int) -> None:
+    """Checks that what is decoded at once, and that many processes, fit into memory."""
+    import psutil
+
+    from mmgen.evaluation.likelihood import DRAWS, ROWS
+    from mmgen.memory import check_fits, size
+
+    if chunk is not None:
+        what = f"--chunk {chunk}: decoding up to that many z at once"
+        at_once = min(chunk, ROWS * DRAWS)
+        check_fits(what, at_once * run.sample_memory, "a smaller one", run.device)
+    if jobs > 1:
+        each = psutil.Process().memory_info().rss
+        check_fits(
+            f"--jobs {jobs}: with this process' {size(each)} each, that", jobs * each, "fewer"
+        )
 
 
 def _show_coherence(

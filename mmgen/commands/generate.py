@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmgen.commands.common import Device, Settings
+from mmgen.commands.common import Device, Iterations, RunFolder, Settings, reachable
 from mmgen.console import stdout, styled
 from mmgen.errors import GenerationError
 
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
     from mmgen.modality import Modality
 
+TOLD = 10_000
+"""Samples that are put into words at a time."""
+
 
 def generate(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    run: RunFolder,
     given: Annotated[
         list[str] | None,
         typer.Option(help="NAME=VALUE ..., such as label=7 attributes=thick or image=digit.png."),
@@ -26,26 +29,32 @@ def generate(
     targets: Annotated[
         list[str] | None, typer.Option(help="NAME ...: what to generate; all the rest if left out.")
     ] = None,
-    samples: Annotated[int, typer.Option("-n", "--samples", help="How many.")] = 16,
+    samples: Annotated[
+        int, typer.Option("-n", "--samples", min=1, max=2**31 - 1, help="How many.")
+    ] = 16,
     file: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A PNG for the targets that are pictures.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="A PNG for the targets that are pictures.", callback=reachable
+        ),
     ] = None,
     temperature: Annotated[
         float,
         typer.Option(min=0, help="Of z: below 1 they differ less; 0 is the posterior's mean."),
     ] = 1.0,
-    iterations: Annotated[
-        int | None, typer.Option(min=1, help="Iterative sampling, so many times.")
-    ] = None,
+    iterations: Iterations = None,
     start: Annotated[str, typer.Option(help="zero or prior: where missing values start.")] = "zero",
     weights: Annotated[str, typer.Option(help="best or last.")] = "best",
-    seed: Annotated[int | None, typer.Option(help="Fixes the samples.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Fixes the samples.")
+    ] = None,
     device: Device = None,
 ) -> None:
     """Generate modalities from others, or from nothing at all."""
     import torch
 
-    from mmgen.figures import renderable
+    from mmgen.figures import check_grid, renderable
+    from mmgen.files import check_writable
     from mmgen.generation import load
 
     settings: Settings = context.obj
@@ -55,6 +64,8 @@ def generate(
     if start not in ("zero", "prior"):
         raise GenerationError(f"--start {start}: it is zero or prior")
     first: Literal["zero", "prior"] = "zero" if start == "zero" else "prior"
+    if file is not None:  # before the work
+        check_writable(file)
     loaded = load(run, weights=weights, device=device or "auto", plugin_modules=settings.plugins)
     if seed is not None:
         torch.manual_seed(seed)
@@ -65,6 +76,8 @@ def generate(
     if file is not None and len(pictures) > 1:
         several = ", ".join(pictures)
         raise GenerationError(f"--out {file}: {several} are pictures; name one with --targets")
+    if file is not None:
+        check_grid(loaded.modalities[pictures[0]], samples)
     generated = loaded.generate(
         values, wanted, samples, temperature=temperature, iterations=iterations, start=first
     )
@@ -81,19 +94,22 @@ def _pair(word: str) -> tuple[str, str]:
 
 def _show(name: str, modality: "Modality", p: "Distribution", file: Path | None) -> None:
     means = p.mean.cpu()
-    picture = modality.render(means)
-    if picture is None:
+    if modality.render(means[:1]) is None:
         stdout.print(
             styled((name, "bold"), f": {modality.describe(means.mean(0, keepdim=True))[0]}")
         )
-        samples = modality.describe(p.sample().cpu())
-        common = Counter(samples).most_common(5)
+        words: Counter[str] = Counter()
+        for part in p.sample().cpu().split(TOLD):
+            words.update(modality.describe(part))
+        common = words.most_common(5)
         stdout.print("  sampled: " + "; ".join(f"{word} ×{count}" for word, count in common))
         return
-    count = f"{len(picture)} pictures"
+    count = f"{len(means)} pictures"
     if file is None:
         stdout.print(styled((name, "bold"), f": {count}; name a file for them with --out"))
         return
     from mmgen.figures import save_grid
 
+    picture = modality.render(means)
+    assert picture is not None
     stdout.print(styled((name, "bold"), f": {count} in {save_grid(picture, file)}"))

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mmgen.commands.common import Json, Settings
-from mmgen.console import stdout
+from mmgen.commands.common import Json, Settings, reachable
+from mmgen.console import progress, stdout
 from mmgen.errors import ConfigError
 
 
@@ -18,17 +18,25 @@ def growth(
     modalities: Annotated[str, typer.Option(help="K, or a range of K.")] = "2-10",
     layers: Annotated[str, typer.Option(help="L of the hierarchy, or a range.")] = "1-3",
     kind: Annotated[str, typer.Option(help="The kind that is counted K times.")] = "image",
-    file: Annotated[Path | None, typer.Option("--out", "-o", help="A PNG with the curves.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A PNG with the curves.", callback=reachable),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Count nets and parameters by number of modalities, in models built for the purpose."""
     from mmgen.evaluation import growth as counting
+    from mmgen.files import check_writable
     from mmgen.plugins import load
 
     settings: Settings = context.obj
     k, levels = _range("--modalities", modalities, 2), _range("--layers", layers, 1)
+    if file is not None:  # before the work
+        check_writable(file)
     modality = load(settings.plugins).get(kind).specimen()
-    rows = counting.growth(modality, k, levels)
+    with progress("{task.completed:,}/{task.total:,} nets") as bar:
+        task = bar.add_task("building", total=counting.nets_of(k, levels))
+        rows = counting.growth(modality, k, levels, done=lambda nets: bar.advance(task, nets))
     if as_json:
         stdout.print_json(json.dumps([dataclasses.asdict(row) for row in rows]))
     else:
@@ -39,11 +47,11 @@ def growth(
 
 
 def _range(option: str, text: str, least: int) -> range:
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    match = re.fullmatch("([0-9]{1,3})(?:-([0-9]{1,3}))?", text.strip())
     if match:
         first, last = int(match[1]), int(match[2] or match[1])
         if least <= first <= last:
             return range(first, last + 1)
     raise ConfigError(
-        f"{option} {text}: write a number or a range from {least} up, such as {least}-8"
+        f"{option} {text}: write a number or a range from {least} to 999, such as {least}-8"
     )

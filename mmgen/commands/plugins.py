@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mmgen.commands.common import Json, Settings
+from mmgen.commands.common import Json, Settings, reachable
 from mmgen.console import stderr, stdout, styled
 
 app = typer.Typer(help="List plugins, check one against the contract, or start one.")
@@ -67,7 +67,8 @@ def new(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The package, such as mmgen-audio: kind audio.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Its folder.", show_default="./NAME")
+        Path | None,
+        typer.Option("--out", "-o", help="Its folder.", show_default="./NAME", callback=reachable),
     ] = None,
 ) -> None:
     """Write a package with a modality that works, to be made your own."""

@@ -5,20 +5,23 @@ from typing import Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings
+from mmgen.commands.common import Device, RunFolder, Settings, reachable
 from mmgen.console import stdout
 
 
 def report(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    run: RunFolder,
     data: Annotated[
-        Path | None, typer.Option(help="The data set's folder, if it is elsewhere now.")
+        Path | None,
+        typer.Option(help="The data set's folder, if it is elsewhere now.", callback=reachable),
     ] = None,
     device: Device = None,
     file: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The page.", show_default="RUN/report.html"),
+        typer.Option(
+            "--out", "-o", help="The page.", show_default="RUN/report.html", callback=reachable
+        ),
     ] = None,
 ) -> None:
     """Write one HTML page: what was trained, what it generates, how it learned."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings, terminable
+from mmgen.commands.common import MOST, Device, Settings, reachable, terminable
 from mmgen.console import stderr, stdout, styled
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
@@ -28,11 +28,19 @@ def options() -> None:
 def mnist(
     context: typer.Context,
     data: Annotated[
-        Path, typer.Option(help="A data set of mmgen data mnist, or the folder with MNIST/raw.")
+        Path,
+        typer.Option(
+            help="A data set of mmgen data mnist, or the folder with MNIST/raw.",
+            callback=reachable,
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder; go on if begun.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The folder; go on if begun.", callback=reachable),
+    ],
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of every model.", show_default="100; fast: 2")
+        int | None,
+        typer.Option(min=1, max=MOST, help="Of every model.", show_default="100; fast: 2"),
     ] = None,
     profile: Annotated[
         str, typer.Option(help="paper; authors: with their Adam; fast: a small version.")
@@ -44,7 +52,8 @@ def mnist(
         ),
     ] = False,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes at once.", show_default="one a core")
+        int | None,
+        typer.Option(min=1, max=1000, help="Processes at once.", show_default="one a core"),
     ] = None,
     device: Device = None,
 ) -> None:

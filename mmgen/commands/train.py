@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.commands.common import Device, Force, Settings
+from mmgen.commands.common import Device, Force, Settings, reachable
 from mmgen.console import progress, stderr, stdout, styled
 from mmgen.errors import ConfigError, MmgenError, RunError
 
@@ -24,13 +24,20 @@ if TYPE_CHECKING:
 
 def train(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="CONFIG.toml, or a run folder with --resume.")],
+    config: Annotated[
+        Path,
+        typer.Argument(help="CONFIG.toml, or a run folder with --resume.", callback=reachable),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="key=value, such as model.kind=hierarchical train.epochs=30."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder.")] = None,
-    data: Annotated[Path | None, typer.Option(help="The data set's folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run folder.", callback=reachable)
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The data set's folder.", callback=reachable)
+    ] = None,
     device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run.")] = False,
     force: Force = False,
@@ -96,7 +103,7 @@ def _with_warmup_of(trained: "Experiment", experiment: "Experiment") -> "Experim
 def _show_plan(planned: "Plan") -> None:
     from rich.table import Table
 
-    from mmgen.inventory import size
+    from mmgen.memory import size
 
     experiment, memory = planned.experiment, planned.memory
     counts = ", ".join(f"{s.count:,} {n}" for n, s in planned.dataset.splits.items())

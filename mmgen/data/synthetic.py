@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 import torch
@@ -10,7 +11,11 @@ from torch import Tensor
 
 from mmgen.data.seeding import generator
 from mmgen.data.store import Dataset, Split
+from mmgen.memory import check_fits
 from mmgen.modality import Modality
+
+MAKING = 16
+"""Bytes that are made for each number of an observation: centre, noise, sum, stored value."""
 
 
 def synthetic(
@@ -36,7 +41,16 @@ def synthetic(
 
     Returns:
         Stored values ``(count, ...)`` by split and modality, as the store writes them.
+
+    Raises:
+        ConfigError: If they do not fit into memory.
     """
+    rows = sum(counts.values())
+    check_fits(
+        f"making up {rows:,} rows",
+        rows * (sum(MAKING * prod(m.shape) for m in modalities.values()) + 8),
+        "fewer data.rows, smaller observations",
+    )
     splits = {}
     for split, count in counts.items():
         drawn = torch.randint(classes, (count,), generator=generator(seed, split))

@@ -142,7 +142,7 @@ def _text(path: Path, encoding: str) -> str:
         raise DataError(f"{path} is no file; for a folder of pictures, see `mmgen data folder`")
     try:
         codecs.lookup(encoding)
-    except LookupError:
+    except (LookupError, ValueError):  # a ValueError if no encoding can be called so
         raise DataError(
             f"--encoding {encoding}: unknown; try utf-8, cp932 (Japanese), cp1252 or utf-16"
         ) from None
