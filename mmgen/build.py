@@ -40,12 +40,13 @@ def device(name: str, key: str = "device") -> torch.device:
     try:
         chosen = torch.device(name)
         if chosen.type == "cpu" and chosen.index:
-            raise ValueError("there is one CPU, whatever its cores; say cpu")
-        torch.ones(1, device=chosen).item()  # the meta device holds no values
+            raise ValueError("the CPU is one device, with all its cores")
+        if chosen.type == "meta":
+            raise ValueError("it holds no values")
+        torch.ones(1, device=chosen).item()  # it must compute, not only have a name
     except Exception as error:  # of any kind: some backends are packages that are not installed
         reason, *_ = str(error).splitlines() or [type(error).__name__]
-        if len(reason) > 200:
-            reason = f"{reason[:200].rpartition(' ')[0]} …"
+        reason = reason.split(". ")[0].removesuffix(".")
         raise ConfigError(
             f"{key}: {name!r} cannot be used here: {reason}. Say auto, cpu, cuda, cuda:1 or mps"
         ) from None

@@ -136,8 +136,8 @@ MEASURED = 32
 def sample_memory(model: Model, modalities: Mapping[str, Modality]) -> float:
     """Measures what generating one sample takes, in bytes, on the meta device.
 
-    Its z, all that encoders and decoders compute, and the mean and a draw of every modality. Zero
-    if a net or a distribution cannot run there: then nothing is known.
+    An observation of every modality, what encodes and decodes it, and its mean and a draw. Zero if
+    a net or a distribution cannot run there: then nothing is known.
 
     Args:
         model: On the meta device.
@@ -150,7 +150,8 @@ def sample_memory(model: Model, modalities: Mapping[str, Modality]) -> float:
                 n: torch.empty((MEASURED, *m.shape), dtype=dtype, device=META)
                 for n, m in modalities.items()
             }
-            model.objective(x, torch.ones((), device=META))
+            if model.given is None:  # iterative sampling: of every sample, all is encoded anew
+                model.revise(model.parts(x))
             z = torch.empty(MEASURED, model.latent, dtype=dtype, device=META)
             kept = [(p, p.mean, p.sample()) for p in model.decode(z).values()]
             del kept

@@ -29,7 +29,7 @@ class Section(BaseModel):
 Size = Annotated[int, Field(gt=0, lt=2**31)]
 """A number of rows, epochs, or of what a net reads and gives."""
 
-Depth = Annotated[int, Field(gt=0, le=100)]
+Depth = Annotated[int, Field(gt=0, le=32)]
 """A number of layers: each takes time to build, however small it is."""
 
 Widths = Annotated[tuple[Size, ...], Field(max_length=100)]

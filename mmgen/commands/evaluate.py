@@ -104,7 +104,12 @@ def evaluate(
         tables.checked_format(file, (coherence_tables if coherence else tables).FORMATS)
     if jobs > 1 and coherence:
         raise ConfigError("--coherence is measured by one process: leave out --jobs")
-    loaded = load(run, weights=weights, device=device or "auto", plugin_modules=settings.plugins)
+    loaded = load(
+        run,
+        weights=weights,
+        device="auto" if device is None else device,
+        plugin_modules=settings.plugins,
+    )
     if jobs > 1 and loaded.device.type != "cpu":
         raise ConfigError(f"--jobs is for the CPU; one process fills {loaded.device}")
     if iterations is not None and loaded.model.given is not None:

@@ -66,7 +66,12 @@ def generate(
     first: Literal["zero", "prior"] = "zero" if start == "zero" else "prior"
     if file is not None:  # before the work
         check_writable(file)
-    loaded = load(run, weights=weights, device=device or "auto", plugin_modules=settings.plugins)
+    loaded = load(
+        run,
+        weights=weights,
+        device="auto" if device is None else device,
+        plugin_modules=settings.plugins,
+    )
     if seed is not None:
         torch.manual_seed(seed)
     wanted = loaded.targets(values, targets or None)

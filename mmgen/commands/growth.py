@@ -30,7 +30,7 @@ def growth(
     from mmgen.plugins import load
 
     settings: Settings = context.obj
-    k, levels = _range("--modalities", modalities, 2), _range("--layers", layers, 1)
+    k, levels = _range("--modalities", modalities, 2, 64), _range("--layers", layers, 1, 32)
     if file is not None:  # before the work
         check_writable(file)
     modality = load(settings.plugins).get(kind).specimen()
@@ -46,12 +46,12 @@ def growth(
         stdout.print(f"curves in {file}")
 
 
-def _range(option: str, text: str, least: int) -> range:
+def _range(option: str, text: str, least: int, most: int) -> range:
     match = re.fullmatch("([0-9]{1,3})(?:-([0-9]{1,3}))?", text.strip())
     if match:
         first, last = int(match[1]), int(match[2] or match[1])
-        if least <= first <= last:
+        if least <= first <= last <= most:
             return range(first, last + 1)
     raise ConfigError(
-        f"{option} {text}: write a number or a range from {least} to 999, such as {least}-8"
+        f"{option} {text}: write a number or a range from {least} to {most}, such as {least}-8"
     )

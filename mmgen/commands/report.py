@@ -29,6 +29,10 @@ def report(
 
     settings: Settings = context.obj
     page = write_report(
-        run, data=data, device=device or "auto", out=file, plugin_modules=settings.plugins
+        run,
+        data=data,
+        device="auto" if device is None else device,
+        out=file,
+        plugin_modules=settings.plugins,
     )
     stdout.print(f"{run}: report in {page}")

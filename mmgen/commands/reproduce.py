@@ -86,7 +86,7 @@ def mnist(
             profile=profile,
             epochs=epochs or PROFILES[profile].epochs,
             beyond=beyond,
-            device=device or "auto",
+            device="auto" if device is None else device,
             plugins=tuple(settings.plugins),
         )
         reproduction.begin()

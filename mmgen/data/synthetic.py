@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmgen.data.seeding import generator
 from mmgen.data.store import Dataset, Split
+from mmgen.errors import DataError
 from mmgen.memory import check_fits
 from mmgen.modality import Modality
 
@@ -43,13 +44,14 @@ def synthetic(
         Stored values ``(count, ...)`` by split and modality, as the store writes them.
 
     Raises:
-        ConfigError: If they do not fit into memory.
+        DataError: If they do not fit into memory.
     """
     rows = sum(counts.values())
     check_fits(
         f"making up {rows:,} rows",
         rows * (sum(MAKING * prod(m.shape) for m in modalities.values()) + 8),
         "fewer data.rows, smaller observations",
+        error=DataError,
     )
     splits = {}
     for split, count in counts.items():
