@@ -83,6 +83,11 @@ class Experiment(Section):
         # Absolute from here on: a run's experiment.json lies in a folder of its own.
         if isinstance(data := table.get("data"), dict) and isinstance(data.get("path"), str):
             data["path"] = str(Path.cwd() / data["path"])
+            if not _utf8(data["path"]):
+                raise ConfigError(
+                    f"data.path: {data['path']}: a run keeps the path in a file, which cannot hold "
+                    "a name that is no UTF-8: rename it"
+                )
         return cls.checked(table, str(path))
 
     @classmethod
@@ -126,6 +131,14 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
             message = f"{message}, not {_short(item['input'])}"
         lines.append(f"  {key}: {message}")
     return "\n".join(dict.fromkeys(lines))
+
+
+def _utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _short(value: object) -> str:

@@ -78,7 +78,9 @@ def write(path: Path, content: bytes | str) -> None:
     beside = _beside(path)
     try:
         with beside.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            # Half characters, of file names that are no UTF-8, become question marks.
+            encoded = content if isinstance(content, bytes) else content.encode(errors="replace")
+            file.write(encoded)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

@@ -74,7 +74,11 @@ def test_every_fraction_on_the_command_line_has_a_least_value():
 def test_every_path_on_the_command_line_is_looked_at_first():
     paths = [(c, n, info) for c, n, kinds, info in options() if Path in kinds]
     assert len(paths) > 15
-    assert [f"{c} {n}" for c, n, info in paths if info.callback is not common.reachable] == []
+    assert [
+        f"{c} {n}"
+        for c, n, info in paths
+        if info.callback not in (common.reachable, common.storable)
+    ] == []
 
 
 TOO_MUCH = str(2**63), str(2**64), str(10**30), "9" * 5000
@@ -515,3 +519,46 @@ def test_evaluation_that_does_not_fit_is_refused(mmgen, trained, monkeypatch, wo
     assert code == 2
     assert message in err
     assert "where 100.0 MiB are free" in err
+
+
+NOT_UTF8 = os.fsdecode(b"\xff")
+
+
+def test_a_page_of_a_name_that_is_not_utf8_is_written(tmp_path):
+    files.deliver(tmp_path / NOT_UTF8, f"<html>{NOT_UTF8}")
+    assert (tmp_path / NOT_UTF8).read_text(encoding="utf-8") == "<html>?"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", "PATH"),
+        ("report", "RUN", "--data", "PATH"),
+        ("evaluate", "RUN", "--data", "PATH"),
+        ("train", "examples/glyphs.toml", "--out", "PATH"),
+        ("train", "examples/glyphs.toml", "--out", "RUN", "--data", "PATH"),
+        ("train", "examples/glyphs.toml", "--out", "RUN", f"data.path='{NOT_UTF8}'"),
+        ("data", "glyphs", "--out", "PATH"),
+        ("data", "folder", "examples", "--out", "PATH"),
+        ("data", "show", "PATH"),
+        ("reproduce", "mnist", "--data", "examples", "--out", "PATH"),
+    ],
+    ids=lambda words: ascii(" ".join(words)),
+)
+def test_runs_and_data_sets_have_names_in_utf8(mmgen, monkeypatch, tmp_path, words):
+    monkeypatch.chdir(tmp_path)
+    known = {"PATH": NOT_UTF8, "examples": ROOT / "examples"}
+    known["examples/glyphs.toml"] = ROOT / "examples" / "glyphs.toml"
+    code, out, err = mmgen(*(known.get(word, word) for word in words))
+    assert code == 2
+    assert "no UTF-8" in err
+    assert "Traceback" not in out + err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_path_in_a_configuration_may_be_nonsense_too(mmgen, tmp_path):
+    for name in ("a" * 300, "x/" + "a" * 300):
+        words = (ROOT / "examples" / "glyphs.toml", f"data.path={name}", "--dry-run")
+        code, out, err = mmgen("train", *words)
+        assert code == 2
+        assert "Traceback" not in out + err

@@ -42,7 +42,24 @@ def reachable(path: Path | None) -> Path | None:
     return path
 
 
-RunFolder = Annotated[Path, typer.Argument(help="The run folder.", callback=reachable)]
+def storable(path: Path | None) -> Path | None:
+    """Passes on a path of a run or a data set, as :func:`reachable` does.
+
+    Raises:
+        ConfigError: If it cannot be reached, or files of weights and data cannot be opened there.
+    """
+    if reachable(path) is not None:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"{path}: the name is no UTF-8, and weights and data cannot be opened there: "
+                "rename it, or choose another"
+            ) from None
+    return path
+
+
+RunFolder = Annotated[Path, typer.Argument(help="The run folder.", callback=storable)]
 
 MOST = 1_000_000
 """The most draws of a row, iterations and the like that anyone would wait for."""

@@ -7,14 +7,12 @@ from typing import Annotated
 import typer
 
 from mmgen.commands import data_card, data_table
-from mmgen.commands.common import Force, Seed, reachable
+from mmgen.commands.common import Force, Seed, reachable, storable
 from mmgen.console import progress
 
 app = typer.Typer(help="Write a data set, or show what one holds.", no_args_is_help=True)
 
-Out = Annotated[
-    Path, typer.Option("--out", "-o", help="The data set's folder.", callback=reachable)
-]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The data set's folder.", callback=storable)]
 Rows = Annotated[int, typer.Option(min=1, max=2**40, help="Rows of this split.")]
 
 
@@ -88,7 +86,7 @@ app.command()(data_table.folder)
 @app.command()
 def show(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="The data set's folder.", callback=reachable)],
+    folder: Annotated[Path, typer.Argument(help="The data set's folder.", callback=storable)],
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file anew.")] = False,
 ) -> None:
     """Show a data set's card: modalities, counts, base rates, how it was made."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.commands.common import Force, Seed, Settings, reachable
+from mmgen.commands.common import Force, Seed, Settings, reachable, storable
 from mmgen.console import progress, stderr, stdout
 from mmgen.errors import ConfigError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", "-o", help="The data set's folder.", show_default=False, callback=reachable
+        "--out", "-o", help="The data set's folder.", show_default=False, callback=storable
     ),
 ]
 Config = Annotated[

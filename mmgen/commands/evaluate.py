@@ -13,6 +13,7 @@ from mmgen.commands.common import (
     Seed,
     Settings,
     reachable,
+    storable,
     terminable,
 )
 from mmgen.console import progress, stderr, stdout
@@ -62,7 +63,7 @@ def evaluate(
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Another data set's folder.", callback=reachable)
+        Path | None, typer.Option(help="Another data set's folder.", callback=storable)
     ] = None,
     weights: Annotated[str, typer.Option(help="best or last.")] = "best",
     chunk: Annotated[

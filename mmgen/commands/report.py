@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mmgen.commands.common import Device, RunFolder, Settings, reachable
+from mmgen.commands.common import Device, RunFolder, Settings, reachable, storable
 from mmgen.console import stdout
 
 
@@ -14,7 +14,7 @@ def report(
     run: RunFolder,
     data: Annotated[
         Path | None,
-        typer.Option(help="The data set's folder, if it is elsewhere now.", callback=reachable),
+        typer.Option(help="The data set's folder, if it is elsewhere now.", callback=storable),
     ] = None,
     device: Device = None,
     file: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import MOST, Device, Settings, reachable, terminable
+from mmgen.commands.common import MOST, Device, Settings, storable, terminable
 from mmgen.console import stderr, stdout, styled
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
@@ -31,12 +31,12 @@ def mnist(
         Path,
         typer.Option(
             help="A data set of mmgen data mnist, or the folder with MNIST/raw.",
-            callback=reachable,
+            callback=storable,
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="The folder; go on if begun.", callback=reachable),
+        typer.Option("--out", "-o", help="The folder; go on if begun.", callback=storable),
     ],
     epochs: Annotated[
         int | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.commands.common import Device, Force, Settings, reachable
+from mmgen.commands.common import Device, Force, Settings, reachable, storable
 from mmgen.console import progress, stderr, stdout, styled
 from mmgen.errors import ConfigError, MmgenError, RunError
 
@@ -33,10 +33,10 @@ def train(
         typer.Argument(help="key=value, such as model.kind=hierarchical train.epochs=30."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The run folder.", callback=reachable)
+        Path | None, typer.Option("--out", "-o", help="The run folder.", callback=storable)
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The data set's folder.", callback=reachable)
+        Path | None, typer.Option(help="The data set's folder.", callback=storable)
     ] = None,
     device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run.")] = False,
