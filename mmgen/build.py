@@ -1,5 +1,6 @@
 """The wiring diagram: Experiment + Registry → modalities, data, model, device."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,11 +24,15 @@ def registry(modules: Sequence[str] = ()) -> Registry:
     return plugins.load(modules)
 
 
-def device(name: str) -> torch.device:
+def device(name: str, key: str = "device") -> torch.device:
     """Returns the device of a name; ``auto`` takes CUDA, then MPS, then CPU.
 
+    Args:
+        name: A torch device, or ``auto``.
+        key: The setting or argument that named it, for the message.
+
     Raises:
-        ConfigError: If there is no such device here.
+        ConfigError: If there is no such device here, or none that can compute.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -35,10 +40,17 @@ def device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(name)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"train.device: {name!r} cannot be used here: {reason}") from None
+        if chosen.type == "cpu" and chosen.index:
+            raise ValueError("the CPU is one device, with all its cores")
+        if chosen.type == "meta":
+            raise ValueError("it holds no values")
+        torch.ones(1, device=chosen).item()  # it must compute, not only have a name
+    except Exception as error:  # of any kind: some backends are packages that are not installed
+        reason, *_ = str(error).splitlines() or [type(error).__name__]
+        reason = reason.split(". ")[0].removesuffix(".")
+        raise ConfigError(
+            f"{key}: {name!r} cannot be used here: {reason}. Say auto, cpu, cuda, cuda:1 or mps"
+        ) from None
     return chosen
 
 
@@ -53,7 +65,7 @@ def dataset(experiment: Experiment, registry: Registry) -> Dataset:
     if isinstance(experiment.data, SyntheticConfig):
         return _synthetic(experiment, experiment.data, registry)
     path = experiment.data.path
-    if not path.exists() and experiment.data.source:
+    if not os.path.exists(path) and experiment.data.source:  # noqa: PTH110 - no error of odd names
         made_by = shell.command("data", *experiment.data.source.split(), "--out", path)
         raise DataError(
             f"{path}: the data set is not there yet. Write it with\n  {made_by}\n"
@@ -138,7 +150,7 @@ def _check_is_there(name: str, stored: Mapping[str, Any], what: str) -> None:
         raise DataError(f"modalities.{name}: {what} has {listed(stored)}{nearest(name, stored)}")
 
 
-def sketch(modality: Modality) -> Distribution:
+def sketch_likelihood(modality: Modality) -> Distribution:
     """Builds a modality's nets without memory: returns p(x | z) of two rows, on the meta device."""
     with torch.device("meta"), _unchecked():
         modality.encoder()(torch.empty(2, *modality.shape))
@@ -149,7 +161,7 @@ def sketch(modality: Modality) -> Distribution:
 def _probe(name: str, modality: Modality, registry: Registry) -> None:
     """Builds a modality's nets without memory, so that an error names it and its plugin."""
     try:
-        sketch(modality)
+        sketch_likelihood(modality)
     except Exception as error:
         provider = registry.provider(modality.kind)
         check = shell.command("plugins", "check", modality.kind, plugins=registry.modules)
@@ -200,6 +212,21 @@ def resolved(experiment: Experiment, modalities: Mapping[str, Modality]) -> Expe
             "train": experiment.train.model_copy(update={"warmup_epochs": experiment.train.warmup}),
         }
     )
+
+
+def sketch(experiment: Experiment, modalities: Mapping[str, Modality]) -> Model:
+    """Builds the model on the ``meta`` device, where it takes no memory: its shapes are known.
+
+    Raises:
+        ConfigError: If no such model can be built.
+    """
+    try:
+        return model(experiment, modalities, torch.device("meta"))
+    except MmgenError:
+        raise
+    except Exception as error:  # sizes beyond what a tensor can have, for one
+        cause = str(error).partition("\n")[0]
+        raise ConfigError(f"no model can be built with these settings: {cause}") from error
 
 
 def model(

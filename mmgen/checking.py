@@ -105,7 +105,7 @@ def _advice(dataset: Dataset, name: str, modality: Modality) -> str:
 def _support(modality: Modality) -> Constraint | None:
     """Returns what values have a likelihood above 0; ``None`` if that cannot be told."""
     try:
-        support = build.sketch(modality).support
+        support = build.sketch_likelihood(modality).support
     except Exception:  # of a plugin: whoever builds its nets says what is wrong with them
         return None
     return support if isinstance(support, Constraint) else None

@@ -35,6 +35,7 @@ from mmgen.training import Epoch, Training
 
 FORMAT = 1
 CONFIG = "config.toml"
+META = torch.device("meta")
 
 
 def create(
@@ -216,6 +217,16 @@ def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
     _load(path, model, tensors)
 
 
+def check_weights(path: Path, sketch: nn.Module, which: str = "best") -> None:
+    """Checks that weights fit a model on the ``meta`` device, before memory is taken for it.
+
+    Raises:
+        RunError: If they are missing, damaged, or do not fit the model.
+    """
+    file = path / f"{which}.safetensors"
+    _load(file, sketch, _read(file, META)[0])
+
+
 def read_metrics(path: Path, epochs: int | None = None) -> list[dict[str, Any]]:
     """Reads ``metrics.jsonl``: one dictionary an epoch, up to ``epochs`` of them."""
     file = path / "metrics.jsonl"
@@ -258,7 +269,10 @@ def _save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) 
     write(path, save(cpu, header))
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(
+    path: Path, device: torch.device | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads tensors and header of a checkpoint; on the ``meta`` device, the shapes alone."""
     if not path.is_file():
         raise RunError(f"{path}: there is no such checkpoint")
     try:
@@ -266,7 +280,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             values = json.loads((file.metadata() or {})["mmgen"])
             if values["format"] > FORMAT:
                 raise ValueError(f"format {values['format']}; this mmgen reads up to {FORMAT}")
-            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
+            names = [*file.keys()]
+            if device == META:
+                shapes = {name: file.get_slice(name).get_shape() for name in names}
+                return {n: torch.empty(shape, device=META) for n, shape in shapes.items()}, values
+            return {name: file.get_tensor(name) for name in names}, values
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         other = "best" if path.stem == "last" else "last"
         hint = ""

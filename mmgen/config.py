@@ -162,7 +162,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
         elif item["type"] == "missing":
             message = "missing"
         elif not isinstance(item["input"], dict):
-            message = f"{message}, not {item['input']!r}"
+            message = f"{message}, not {_short(item['input'])}"
         lines.append(f"  {key}: {message}")
     return "\n".join(dict.fromkeys(lines))
 
@@ -187,6 +187,15 @@ def _check_takes_part(name: str, experiment: Experiment, named: Sequence[str], w
         f"{where}:\n  modalities.{name}: no modality {name!r} takes part, only "
         f"{listed(taking)}{hint}"
     )
+
+
+def _short(value: object) -> str:
+    """Shows a value as it is, or its beginning: it may be a list of a million numbers."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "so long a number"
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _leave_out_other_kinds(model: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Files that are whole or not there, and folders that one process at a time may write to."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -15,17 +16,71 @@ LOCK = ".lock"
 WRITER = ".writer"
 
 
+def check_writable(path: Path) -> None:
+    """Checks that a file can be written, before the work that it is for. Makes nothing.
+
+    Raises:
+        WriteError: If not: it is a folder or a device, its folder is barred or cannot be made, or
+            its name is too long.
+    """
+    try:
+        _check_file(path)
+        # The nearest folder that is there, and the names that are to be made in it.
+        folder, names = path.absolute().parent, [_beside(path).name]
+        while not folder.exists():
+            folder, names = folder.parent, [*names, folder.name]
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        for name in names:
+            with suppress(FileNotFoundError):
+                (folder / name).lstat()
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def deliver(path: Path, content: bytes | str) -> None:
+    """Writes a file where a user asked for it, as :func:`write` does, and makes its folder.
+
+    Raises:
+        WriteError: If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cause = error.strerror or error
+        raise WriteError(f"{path}: its folder cannot be made: {cause}") from error
+    write(path, content)
+
+
+def _check_file(path: Path) -> None:
+    """Lets nothing but a file be replaced: not a folder, and above all not ``/dev/null``."""
+    try:
+        if not path.name or path.is_dir():
+            raise WriteError(f"{path}: is a folder; name a file in it")
+        if path.exists() and not path.is_file():
+            raise WriteError(f"{path}: is no file that can be replaced; name another")
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _beside(path: Path) -> Path:
+    # Each process writes beside in a file of its own: two reports of one run do not mix.
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def write(path: Path, content: bytes | str) -> None:
     """Writes a file whole or not at all: beside its name, synced, then renamed.
 
     Raises:
         WriteError: If it cannot be written; what was there under the name is still there.
     """
-    # Each process writes beside in a file of its own: two reports of one run do not mix.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _check_file(path)
+    beside = _beside(path)
     try:
         with beside.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            # Half characters, of file names that are no UTF-8, become question marks.
+            encoded = content if isinstance(content, bytes) else content.encode(errors="replace")
+            file.write(encoded)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

@@ -12,7 +12,9 @@ from torch.distributions import Distribution
 
 from mmgen import build, checkpoint
 from mmgen.config import Experiment
-from mmgen.errors import GenerationError, listed, nearest
+from mmgen.errors import GenerationError, RunError, listed, nearest
+from mmgen.inventory import sample_memory
+from mmgen.memory import check_fits
 from mmgen.modality import Modality
 from mmgen.models import Batch, Model
 from mmgen.models.iterative import Start, iterate
@@ -78,6 +80,7 @@ class Run:
         modalities: The modalities by name.
         model: In eval mode, on :attr:`device`.
         device: Where the model is.
+        sample_memory: What generating one sample takes, in bytes; 0 if that is not known.
     """
 
     path: Path
@@ -85,6 +88,7 @@ class Run:
     modalities: dict[str, Modality]
     model: Model
     device: torch.device
+    sample_memory: float = 0
 
     @torch.no_grad()
     def generate(
@@ -125,6 +129,13 @@ class Run:
                 f"a {self.experiment.model.kind} has one direction: no iterations"
             )
         _check(temperature)
+        check_fits(
+            f"generating {samples:,} samples",
+            samples * self.sample_memory,
+            "fewer, several times",
+            self.device,
+            GenerationError,
+        )
         if start not in get_args(Start):
             raise GenerationError(f"start={start!r}: there are {listed(get_args(Start))}")
         x = {name: self._observation(name, value).unsqueeze(0) for name, value in given.items()}
@@ -215,7 +226,19 @@ def load(
     with build.since_training(registry, environment.get("plugins", {})):
         modalities = build.modalities(experiment, registry, experiment.modalities)
         with random_state(where, 0):  # weights come from the file: spare the caller's random state
+            # Sizes come from a file that anyone may have written: the weights show that they are
+            # true before memory is taken for them.
+            sketch = build.sketch(experiment, modalities)
+            checkpoint.check_weights(path, sketch, weights)
+            each = sample_memory(sketch, modalities)
+            check_fits(
+                f"{path}: the model of experiment.json",
+                sum(t.nbytes for t in (*sketch.parameters(), *sketch.buffers())) + each,
+                "another device, or a machine with more memory",
+                where,
+                RunError,
+            )
             model = build.model(experiment, modalities, where)
         checkpoint.load_weights(path, model, weights)
     model.eval()
-    return Run(path, experiment, modalities, model, where)
+    return Run(path, experiment, modalities, model, where, each)

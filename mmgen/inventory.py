@@ -129,6 +129,37 @@ def training_memory(
     return Memory(weights, moments, live.peak, data)
 
 
+MEASURED = 32
+"""Samples that are generated to tell what one takes, so that what is made once hardly counts."""
+
+
+def sample_memory(model: Model, modalities: Mapping[str, Modality]) -> float:
+    """Measures what generating one sample takes, in bytes, on the meta device.
+
+    An observation of every modality, what encodes and decodes it, and its mean and a draw. Zero if
+    a net or a distribution cannot run there: then nothing is known.
+
+    Args:
+        model: On the meta device.
+        modalities: By name.
+    """
+    dtype = torch.get_default_dtype()
+    try:
+        with torch.no_grad(), _Live() as live:
+            x = {
+                n: torch.empty((MEASURED, *m.shape), dtype=dtype, device=META)
+                for n, m in modalities.items()
+            }
+            if model.given is None:  # iterative sampling: of every sample, all is encoded anew
+                model.revise(model.parts(x))
+            z = torch.empty(MEASURED, model.latent, dtype=dtype, device=META)
+            kept = [(p, p.mean, p.sample()) for p in model.decode(z).values()]
+            del kept
+    except Exception:  # of any kind: the nets and distributions of plugins
+        return 0
+    return int(live.peak) / MEASURED
+
+
 class _Live(TorchDispatchMode):
     """Counts the bytes of all tensors made while it is active, and remembers the most."""
 
@@ -161,16 +192,3 @@ def _key(tensor: Tensor) -> int:
 
 def _is(value: Any) -> bool:
     return isinstance(value, Tensor)
-
-
-def size(number: float) -> str:
-    """Returns bytes to read: ``"3.4 GiB"``.
-
-    Examples:
-        >>> [size(n) for n in (512, 5_000_000, 3 * 2**40)]
-        ['512 B', '4.8 MiB', '3.0 TiB']
-    """
-    for power, letter in enumerate(("TiB", "GiB", "MiB", "KiB")):
-        if number >= (unit := 1024 ** (4 - power)):
-            return f"{number / unit:.1f} {letter}"
-    return f"{number:.0f} B"

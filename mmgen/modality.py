@@ -8,6 +8,8 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from mmgen import settings
+
 
 def _different(words: tuple[str, ...]) -> tuple[str, ...]:
     plain = {word for word in words if word and word == word.strip() and "," not in word}
@@ -18,6 +20,10 @@ def _different(words: tuple[str, ...]) -> tuple[str, ...]:
 
 Words = Annotated[tuple[str, ...], AfterValidator(_different)]
 """A field of names for classes, attributes, columns: each can be typed and told apart."""
+
+
+Widths = settings.Widths
+"""A field of the widths of a net's layers, or the channels of its convolutions."""
 
 
 class Modality(BaseModel, ABC):
@@ -129,7 +135,8 @@ class Modality(BaseModel, ABC):
         Modalities that are shown the same classes become a paired data set. The default places
         a Gaussian cloud around a point that depends on the class alone.
         """
-        centres = torch.stack([_centre(int(c), self.shape) for c in classes])
+        different, rows = classes.unique(return_inverse=True)
+        centres = torch.stack([_centre(int(c), self.shape) for c in different])[rows]
         return centres + 0.3 * torch.randn(centres.shape, generator=generator)
 
     @classmethod

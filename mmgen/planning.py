@@ -8,9 +8,10 @@ import torch
 from mmgen import build, inventory
 from mmgen.checking import check_stored
 from mmgen.config import Experiment
-from mmgen.data.batches import free_memory, stays
+from mmgen.data.batches import stays
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import ConfigError, DataError, MmgenError, listed
+from mmgen.memory import free_memory, size
 from mmgen.modality import Modality
 from mmgen.plugins import Registry
 
@@ -51,7 +52,7 @@ class Plan:
         """
         if self.memory.total <= self.free:
             return
-        needs, size = self.memory, inventory.size
+        needs = self.memory
         tries = f"train.batch_size below {self.rows:,}, smaller nets"
         if self.experiment.model.kind == "jmvae-kl":
             tries += ', model.subsets="single", or model.kind=hierarchical'
@@ -93,7 +94,7 @@ def plan(
         modalities = build.modalities(experiment, registry, dataset.modalities)
         check_stored(dataset, modalities, registry)
     experiment = build.resolved(experiment, modalities)
-    device = build.device(experiment.train.device)
+    device = build.device(experiment.train.device, "train.device")
     if "train" not in splits(dataset):
         raise DataError(
             f"{dataset.path}: there is no training split, only {listed(dataset.splits)}"
@@ -102,8 +103,8 @@ def plan(
     data = sum(s.nbytes(modalities) for s in used if stays(s, modalities, device))
     rows = min(experiment.train.batch_size, splits(dataset)["train"].count)
     say("measuring the memory that training needs ...")
+    sketch = build.sketch(experiment, modalities)
     try:
-        sketch = build.model(experiment, modalities, torch.device("meta"))
         memory = inventory.training_memory(sketch, modalities, rows, data)
     except MmgenError:
         raise

@@ -12,20 +12,33 @@ from pydantic import (
     Discriminator,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     Tag,
     field_validator,
 )
 
 from mmgen.errors import listed
 
+MOST = 1e30
+"""The largest weight of a term: single precision ends at 3.4e38."""
+
 
 class Section(BaseModel):
     """A table of the configuration: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Size = Annotated[int, Field(gt=0, lt=2**31)]
+"""A number of rows, epochs, or of what a net reads and gives."""
+
+Depth = Annotated[int, Field(gt=0, le=32)]
+"""A number of layers: each takes time to build, however small it is."""
+
+Widths = Annotated[tuple[Size, ...], Field(max_length=100)]
+"""The widths of a net's layers, or the channels of its convolutions."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Taking(Section):
@@ -99,9 +112,9 @@ class SyntheticConfig(_Taking):
     """
 
     source: Literal["synthetic"]
-    rows: PositiveInt = 5000
-    classes: PositiveInt = 10
-    seed: NonNegativeInt = 0
+    rows: Size = 5000
+    classes: Size = 10
+    seed: Seed = 0
 
     def __str__(self) -> str:
         return "the synthetic data"
@@ -128,8 +141,8 @@ class JMVAEConfig(Section):
     """
 
     kind: Literal["jmvae"]
-    latent: PositiveInt = 64
-    fusion: tuple[PositiveInt, ...] = ()
+    latent: Size = 64
+    fusion: Widths = ()
 
 
 class JMVAEKLConfig(Section):
@@ -150,14 +163,14 @@ class JMVAEKLConfig(Section):
     """
 
     kind: Literal["jmvae-kl"]
-    latent: PositiveInt = 64
-    fusion: tuple[PositiveInt, ...] = ()
+    latent: Size = 64
+    fusion: Widths = ()
     subsets: Literal["none", "single", "all"] | tuple[str, ...] = "all"
-    alpha: NonNegativeFloat = 1.0
+    alpha: Annotated[float, Field(ge=0, le=MOST)] = 1.0
     subset_posterior: Literal["gaussian", "flow"] = "gaussian"
     subset_gradient: bool = True
-    flow_transforms: PositiveInt = 3
-    flow_widths: tuple[PositiveInt, ...] = (128, 128)
+    flow_transforms: Depth = 3
+    flow_widths: Widths = (128, 128)
 
 
 class HierarchicalConfig(Section):
@@ -172,10 +185,10 @@ class HierarchicalConfig(Section):
     """
 
     kind: Literal["hierarchical"]
-    latent: PositiveInt = 64
-    layers: PositiveInt = 2
-    fusion: tuple[PositiveInt, ...] = ()
-    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 512)
+    latent: Size = 64
+    layers: Depth = 2
+    fusion: Widths = ()
+    widths: Annotated[Widths, Field(min_length=1)] = (512, 512)
 
 
 class OneDirectionConfig(Section):
@@ -191,8 +204,8 @@ class OneDirectionConfig(Section):
     """
 
     kind: Literal["cvae", "cmma"]
-    latent: PositiveInt = 64
-    fusion: tuple[PositiveInt, ...] = ()
+    latent: Size = 64
+    fusion: Widths = ()
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
     given: tuple[str, ...] = ()
 
@@ -223,9 +236,9 @@ class TrainConfig(Section):
         tensorboard: Whether metrics are written for TensorBoard too (extra ``tensorboard``).
     """
 
-    epochs: PositiveInt = 100
+    epochs: Size = 100
     warmup_epochs: NonNegativeFloat | None = None
-    batch_size: PositiveInt = 100
+    batch_size: Size = 100
     learning_rate: PositiveFloat = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
@@ -235,7 +248,7 @@ class TrainConfig(Section):
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
     gradient_clip: PositiveFloat | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False

@@ -10,6 +10,9 @@ from mmgen.errors import ConfigError, listed, nearest
 
 Subset = tuple[str, ...]
 
+MOST_NETS = 50_000
+"""Of all encoders together: those of 12 modalities. Their number doubles with each one more."""
+
 
 def name(subset: Iterable[str]) -> str:
     """Returns the name of a subset: ``"label+photo"``."""
@@ -47,11 +50,12 @@ def chosen(names: Sequence[str], choice: str | Sequence[str]) -> list[Subset]:
     if choice == "single":
         return [(n,) for n in names]
     if choice == "all":
+        check_buildable(len(names))
         return proper(names)
     if isinstance(choice, str):
         choice = [choice]
     wanted = {_read(names, text) for text in choice}
-    return [s for s in proper(names) if s in wanted]
+    return sorted(wanted, key=lambda s: (len(s), [names.index(n) for n in s]))  # as in proper
 
 
 def _read(names: Sequence[str], text: str) -> Subset:
@@ -68,6 +72,21 @@ def _read(names: Sequence[str], text: str) -> Subset:
             f"model.subsets: {text!r} is the full subset; the joint encoder is always built"
         )
     return subset
+
+
+def check_buildable(modalities: int) -> None:
+    """Checks that encoders of all subsets of K modalities can be built at all.
+
+    Raises:
+        ConfigError: If they are too many nets.
+    """
+    if modalities > 64 or subset_encoder_nets(modalities) > MOST_NETS:
+        K = modalities
+        raise ConfigError(
+            f'model.subsets = "all": {K} modalities have 2^{K} − 2 proper subsets, and the '
+            f"encoders of all are 2^{K - 1} · {K} nets; {MOST_NETS:,} are the most."
+            '\n  Try model.subsets="single", a list of some, or model.kind=hierarchical'
+        )
 
 
 def subset_encoder_nets(modalities: int) -> int:

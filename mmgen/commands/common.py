@@ -4,9 +4,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from mmgen.errors import ConfigError
 
 
 @dataclass
@@ -22,6 +25,57 @@ class Settings:
     debug: bool = False
 
 
+def reachable(path: Path | None) -> Path | None:
+    """Passes on a path that the system can look at, whether or not something is there.
+
+    Raises:
+        ConfigError: If its name is too long, or it lies below a file or in a barred folder.
+    """
+    if path is not None:
+        try:
+            path.stat()
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:  # a ValueError if the name holds a null character
+            cause = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{path}: cannot be reached: {cause}") from None
+    return path
+
+
+def storable(path: Path | None) -> Path | None:
+    """Passes on a path of a run or a data set, as :func:`reachable` does.
+
+    Raises:
+        ConfigError: If it cannot be reached, or files of weights and data cannot be opened there.
+    """
+    if reachable(path) is not None:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"{path}: the name is no UTF-8, and weights and data cannot be opened there: "
+                "rename it, or choose another"
+            ) from None
+    return path
+
+
+RunFolder = Annotated[Path, typer.Argument(help="The run's folder.", callback=storable)]
+
+MOST = 1_000_000
+"""The most draws per row, iterations and the like that anyone would wait for."""
+
+Seed = Annotated[
+    int,
+    typer.Option(min=0, max=2**63 - 1, help="Fixes all that is random: same seed, same numbers."),
+]
+Iterations = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST,
+        help="Sample iteratively, in so many rounds, even where a subset has an encoder.",
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(

@@ -7,16 +7,20 @@ from typing import Annotated
 import typer
 
 from mmgen.commands import data_card, data_table
-from mmgen.commands.common import Force
+from mmgen.commands.common import Force, Seed, reachable, storable
 from mmgen.console import progress
 
 app = typer.Typer(help="Write a data set, or show what one holds.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write the data set to.")]
-Seed = Annotated[int, typer.Option(help="Fixes all that is random: same seed, same data.")]
-Train = Annotated[int, typer.Option(min=0, help="How many rows to draw for training.")]
-Validation = Annotated[int, typer.Option(min=0, help="How many rows to draw for validation.")]
-Test = Annotated[int, typer.Option(min=0, help="How many rows to draw for tests.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", help="The folder to write the data set to.", callback=storable),
+]
+Train = Annotated[int, typer.Option(min=1, max=2**40, help="How many rows to draw for training.")]
+Validation = Annotated[
+    int, typer.Option(min=1, max=2**40, help="How many rows to draw for validation.")
+]
+Test = Annotated[int, typer.Option(min=1, max=2**40, help="How many rows to draw for tests.")]
 
 
 @app.command()
@@ -50,13 +54,19 @@ def glyphs(
 def _idx_command(name: str) -> Callable[..., None]:
     def command(
         context: typer.Context,
-        source: Annotated[Path, typer.Argument(help="The folder that torchvision downloads to.")],
+        source: Annotated[
+            Path,
+            typer.Argument(help="The folder that torchvision downloads to.", callback=reachable),
+        ],
         out: Out,
         download: Annotated[
             bool, typer.Option("--download", help="Download the files that are missing.")
         ] = False,
         validation: Annotated[
-            int, typer.Option(min=0, help="Rows of the training split to hold out for validation.")
+            int,
+            typer.Option(
+                min=1, max=59_999, help="Rows of the training split to hold out for validation."
+            ),
         ] = 10_000,
         force: Force = False,
     ) -> None:
@@ -87,7 +97,7 @@ app.command()(data_table.folder)
 @app.command()
 def show(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="The data set's folder.")],
+    folder: Annotated[Path, typer.Argument(help="The data set's folder.", callback=storable)],
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every file and compare it with its hash.")
     ] = False,

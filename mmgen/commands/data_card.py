@@ -49,7 +49,7 @@ def write(
             stderr.print(f"no card: {type(error).__name__}: {error}")
             (folder / SHEET).unlink(missing_ok=True)
         else:
-            (folder / CARD).write_text(text, encoding="utf-8")
+            (folder / CARD).write_text(text, encoding="utf-8", errors="replace")
 
     dataset = write_dataset(
         path,

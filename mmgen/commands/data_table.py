@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.commands.common import Force, Settings
+from mmgen.commands.common import Force, Seed, Settings, reachable, storable
 from mmgen.console import progress, stderr, stdout
 from mmgen.errors import ConfigError
 
@@ -15,12 +15,19 @@ if TYPE_CHECKING:
 
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="The folder to write the data set to.", show_default=False),
+    typer.Option(
+        "--out",
+        "-o",
+        help="The folder to write the data set to.",
+        show_default=False,
+        callback=storable,
+    ),
 ]
 Config = Annotated[
     Path | None,
     typer.Option(
-        help="A TOML file that says which columns make which modality, as --show prints it."
+        help="A TOML file that says which columns make which modality, as --show prints it.",
+        callback=reachable,
     ),
 ]
 Show = Annotated[
@@ -33,14 +40,21 @@ Show = Annotated[
 Validation = Annotated[
     float | None,
     typer.Option(
-        help="Share of the rows to hold out for validation, from 0 to 1.", show_default="0.1"
+        min=0,
+        max=1,
+        help="Share of the rows to hold out for validation, from 0 to 1.",
+        show_default="0.1",
     ),
 ]
 Test = Annotated[
     float | None,
-    typer.Option(help="Share of the rows to hold out for tests, from 0 to 1.", show_default="0.1"),
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of the rows to hold out for tests, from 0 to 1.",
+        show_default="0.1",
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Fixes which rows are held out.")]
 SkipBad = Annotated[
     bool,
     typer.Option(
@@ -54,7 +68,11 @@ def table(
     context: typer.Context,
     source: Annotated[
         Path,
-        typer.Argument(metavar="FILE.csv", help="The table; its first line holds the headings."),
+        typer.Argument(
+            metavar="FILE.csv",
+            help="The table; its first line holds the headings.",
+            callback=reachable,
+        ),
     ],
     out: Out = None,
     config: Config = None,
@@ -96,7 +114,9 @@ def folder(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", help="A folder of pictures: DIR/CLASS/x.png, or DIR/train/CLASS/x.png."
+            metavar="DIR",
+            help="A folder of pictures: DIR/CLASS/x.png, or DIR/train/CLASS/x.png.",
+            callback=reachable,
         ),
     ],
     out: Out = None,

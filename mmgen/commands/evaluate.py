@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings, terminable
+from mmgen.commands.common import (
+    MOST,
+    Device,
+    Iterations,
+    RunFolder,
+    Seed,
+    Settings,
+    reachable,
+    storable,
+    terminable,
+)
 from mmgen.console import progress, stderr, stdout
 from mmgen.errors import ConfigError, DataError, GenerationError, listed, nearest
 
@@ -20,7 +30,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: RunFolder,
     targets: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,7 +48,9 @@ def evaluate(
     ] = "test",
     rows: Annotated[
         int | None,
-        typer.Option(min=1, help="Measure only so many rows, evenly spread over the split."),
+        typer.Option(
+            min=1, max=2**31 - 1, help="Measure only so many rows, evenly spread over the split."
+        ),
     ] = None,
     samples: Annotated[
         int,
@@ -46,6 +58,7 @@ def evaluate(
             "-n",
             "--samples",
             min=0,
+            max=MOST,
             help="Samples of z per row for the paper's estimator; 0 leaves it out.",
         ),
     ] = 10,
@@ -53,15 +66,11 @@ def evaluate(
         int,
         typer.Option(
             min=0,
+            max=MOST,
             help="Samples of z per row for the importance-sampled estimator; 0 leaves it out.",
         ),
     ] = 100,
-    iterations: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Sample iteratively, in so many rounds, even where a subset has an encoder."
-        ),
-    ] = None,
+    iterations: Iterations = None,
     temperature: Annotated[
         float,
         typer.Option(
@@ -71,10 +80,16 @@ def evaluate(
     ] = 1.0,
     file: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="A file for the tables: .md, .csv, .json or .tex."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="A file for the tables: .md, .csv, .json or .tex.",
+            callback=reachable,
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The folder of another data set to measure on.")
+        Path | None,
+        typer.Option(help="The folder of another data set to measure on.", callback=storable),
     ] = None,
     weights: Annotated[
         str,
@@ -84,16 +99,17 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
+            max=2**31 - 1,
             help="How many z to decode at once: fewer take less memory.",
             show_default="1000; 10000 on CUDA",
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Fixes all that is random: same seed, same numbers.")
-    ] = 0,
+    seed: Seed = 0,
     jobs: Annotated[
         int,
-        typer.Option(min=1, help="Processes side by side, on the CPU; the numbers stay the same."),
+        typer.Option(
+            min=1, max=1000, help="Processes side by side, on the CPU; the numbers stay the same."
+        ),
     ] = 1,
     coherence: Annotated[
         bool,
@@ -121,12 +137,18 @@ def evaluate(
         tables.checked_format(file, (coherence_tables if coherence else tables).FORMATS)
     if jobs > 1 and coherence:
         raise ConfigError("--coherence is measured by one process: leave out --jobs")
-    loaded = load(run, weights=weights, device=device or "auto", plugin_modules=settings.plugins)
+    loaded = load(
+        run,
+        weights=weights,
+        device="auto" if device is None else device,
+        plugin_modules=settings.plugins,
+    )
     if jobs > 1 and loaded.device.type != "cpu":
         raise ConfigError(f"--jobs is for the CPU; one process fills {loaded.device}")
     if iterations is not None and loaded.model.given is not None:
         raise GenerationError(f"a {loaded.experiment.model.kind} has one direction: no iterations")
     pairs = chosen_pairs(loaded, targets or [], given or [])
+    _check_fits(loaded, chunk, jobs)
     dataset, chosen = _rows(loaded, data, split, rows, settings)
     effort = Effort(
         samples=samples,
@@ -173,6 +195,24 @@ def evaluate(
         stdout.print(table)
     if file is not None:
         stdout.print(f"tables in {evaluation.save(file)}")
+
+
+def _check_fits(run: "Run", chunk: int | None, jobs: int) -> None:
+    """Checks that what is decoded at once, and that many processes, fit into memory."""
+    import psutil
+
+    from mmgen.evaluation.likelihood import DRAWS, ROWS
+    from mmgen.memory import check_fits, size
+
+    if chunk is not None:
+        what = f"--chunk {chunk}: decoding up to that many z at once"
+        at_once = min(chunk, ROWS * DRAWS)
+        check_fits(what, at_once * run.sample_memory, "a smaller one", run.device)
+    if jobs > 1:
+        each = psutil.Process().memory_info().rss
+        check_fits(
+            f"--jobs {jobs}: with this process' {size(each)} each, that", jobs * each, "fewer"
+        )
 
 
 def _show_coherence(

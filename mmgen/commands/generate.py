@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmgen.commands.common import Device, Settings
+from mmgen.commands.common import Device, Iterations, RunFolder, Settings, reachable
 from mmgen.console import stdout, styled
 from mmgen.errors import GenerationError
 
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
     from mmgen.modality import Modality
 
+TOLD = 10_000
+"""Samples that are put into words at a time."""
+
 
 def generate(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: RunFolder,
     given: Annotated[
         list[str] | None,
         typer.Option(
@@ -30,11 +33,17 @@ def generate(
         typer.Option(help="NAME ...: what to generate. If left out, all that is not given."),
     ] = None,
     samples: Annotated[
-        int, typer.Option("-n", "--samples", help="How many samples to generate.")
+        int,
+        typer.Option("-n", "--samples", min=1, max=2**31 - 1, help="How many samples to generate."),
     ] = 16,
     file: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="A PNG file for what is generated, if that is pictures."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="A PNG file for what is generated, if that is pictures.",
+            callback=reachable,
+        ),
     ] = None,
     temperature: Annotated[
         float,
@@ -43,9 +52,7 @@ def generate(
             help="How much samples differ: 1 as learned, less below 1; at 0 all have the mean z.",
         ),
     ] = 1.0,
-    iterations: Annotated[
-        int | None, typer.Option(min=1, help="Sample iteratively, in so many rounds.")
-    ] = None,
+    iterations: Iterations = None,
     start: Annotated[
         str,
         typer.Option(
@@ -57,14 +64,16 @@ def generate(
         typer.Option(help="Which weights to take: best, of the lowest validation loss, or last."),
     ] = "best",
     seed: Annotated[
-        int | None, typer.Option(help="Fixes the samples: same seed, same samples.")
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="Fixes the samples: same seed, same samples."),
     ] = None,
     device: Device = None,
 ) -> None:
     """Generate modalities from others, or from nothing at all."""
     import torch
 
-    from mmgen.figures import renderable
+    from mmgen.figures import check_grid, renderable
+    from mmgen.files import check_writable
     from mmgen.generation import load
 
     settings: Settings = context.obj
@@ -74,7 +83,14 @@ def generate(
     if start not in ("zero", "prior"):
         raise GenerationError(f"--start {start}: it is zero or prior")
     first: Literal["zero", "prior"] = "zero" if start == "zero" else "prior"
-    loaded = load(run, weights=weights, device=device or "auto", plugin_modules=settings.plugins)
+    if file is not None:  # before the work
+        check_writable(file)
+    loaded = load(
+        run,
+        weights=weights,
+        device="auto" if device is None else device,
+        plugin_modules=settings.plugins,
+    )
     if seed is not None:
         torch.manual_seed(seed)
     wanted = loaded.targets(values, targets or None)
@@ -84,6 +100,8 @@ def generate(
     if file is not None and len(pictures) > 1:
         several = ", ".join(pictures)
         raise GenerationError(f"--out {file}: {several} are pictures; name one with --targets")
+    if file is not None:
+        check_grid(loaded.modalities[pictures[0]], samples)
     generated = loaded.generate(
         values, wanted, samples, temperature=temperature, iterations=iterations, start=first
     )
@@ -100,19 +118,22 @@ def _pair(word: str) -> tuple[str, str]:
 
 def _show(name: str, modality: "Modality", p: "Distribution", file: Path | None) -> None:
     means = p.mean.cpu()
-    picture = modality.render(means)
-    if picture is None:
+    if modality.render(means[:1]) is None:
         stdout.print(
             styled((name, "bold"), f": {modality.describe(means.mean(0, keepdim=True))[0]}")
         )
-        samples = modality.describe(p.sample().cpu())
-        common = Counter(samples).most_common(5)
+        words: Counter[str] = Counter()
+        for part in p.sample().cpu().split(TOLD):
+            words.update(modality.describe(part))
+        common = words.most_common(5)
         stdout.print("  sampled: " + "; ".join(f"{word} ×{count}" for word, count in common))
         return
-    count = f"{len(picture)} pictures"
+    count = f"{len(means)} pictures"
     if file is None:
         stdout.print(styled((name, "bold"), f": {count}; name a file for them with --out"))
         return
     from mmgen.figures import save_grid
 
+    picture = modality.render(means)
+    assert picture is not None
     stdout.print(styled((name, "bold"), f": {count} in {save_grid(picture, file)}"))

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mmgen.commands.common import Json, Settings
-from mmgen.console import status, stdout
+from mmgen.commands.common import Json, Settings, reachable
+from mmgen.console import progress, status, stdout
 from mmgen.errors import ConfigError
 
 
@@ -26,22 +26,25 @@ def growth(
         str, typer.Option(help="What all K modalities are: a kind that mmgen plugins lists.")
     ] = "image",
     file: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A PNG file for the curves.")
+        Path | None,
+        typer.Option("--out", "-o", help="A PNG file for the curves.", callback=reachable),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Count the nets and parameters of each model, by the number of modalities."""
     settings: Settings = context.obj
-    k, levels = _range("--modalities", modalities, 2), _range("--layers", layers, 1)
-    with status("loading PyTorch ...") as say:
+    k, levels = _range("--modalities", modalities, 2, 64), _range("--layers", layers, 1, 32)
+    with status("loading PyTorch ..."):
         from mmgen.evaluation import growth as counting
+        from mmgen.files import check_writable
         from mmgen.plugins import load
 
+        if file is not None:  # before the work
+            check_writable(file)
         modality = load(settings.plugins).get(kind).specimen()
-        rows = []
-        for count in k:
-            say(f"building the models of {count} modalities, up to {k[-1]} ...")
-            rows += counting.growth(modality, [count], levels)
+    with progress("{task.completed:,}/{task.total:,} nets") as bar:
+        task = bar.add_task("building", total=counting.nets_of(k, levels))
+        rows = counting.growth(modality, k, levels, done=lambda nets: bar.advance(task, nets))
     if as_json:
         stdout.print_json(json.dumps([dataclasses.asdict(row) for row in rows]))
     else:
@@ -51,12 +54,12 @@ def growth(
         stdout.print(f"curves in {file}")
 
 
-def _range(option: str, text: str, least: int) -> range:
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+def _range(option: str, text: str, least: int, most: int) -> range:
+    match = re.fullmatch("([0-9]{1,3})(?:-([0-9]{1,3}))?", text.strip())
     if match:
         first, last = int(match[1]), int(match[2] or match[1])
-        if least <= first <= last:
+        if least <= first <= last <= most:
             return range(first, last + 1)
     raise ConfigError(
-        f"{option} {text}: write a number or a range from {least} up, such as {least}-8"
+        f"{option} {text}: write a number or a range from {least} to {most}, such as {least}-8"
     )

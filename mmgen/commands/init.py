@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmgen import shell
-from mmgen.commands.common import Force, Settings
+from mmgen.commands.common import Force, Settings, reachable, storable
 from mmgen.console import status, stdout
 from mmgen.errors import WriteError
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def init(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="The data set's folder.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="The data set's folder.", callback=storable)
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -26,7 +28,11 @@ def init(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="The file to write.", show_default="printed, for > my.toml"
+            "--out",
+            "-o",
+            help="The file to write.",
+            show_default="printed, for > my.toml",
+            callback=reachable,
         ),
     ] = None,
     force: Force = False,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mmgen.commands.common import Json, Settings
+from mmgen.commands.common import Json, Settings, reachable
 from mmgen.console import stderr, stdout, styled
 
 app = typer.Typer(help="List plugins, check whether one works, or start a new one.")
@@ -72,7 +72,13 @@ def new(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The folder to write it to.", show_default="./NAME"),
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder to write it to.",
+            show_default="./NAME",
+            callback=reachable,
+        ),
     ] = None,
 ) -> None:
     """Write a package with a new modality that works, to be made your own."""

@@ -5,20 +5,27 @@ from typing import Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings
+from mmgen.commands.common import Device, RunFolder, Settings, reachable, storable
 from mmgen.console import status, stdout
 
 
 def report(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: RunFolder,
     data: Annotated[
-        Path | None, typer.Option(help="The data set's folder, if it is elsewhere now.")
+        Path | None,
+        typer.Option(help="The data set's folder, if it is elsewhere now.", callback=storable),
     ] = None,
     device: Device = None,
     file: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The HTML file to write.", show_default="RUN/report.html"),
+        typer.Option(
+            "--out",
+            "-o",
+            help="The HTML file to write.",
+            show_default="RUN/report.html",
+            callback=reachable,
+        ),
     ] = None,
 ) -> None:
     """Write one HTML page: what was trained, what it generates, how it learned."""
@@ -27,6 +34,10 @@ def report(
         from mmgen.report import write_report
 
         page = write_report(
-            run, data=data, device=device or "auto", out=file, plugin_modules=settings.plugins
+            run,
+            data=data,
+            device="auto" if device is None else device,
+            out=file,
+            plugin_modules=settings.plugins,
         )
     stdout.print(f"{run}: report in {page}")

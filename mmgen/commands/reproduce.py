@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings, terminable
+from mmgen.commands.common import MOST, Device, Settings, storable, terminable
 from mmgen.console import status, stderr, stdout
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
@@ -29,17 +29,25 @@ def mnist(
     context: typer.Context,
     data: Annotated[
         Path,
-        typer.Option(help="A data set of mmgen data mnist, or the folder that holds MNIST/raw."),
+        typer.Option(
+            help="A data set of mmgen data mnist, or the folder that holds MNIST/raw.",
+            callback=storable,
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="The folder for all results; what is begun there goes on."
+            "--out",
+            "-o",
+            help="The folder for all results; what is begun there goes on.",
+            callback=storable,
         ),
     ],
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Epochs to train each model.", show_default="100; 2 if fast"),
+        typer.Option(
+            min=1, max=MOST, help="Epochs to train each model.", show_default="100; 2 if fast"
+        ),
     ] = None,
     profile: Annotated[
         str,
@@ -56,7 +64,9 @@ def mnist(
     ] = False,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="How many models to train at once.", show_default="one per core"),
+        typer.Option(
+            min=1, max=1000, help="How many models to train at once.", show_default="one per core"
+        ),
     ] = None,
     device: Device = None,
 ) -> None:
@@ -89,7 +99,7 @@ def mnist(
             profile=profile,
             epochs=epochs or PROFILES[profile].epochs,
             beyond=beyond,
-            device=device or "auto",
+            device="auto" if device is None else device,
             plugins=tuple(settings.plugins),
         )
         reproduction.begin()

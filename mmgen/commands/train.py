@@ -11,7 +11,7 @@ import typer
 
 from mmgen import shell
 from mmgen.commands import epochs as shown
-from mmgen.commands.common import Device, Force, Settings
+from mmgen.commands.common import Device, Force, Settings, reachable, storable
 from mmgen.console import progress, status, stderr, stdout, styled
 from mmgen.errors import ConfigError, MmgenError, RunError
 
@@ -29,6 +29,7 @@ def train(
             metavar="DATA|CONFIG.toml|RUN",
             help="What to train: a data set's folder, with default settings; a configuration; or, "
             "with --resume, a run's folder.",
+            callback=reachable,
         ),
     ],
     overrides: Annotated[
@@ -40,11 +41,14 @@ def train(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The run's folder, which is made.")
+        Path | None,
+        typer.Option("--out", "-o", help="The run's folder, which is made.", callback=storable),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="The data set's folder, instead of the one in CONFIG.toml."),
+        typer.Option(
+            help="The data set's folder, instead of the one in CONFIG.toml.", callback=storable
+        ),
     ] = None,
     device: Device = None,
     resume: Annotated[
@@ -125,7 +129,7 @@ def _with_warmup_of(trained: "Experiment", experiment: "Experiment") -> "Experim
 def _show_plan(planned: "Plan") -> None:
     from rich.table import Table
 
-    from mmgen.inventory import size
+    from mmgen.memory import size
 
     experiment, memory = planned.experiment, planned.memory
     counts = ", ".join(f"{s.count:,} {n}" for n, s in planned.dataset.splits.items())

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-import psutil
 import torch
 from torch import Tensor
 
 from mmgen.data.seeding import generator
 from mmgen.data.store import Split
 from mmgen.errors import DataError, listed, nearest
+from mmgen.memory import free_memory
 from mmgen.modality import Modality
 
 RESIDENT_SHARE = 1 / 3
@@ -106,14 +106,3 @@ class Batches:
 def stays(split: Split, names: Iterable[str], device: torch.device) -> bool:
     """Tells whether the stored values of these modalities are to live on the device."""
     return split.nbytes(names) <= RESIDENT_SHARE * free_memory(device)
-
-
-def free_memory(device: torch.device) -> float:
-    """Returns the bytes that are free on a device; on a CPU, those that can be made free."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    if device.type == "cpu":
-        return float(psutil.virtual_memory().available)
-    return float("inf")

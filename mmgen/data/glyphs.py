@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmgen.data.seeding import generator
 from mmgen.errors import DataError
+from mmgen.memory import check_fits
 
 SIDE = 28
 """Height and width of a picture in pixels."""
@@ -77,8 +78,15 @@ def glyphs(
         ``(count, 5)`` uint8, 0 or 1.
 
     Raises:
-        DataError: If matplotlib came without its fonts.
+        DataError: If matplotlib came without its fonts, or the rows do not fit into memory.
     """
+    total = train + validation + test
+    check_fits(
+        f"drawing {total:,} glyphs",
+        2 * total * (SIDE**2 + 1 + len(ATTRIBUTES)),  # drawn in parts, then joined
+        "fewer rows",
+        error=DataError,
+    )
     modalities: dict[str, dict[str, Any]] = {
         "image": {"kind": "image", "channels": 1, "height": SIDE, "width": SIDE},
         "label": {"kind": "label", "classes": list(CLASSES)},
@@ -86,7 +94,7 @@ def glyphs(
     }
     masks = _masks()
     counts = {"train": train, "validation": validation, "test": test}
-    total, done = sum(counts.values()), 0
+    done = 0
     splits = {}
     for split, count in counts.items():
         parts = []

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 import torch
@@ -10,7 +11,12 @@ from torch import Tensor
 
 from mmgen.data.seeding import generator
 from mmgen.data.store import Dataset, Split
+from mmgen.errors import DataError
+from mmgen.memory import check_fits
 from mmgen.modality import Modality
+
+MAKING = 16
+"""Bytes that are made for each number of an observation: centre, noise, sum, stored value."""
 
 
 def synthetic(
@@ -36,7 +42,17 @@ def synthetic(
 
     Returns:
         Stored values ``(count, ...)`` by split and modality, as the store writes them.
+
+    Raises:
+        DataError: If they do not fit into memory.
     """
+    rows = sum(counts.values())
+    check_fits(
+        f"making up {rows:,} rows",
+        rows * (sum(MAKING * prod(m.shape) for m in modalities.values()) + 8),
+        "fewer data.rows, smaller observations",
+        error=DataError,
+    )
     splits = {}
     for split, count in counts.items():
         drawn = torch.randint(classes, (count,), generator=generator(seed, split))

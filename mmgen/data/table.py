@@ -2,8 +2,10 @@
 
 import codecs
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import StringIO
 from itertools import dropwhile
 from pathlib import Path
@@ -13,6 +15,10 @@ from mmgen.errors import DataError, listed
 
 DELIMITERS = ",;\t|"
 """What may separate the cells of a line if the user does not say."""
+
+
+MOST_COLUMNS = 10_000
+"""Each is looked at by every kind, to tell what it holds."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,12 @@ class Table:
 
     def column(self, heading: str) -> list[str]:
         """Returns the cells under a heading that are not empty."""
-        position = self.headings.index(heading)
+        position = self._positions[heading]
         return [cell for row in self.rows if (cell := row.cells[position])]
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {heading: position for position, heading in enumerate(self.headings)}
 
     @property
     def named(self) -> list[str]:
@@ -97,7 +107,12 @@ def read_table(path: Path, delimiter: str | None = None, encoding: str = "utf-8-
     if isinstance(first, str):
         raise DataError(f"{path}, line {line:,}: {first}")
     named = [heading for heading in first if heading]
-    if twice := sorted({heading for heading in named if named.count(heading) > 1}):
+    if len(named) > MOST_COLUMNS:
+        raise DataError(
+            f"{path} has {len(named):,} columns; {MOST_COLUMNS:,} are the most. Is {separator!r} "
+            "what separates them?"
+        )
+    if twice := sorted(heading for heading, count in Counter(named).items() if count > 1):
         raise DataError(
             f"{path}: the heading {listed(map(repr, twice))} occurs twice; "
             "give each column a name of its own"
@@ -142,7 +157,7 @@ def _text(path: Path, encoding: str) -> str:
         raise DataError(f"{path} is no file; for a folder of pictures, see `mmgen data folder`")
     try:
         codecs.lookup(encoding)
-    except LookupError:
+    except (LookupError, ValueError):  # a ValueError if no encoding can be called so
         raise DataError(
             f"--encoding {encoding}: unknown; try utf-8, cp932 (Japanese), cp1252 or utf-16"
         ) from None

@@ -26,6 +26,7 @@ from mmgen.evaluation.pairs import Pair, all_pairs
 from mmgen.evaluation.readings import Reading, readings
 from mmgen.evaluation.scores import Measure, scores
 from mmgen.generation import sample_latent
+from mmgen.memory import check_fits
 from mmgen.models import Batch, Model
 from mmgen.subsets import Subset
 from mmgen.training import random_state
@@ -143,6 +144,16 @@ def coherence(
         found = readings(modalities, dataset.splits["train"] if trained else rows)
         known = {n: replace(r, codes=r.codes.to(device)) for n, r in found.items()}
         looks, notes = _looks(model, pairs, known, trained)
+        numbers = sum(
+            8 if known[k.about].sort == "one of" else len(known[k.about].choices) for k in looks
+        )
+        check_fits(
+            f"comparing {samples:,} samples of z of each of {rows.count:,} rows",
+            # z of one block, and two copies of what was read of all
+            (1 + samples) * (8 * min(rows.count, ROWS) * model.latent + 2 * rows.count * numbers),
+            "fewer --samples, fewer --rows",
+            device,
+        )
         judges = {
             (k.target, k.about): classifier(
                 dataset, modalities, k.target, k.about, known[k.about], device, say=say

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmgen.console import styled
 from mmgen.evaluation.coherence import Coherence, Row
 from mmgen.evaluation.tables import checked_format
-from mmgen.files import write
+from mmgen.files import deliver
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -96,11 +96,11 @@ def save_coherence(found: Coherence, path: Path, about: str = "") -> Path:
     """
     suffix = checked_format(path, FORMATS)
     if suffix == ".md":
-        write(path, coherence_markdown(found, about))
+        deliver(path, coherence_markdown(found, about))
     elif suffix == ".csv":
-        write(path, coherence_csv(found))
+        deliver(path, coherence_csv(found))
     else:
-        write(path, coherence_json(found, {"about": about} if about else None))
+        deliver(path, coherence_json(found, {"about": about} if about else None))
     return path
 
 

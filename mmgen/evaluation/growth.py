@@ -6,7 +6,7 @@ References:
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from mmgen.drawing import plain_text, save
+from mmgen.errors import ConfigError
 from mmgen.modality import Modality
 from mmgen.models import MODELS, Model
-from mmgen.subsets import hierarchical_nets, subset_encoder_nets
+from mmgen.subsets import MOST_NETS, hierarchical_nets, subset_encoder_nets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,6 +64,27 @@ class Row:
         return f"{self.model} L={self.layers}" if self.model == "hierarchical" else self.model
 
 
+def nets_of(modalities: Sequence[int], layers: Sequence[int]) -> int:
+    """Counts the nets that :func:`growth` builds, by the formulas.
+
+    Raises:
+        ConfigError: If they are too many to be built.
+    """
+    total = 0
+    for K in modalities:
+        if K > 64:  # 2^K is a number that none can be compared with
+            total = MOST_NETS + 1
+        else:
+            total += subset_encoder_nets(K) + K + sum(hierarchical_nets(K, L) for L in layers)
+        if total > MOST_NETS:
+            raise ConfigError(
+                f"growth up to {max(modalities)} modalities and {max(layers)} layers: every model "
+                f"is really built, and from K = {K} on these are more than {MOST_NETS:,} nets "
+                f"(jmvae-kl alone 2^(K−1)·K of them). Ask for fewer: 2-12 modalities, 1-3 layers"
+            )
+    return total
+
+
 def growth(
     modality: Modality,
     modalities: Sequence[int],
@@ -70,6 +92,7 @@ def growth(
     latent: int = 64,
     fusion: Sequence[int] = (),
     widths: Sequence[int] = (512, 512),
+    done: Callable[[int], object] = int,
 ) -> list[Row]:
     """Counts nets and parameters of models with K copies of a modality, for several K.
 
@@ -83,15 +106,18 @@ def growth(
         latent: Z, the size of z.
         fusion: Widths of the layers after concatenation.
         widths: Widths of the hierarchical model's nets between layers.
+        done: Is told the nets of each model when it was counted.
 
     Returns:
         For each K: jmvae-kl with all subsets, jmvae, and hierarchical with each L.
 
     Raises:
         ValueError: If a K is below 2 or an L below 1.
+        ConfigError: If the models have too many nets.
     """
     if min(modalities, default=2) < 2 or min(layers, default=1) < 1:
         raise ValueError("growth needs at least two modalities and one layer")
+    nets_of(modalities, layers)
     with torch.device("meta"):
         size = _parameters(modality.encoder())
     common: dict[str, Any] = {"latent": latent, "fusion": tuple(fusion)}
@@ -109,6 +135,7 @@ def growth(
             with torch.device("meta"):
                 model = MODELS[kind](copies, **{**common, **settings})
             rows.append(_row(model, kind, L, formula, formula * size))
+            done(formula)
     return rows
 
 

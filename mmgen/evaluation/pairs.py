@@ -83,7 +83,20 @@ def chosen_pairs(run: Run, targets: Sequence[str], given: Sequence[str]) -> list
     return [Pair(ordered(model.names, targets), S) for S in subsets]
 
 
+MOST = 10_000
+"""Sets of given modalities: those of 13."""
+
+
 def _subsets(names: Sequence[str], without: Sequence[str]) -> list[Subset]:
-    """Lists the non-empty subsets of the other modalities, smaller ones first."""
+    """Lists the non-empty subsets of the other modalities, smaller ones first.
+
+    Raises:
+        GenerationError: If they are too many.
+    """
     rest = tuple(n for n in names if n not in without)
+    if 1 << len(rest) > MOST:
+        raise GenerationError(
+            f"{len(rest)} modalities that can be given have 2^{len(rest)} − 1 subsets, too many to "
+            "evaluate all: say which with --given"
+        )
     return [*proper(rest), rest] if rest else []

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmgen.errors import ConfigError, WriteError, listed
+from mmgen.errors import ConfigError, listed
 from mmgen.evaluation.estimates import Effort, Estimate
-from mmgen.files import write
+from mmgen.files import check_writable, deliver
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -166,7 +166,7 @@ class Evaluation:
             WriteError: If the file cannot be written.
         """
         text = FORMATS[checked_format(path)](self)
-        write(path, text)
+        deliver(path, text)
         return path
 
 
@@ -204,19 +204,16 @@ FORMATS: dict[str, Callable[[Evaluation], str]] = {
 
 
 def checked_format(path: Path, formats: Iterable[str] = FORMATS) -> str:
-    """Returns the suffix of a file of tables, and makes its folder.
+    """Returns the suffix of a file of tables, which can be written.
 
     Raises:
         ConfigError: If no format has that suffix.
-        WriteError: If the folder cannot be made.
+        WriteError: If it cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in formats:
         raise ConfigError(f"--out {path}: tables are written as {listed(formats)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{path}: its folder cannot be made: {error.strerror}") from error
+    check_writable(path)
     return suffix
 
 

@@ -142,13 +142,19 @@ def save_grid(pictures: Tensor, path: Path) -> Path:
     """
     shown = magnified(pictures)
     n, h, w, _ = shown.shape
-    columns = math.ceil(math.sqrt(n))
-    page = np.ones((math.ceil(n / columns) * (h + GAP) + GAP, columns * (w + GAP) + GAP, 3))
+    height, width, columns = grid_size(n, h, w)
+    page = np.ones((height, width, 3), np.float32)
     for number, picture in enumerate(shown):
         row, column = divmod(number, columns)
         y, x = GAP + row * (h + GAP), GAP + column * (w + GAP)
         page[y : y + h, x : x + w] = picture
-    return _write(path, page.astype(np.float32), [])
+    return _write(path, page, [])
+
+
+def grid_size(n: int, h: int, w: int) -> tuple[int, int, int]:
+    """Returns height and width in pixels of a grid of n pictures, and how many are in a row."""
+    columns = math.ceil(math.sqrt(n))
+    return math.ceil(n / columns) * (h + GAP) + GAP, columns * (w + GAP) + GAP, columns
 
 
 class _Grid:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmgen.errors import GenerationError
-from mmgen.figures.sheet import Pictures, magnified
+from mmgen.figures.sheet import Pictures, grid_size, magnified
 from mmgen.generation import ITERATIONS, Run
 from mmgen.modality import Modality
 from mmgen.models import Model
@@ -17,6 +17,28 @@ from mmgen.models.cvae import CVAE
 def renderable(modality: Modality) -> bool:
     """Tells whether a modality is drawn as a picture, not only told in words."""
     return modality.render(torch.zeros(1, *modality.shape)) is not None
+
+
+MOST_PIXELS = 50_000_000
+"""Of a grid: drawing it takes up to 40 bytes each."""
+
+
+def check_grid(modality: Modality, count: int) -> None:
+    """Checks that a grid of so many pictures is small enough to be drawn and looked at.
+
+    Raises:
+        GenerationError: If not; says how large it would be.
+    """
+    picture = modality.render(torch.zeros(1, *modality.shape))
+    assert picture is not None
+    _, h, w, _ = magnified(picture).shape
+    height, width, _ = grid_size(count, h, w)
+    if height * width > MOST_PIXELS:
+        raise GenerationError(
+            f"--out: a grid of {count:,} pictures would have {width:,} × {height:,} pixels; "
+            f"{MOST_PIXELS:,} are the most. Ask for about "
+            f"{MOST_PIXELS * count // (height * width):,} samples"
+        )
 
 
 def drawn(run: Run, name: str, x: Tensor) -> Pictures:

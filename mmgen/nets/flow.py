@@ -12,6 +12,7 @@ References:
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from mmgen.errors import ConfigError
+from mmgen.memory import check_fits
 from mmgen.nets.posterior import gaussian, standard_normal, tempered
 
 
@@ -45,6 +47,13 @@ class SubsetFlow(nn.Module):
             raise ConfigError(
                 'model.subset_posterior = "flow" needs zuko: pip install "mmgen[flow]"'
             ) from None
+        widths_of_each = [3 * latent, *widths, 2 * latent]
+        weights = sum(before * after for before, after in pairwise(widths_of_each))
+        check_fits(  # even of a sketch, see below
+            f"model.subset_posterior: a flow of {transforms:,} transformations",
+            transforms * weights * 5,  # float32, and a mask of one byte each
+            "smaller model.flow_widths, fewer model.flow_transforms",
+        )
         # Masks are computed from values, which the meta device does not have.
         device = torch.get_default_device()
         with torch.device("cpu"):

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmgen import build, generation
-from mmgen.errors import WriteError
-from mmgen.files import write
+from mmgen.files import check_writable, deliver
 from mmgen.report.page import Page, gather, weights_of
 
 __all__ = ["write_report"]
@@ -38,16 +37,12 @@ def write_report(
         RunError: If the folder holds no run that was trained.
         WriteError: If the page cannot be written.
     """
+    out = out or folder / "report.html"
+    check_writable(out)
     weights = weights_of(folder)
     run = generation.load(folder, weights=weights, device=device, plugin_modules=plugin_modules)
     page = gather(run, build.registry(plugin_modules), weights, data)
-    out = out or folder / "report.html"
-    text = html(page)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{out.parent}: cannot be made: {error.strerror or error}") from error
-    write(out, text)
+    deliver(out, html(page))
     return out
 
 

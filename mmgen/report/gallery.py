@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ WALL, STRIPS, WORDS = 60, 12, 12
 
 OBSERVATIONS, SUBSETS, PRIOR = 4, 14, 16
 """Held-out observations, subsets that they are generated from, samples of the prior."""
+
+MOST = 12
+"""With more modalities than this, subsets are not listed one by one: there are too many."""
 
 
 @dataclass(frozen=True)
@@ -184,15 +188,22 @@ def from_subsets(run: Run, held_out: HeldOut) -> tuple[list[Group], int]:
             "row",
         )
     ]
-    subsets = [s for s in proper(names) if _possible(run, s)]
+    given = run.model.given
+    if given is not None:
+        subsets = [given]
+    elif len(names) <= MOST:
+        subsets = proper(names)
+    else:  # of so many subsets, only these are ever chosen
+        subsets = [*combinations(names, 1), *combinations(names, len(names) - 1)]
+    count = 1 if given is not None else 2 ** len(names) - 2
     chosen = _chosen(subsets, len(names))
     # What costs most, one picture an observation, decides how many subsets are affordable.
     room = min((affordable(run.modalities[n], 10_000) for n in shown), default=10_000)
     chosen = chosen[: max(len(names), room // OBSERVATIONS)]
     for subset in [tuple(names), *chosen]:
-        given = {n: x[n] for n in subset}
+        seen = {n: x[n] for n in subset}
         targets = [*run.model.targets] if len(subset) == len(names) else _possible(run, subset)
-        z = sample_latent(run.model, given, 1, temperature=0.0)[0]
+        z = sample_latent(run.model, seen, 1, temperature=0.0)[0]
         means = {n: p.mean for n, p in run.model.decode(z, targets).items()}
         way = way_of(run, subset)
         if len(subset) == len(names):
@@ -202,7 +213,7 @@ def from_subsets(run: Run, held_out: HeldOut) -> tuple[list[Group], int]:
         alt = f"given {', '.join(subset)}, z at its mean; {way}"
         note = f"Given: {', '.join(subset)}. z at its mean, {way[2:]}."
         groups.append(Group(title, note, _cells(run, means, targets, alt), "row"))
-    return groups, len(subsets) - len(chosen)
+    return groups, count - len(chosen)
 
 
 def _chosen(subsets: Sequence[Subset], count: int) -> list[Subset]:

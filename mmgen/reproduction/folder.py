@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmgen import checkpoint
 from mmgen.errors import RunError
-from mmgen.files import write
+from mmgen.files import deliver
 from mmgen.reproduction.jobs import Job
 from mmgen.reproduction.mnist import (
     BEYOND,
@@ -165,6 +165,9 @@ def _manifest(path: Path) -> dict[str, object]:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write(path, text)
+    try:
+        same = path.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):  # not there yet, or damaged
+        same = False
+    if not same:
+        deliver(path, text)

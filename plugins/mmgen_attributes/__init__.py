@@ -3,14 +3,14 @@
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from mmgen.data.cells import AttributeColumns
 from mmgen.errors import listed, nearest
 from mmgen.hooks import hookimpl
-from mmgen.modality import Modality
+from mmgen.modality import Modality, Widths
 from mmgen.nets.blocks import Likelihood, bernoulli, gaussian, mlp
 
 
@@ -21,8 +21,8 @@ class Attributes(AttributeColumns):
     api_version: ClassVar[int] = 1
     likelihood: Literal["bernoulli", "gaussian"] = Field("bernoulli", description="p(x | z)")
     standard_deviation: PositiveFloat = Field(1.0, description="gaussian: around tanh(net(z))")
-    encoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
-    decoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
+    encoder_widths: Widths = Field((512, 512), description="hidden layers")
+    decoder_widths: Widths = Field((512, 512), description="hidden layers")
 
     @property
     def shape(self) -> tuple[int, ...]:

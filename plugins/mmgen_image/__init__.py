@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from mmgen.data.pictures import PictureFiles, read_picture
 from mmgen.hooks import hookimpl
-from mmgen.modality import Modality
+from mmgen.modality import Modality, Widths
 from mmgen.nets import blocks
 
 
@@ -26,9 +26,9 @@ class Image(PictureFiles):
     binarise: bool = Field(True, description="bernoulli: draws 0 or 1; else continuous Bernoulli")
     standard_deviation: PositiveFloat = Field(1.0, description="gaussian: around sigmoid(net(z))")
     net: Literal["mlp", "convolution"] = Field("mlp", description="what both nets are made of")
-    encoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="mlp: hidden layers")
-    decoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="mlp: hidden layers")
-    convolution_channels: tuple[PositiveInt, ...] = Field((32, 64), description="from outside in")
+    encoder_widths: Widths = Field((512, 512), description="mlp: hidden layers")
+    decoder_widths: Widths = Field((512, 512), description="mlp: hidden layers")
+    convolution_channels: Widths = Field((32, 64), description="from outside in")
 
     @property
     def shape(self) -> tuple[int, int, int]:

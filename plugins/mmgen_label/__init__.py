@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from mmgen.data.cells import in_order, suits_classes
 from mmgen.errors import listed, nearest
 from mmgen.hooks import hookimpl
-from mmgen.modality import Modality, Words
+from mmgen.modality import Modality, Widths, Words
 from mmgen.nets.blocks import Likelihood, mlp, one_hot
 
 
@@ -21,8 +21,8 @@ class Label(Modality):
     api_version: ClassVar[int] = 1
     stored_with: ClassVar[tuple[str, ...]] = ("classes",)
     classes: Words = Field(min_length=2, examples=[("no", "yes")], description="names")
-    encoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
-    decoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
+    encoder_widths: Widths = Field((512, 512), description="hidden layers")
+    decoder_widths: Widths = Field((512, 512), description="hidden layers")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, FiniteFloat, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 from torch import Tensor, nn
 
 from mmgen.data import units
 from mmgen.hooks import hookimpl
-from mmgen.modality import Modality, Words
+from mmgen.modality import Modality, Widths, Words
 from mmgen.nets.blocks import Likelihood, gaussian_with_variance, mlp
 
 
@@ -22,8 +22,8 @@ class Vector(Modality):
     names: Words = Field(min_length=1, examples=[("height", "weight")], description="columns")
     mean: tuple[FiniteFloat, ...] = Field((), description="measured if left out")
     standard_deviation: tuple[units.Deviation, ...] = Field((), description="measured if left out")
-    encoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
-    decoder_widths: tuple[PositiveInt, ...] = Field((512, 512), description="hidden layers")
+    encoder_widths: Widths = Field((512, 512), description="hidden layers")
+    decoder_widths: Widths = Field((512, 512), description="hidden layers")
 
     @model_validator(mode="after")
     def _one_a_column(self) -> Self:
