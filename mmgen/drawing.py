@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmgen.files import write
+from mmgen.holding import make
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +35,6 @@ def save(figure: "Figure", path: Path) -> Path:
         # Letters that the font does not have are drawn as boxes: no reason to stop.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(content, format="png", dpi="figure")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path.parent)
     write(path, content.getvalue())
     return path

@@ -11,7 +11,7 @@ PLUGINS = ROOT / "plugins"
 
 # Each may import those before it, and its own package.
 ORDER = (
-    *("errors", "files", "console", "shell", "toml", "drawing", "settings", "config"),
+    *("errors", "holding", "locks", "files", "console", "shell", "toml", "drawing", "settings", "config"),
     *("modality", "hooks", "discovery", "plugins", "subsets", "nets", "models", "data"),
     *("template", "build", "training", "checkpoint", "inventory", "planning", "diagnosis"),
     *("running", "generation", "evaluation", "figures", "report", "reproduction", "testing"),

@@ -111,12 +111,14 @@ def evaluate(
     from mmgen.evaluation.pairs import chosen_pairs
     from mmgen.evaluation.side_by_side import Measurement, likelihoods_side_by_side
     from mmgen.generation import load
+    from mmgen.holding import pinned
 
     settings: Settings = context.obj
     if weights not in ("best", "last"):
         raise GenerationError(f"--weights {weights}: it is best or last")
     if not samples and not importance:
         raise ConfigError("--samples 0 --importance 0: nothing is left to estimate")
+    context.with_resource(pinned(run))
     if file is not None:  # before the work
         tables.checked_format(file, (coherence_tables if coherence else tables).FORMATS)
     if jobs > 1 and coherence:

@@ -66,6 +66,7 @@ def generate(
 
     from mmgen.figures import renderable
     from mmgen.generation import load
+    from mmgen.holding import pinned
 
     settings: Settings = context.obj
     values = dict(_pair(word) for word in given or [])
@@ -74,6 +75,7 @@ def generate(
     if start not in ("zero", "prior"):
         raise GenerationError(f"--start {start}: it is zero or prior")
     first: Literal["zero", "prior"] = "zero" if start == "zero" else "prior"
+    context.with_resource(pinned(run))
     loaded = load(run, weights=weights, device=device or "auto", plugin_modules=settings.plugins)
     if seed is not None:
         torch.manual_seed(seed)

@@ -64,7 +64,7 @@ def mnist(
 
     Every stop loses at most the epoch under way; the same command goes on.
     """
-    from mmgen.files import writing
+    from mmgen.locks import writing
     from mmgen.reproduction.folder import Reproduction
     from mmgen.reproduction.mnist import PROFILES
 
@@ -92,8 +92,9 @@ def mnist(
             device=device or "auto",
             plugins=tuple(settings.plugins),
         )
-        reproduction.begin()
+        reproduction.check_free()
         with writing(out):
+            reproduction.begin()
             try:
                 if not (dataset / "dataset.json").exists():
                     _import(data, dataset, settings)

@@ -75,7 +75,7 @@ def train(
             experiment = asked.experiment(source)
             say("loading PyTorch ...")
             from mmgen import checkpoint, planning, running
-            from mmgen.files import writing
+            from mmgen.locks import writing
 
             trained_with = {}
             resuming = resume and out is not None and (out / EXPERIMENT).is_file()

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmgen.errors import ConfigError, WriteError, listed
+from mmgen.errors import ConfigError, listed
 from mmgen.evaluation.estimates import Effort, Estimate
 from mmgen.files import write
+from mmgen.holding import make
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -213,10 +214,7 @@ def checked_format(path: Path, formats: Iterable[str] = FORMATS) -> str:
     suffix = path.suffix.lower()
     if suffix not in formats:
         raise ConfigError(f"--out {path}: tables are written as {listed(formats)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{path}: its folder cannot be made: {error.strerror}") from error
+    make(path.parent)
     return suffix
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmgen import build, generation
-from mmgen.errors import WriteError
 from mmgen.files import write
+from mmgen.holding import make, pinned
 from mmgen.report.page import Page, gather, weights_of
 
 __all__ = ["write_report"]
@@ -35,19 +35,17 @@ def write_report(
         The file.
 
     Raises:
-        RunError: If the folder holds no run that was trained.
+        RunError: If the folder holds no run that was trained, or is no longer where it was.
         WriteError: If the page cannot be written.
     """
-    weights = weights_of(folder)
-    run = generation.load(folder, weights=weights, device=device, plugin_modules=plugin_modules)
-    page = gather(run, build.registry(plugin_modules), weights, data)
     out = out or folder / "report.html"
-    text = html(page)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{out.parent}: cannot be made: {error.strerror or error}") from error
-    write(out, text)
+    with pinned(folder):
+        weights = weights_of(folder)
+        run = generation.load(folder, weights=weights, device=device, plugin_modules=plugin_modules)
+        page = gather(run, build.registry(plugin_modules), weights, data)
+        text = html(page)
+        make(out.parent)
+        write(out, text)
     return out
 
 
