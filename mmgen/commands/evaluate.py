@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings, terminable
+from mmgen.commands.common import Device, Settings
 from mmgen.console import progress, stderr, stdout
 from mmgen.errors import ConfigError, DataError, GenerationError, listed, nearest
 
@@ -158,8 +158,7 @@ def evaluate(
                 pairs=tuple(pairs),
                 effort=effort,
             )
-            with terminable():
-                estimates = likelihoods_side_by_side(what, loaded, chosen, jobs, done)
+            estimates = likelihoods_side_by_side(what, loaded, chosen, jobs, done)
         else:
             estimates = likelihoods(loaded.model, chosen, pairs, effort, done)
     evaluation = tables.Evaluation(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import Device, Settings, terminable
+from mmgen.commands.common import Device, Settings
 from mmgen.console import status, stderr, stdout
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
@@ -82,28 +82,27 @@ def mnist(
             f"--data {data}: neither a data set of mmgen data mnist, nor a folder with MNIST/raw. "
             "Fetch the set with: mmgen data mnist ROOT --download --out DATA"
         )
-    with terminable():
-        reproduction = Reproduction(
-            out=out,
-            data=dataset,
-            profile=profile,
-            epochs=epochs or PROFILES[profile].epochs,
-            beyond=beyond,
-            device=device or "auto",
-            plugins=tuple(settings.plugins),
-        )
-        reproduction.check_free()
-        with writing(out):
-            reproduction.begin()
-            try:
-                if not (dataset / "dataset.json").exists():
-                    _import(data, dataset, settings)
-                _train(reproduction, at_once)
-                _measure(reproduction, at_once)
-                _draw(reproduction)
-            except KeyboardInterrupt:
-                stderr.print("stopped; nothing is lost. The same command goes on")
-                raise typer.Exit(130) from None
+    reproduction = Reproduction(
+        out=out,
+        data=dataset,
+        profile=profile,
+        epochs=epochs or PROFILES[profile].epochs,
+        beyond=beyond,
+        device=device or "auto",
+        plugins=tuple(settings.plugins),
+    )
+    reproduction.check_free()
+    with writing(out):
+        reproduction.begin()
+        try:
+            if not (dataset / "dataset.json").exists():
+                _import(data, dataset, settings)
+            _train(reproduction, at_once)
+            _measure(reproduction, at_once)
+            _draw(reproduction)
+        except KeyboardInterrupt:
+            stderr.print("stopped; nothing is lost. The same command goes on")
+            raise typer.Exit(130) from None
 
 
 def _check_flow() -> None:
