@@ -20,11 +20,14 @@ def report(error: BaseException, *, debug: bool) -> int:
         stderr.print("".join(traceback.format_exception(error)), end="")
     message, code = _explained(error)
     if message:
-        stderr.print(styled(("error:", "bold red"), f" {message}"))
+        label = "internal error:" if code == FAULT else "error:"
+        stderr.print(styled((label, "bold red"), f" {message}"))
     return code
 
 
 def _explained(error: BaseException) -> tuple[str, int]:
+    if type(error).__name__ == "Abort" and error.__cause__ is not None:
+        error = error.__cause__  # typer hides that no more could be read
     if isinstance(error, MmgenError):
         return str(error), USER
     if hasattr(error, "format_message"):  # typer's, which has it of click or of its own
@@ -41,7 +44,7 @@ def _explained(error: BaseException) -> tuple[str, int]:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror or _words(error)}", USER
     return (
-        f"internal error: {type(error).__name__}: {_words(error)}.\n"
+        f"{type(error).__name__}: {_words(error)}.\n"
         "  This is a fault of mmgen or of a plugin. See where, and report it: mmgen --debug ...",
         FAULT,
     )

@@ -10,13 +10,8 @@ import codecs
 import errno
 import io
 import os
-import select
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from typing import BinaryIO
 
 REPLACED = {
     "…": "...", "–": "-", "—": "-", "−": "-", "×": "x", "·": "*", "±": "+-", "≈": "~", "≤": "<=",
@@ -27,29 +22,44 @@ REPLACED = {
 """What stands for the letters of messages and tables where a stream lacks them."""
 
 
-class _Lasting(io.FileIO):
-    """A descriptor to write to; whatever happens there, writing goes on.
+class _Lasting(io.TextIOWrapper):
+    """A stream of text to write to; whatever happens where it leads, writing goes on.
+
+    Args:
+        buffer: Where the bytes go.
+        encoding: Which letters there are.
 
     Attributes:
-        terminal: Whether it is, or was, a terminal.
-        failed: The first error.
+        terminal: Whether it leads, or led, to a terminal.
+        failed: The first error; what is written after it is dropped.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(descriptor, "w", closefd=False)
-        self.terminal = os.isatty(descriptor)
+    def __init__(self, buffer: BinaryIO, encoding: str) -> None:
+        super().__init__(buffer, encoding=encoding, errors="mmgen", line_buffering=True)
+        self.terminal = buffer.isatty()
         self.failed: OSError | None = None
 
-    def write(self, content: "Buffer", /) -> int:
-        """Writes some of the content, and says how much; what cannot be written counts as well."""
-        while self.failed is None:
-            try:
-                return os.write(self.fileno(), content)
-            except BlockingIOError:  # a terminal or a pipe that does not wait: slower than we are
-                select.select([], [self.fileno()], [])
-            except OSError as error:
-                self.failed = OSError(error.errno, error.strerror, "standard output")
-        return memoryview(content).nbytes
+    # Not in a raw stream below the buffer: a Ctrl-C that came between the system's write and the
+    # return from there would have it written again.
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._fail(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self.failed = self.failed or OSError(error.errno, error.strerror, "standard output")
+        # What waits in the buffer, or comes from elsewhere in this process, leads nowhere from now.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
 
 
 def outlast() -> None:
@@ -58,6 +68,7 @@ def outlast() -> None:
     A stream that was closed at the start leads nowhere: otherwise the next file that is opened
     would get its number, and all that libraries print.
     """
+    codecs.register_error("mmgen", _replaced)
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -65,24 +76,17 @@ def outlast() -> None:
             os.open(os.devnull, os.O_RDONLY if descriptor == 0 else os.O_WRONLY)
     if sys.stdin is None:
         sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
-    for name in ("stdout", "stderr") if os.name != "nt" else ():  # whose terminal takes no bytes
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
-        if stream is getattr(sys, f"__{name}__"):  # nobody collects what is printed, as tests do
-            setattr(sys, name, _lasting(stream, 1 if name == "stdout" else 2))
-
-
-def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
-    raw = _Lasting(descriptor)
-    if stream is not None:
-        with suppress(OSError):
-            stream.flush()
-    codecs.register_error("mmgen", _replaced)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw),
-        encoding="utf-8" if stream is None else stream.encoding,
-        errors="mmgen",
-        line_buffering=True,
-    )
+        if stream is not getattr(sys, f"__{name}__"):
+            continue  # somebody collects what is printed, as tests do
+        if stream is None:
+            lasting = _Lasting(os.fdopen(descriptor, "wb", closefd=False), "utf-8")
+        else:
+            lasting = _Lasting(stream.buffer, stream.encoding)
+        if hasattr(os, "set_blocking"):  # one that does not wait for its reader loses words
+            os.set_blocking(descriptor, True)
+        setattr(sys, name, lasting)
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
@@ -98,10 +102,10 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 
 def failure() -> OSError | None:
     """Returns why results could not be written, if they could not and somebody waits for them."""
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    if not isinstance(raw, _Lasting) or raw.failed is None:
+    stream = sys.stdout
+    if not isinstance(stream, _Lasting):
         return None
-    unread = raw.terminal or raw.failed.errno == errno.EPIPE
-    return None if unread else raw.failed
+    stream.flush()
+    if stream.failed is None or stream.terminal or stream.failed.errno == errno.EPIPE:
+        return None
+    return stream.failed

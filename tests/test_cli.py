@@ -137,7 +137,7 @@ def test_resuming_with_more_epochs_goes_on(mmgen, small_glyphs, tmp_path, start)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(small_glyphs, tmp_path, number):
     words = [*small(small_glyphs, epochs=8), "train.batch_size=8", "--no-figures"]
 

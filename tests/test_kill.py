@@ -49,14 +49,14 @@ for line in sys.stdin:
 class Server:
     """Runs the command line in children that can be killed."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, **environment: str) -> None:
         self.log = log
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "LOG": str(log), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "LOG": str(log), "OMP_NUM_THREADS": "1", **environment},
             cwd=ROOT,
         )
 
