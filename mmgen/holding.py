@@ -196,7 +196,9 @@ def make(folder: Path) -> None:
             with suppress(FileExistsError):
                 os.mkdir(held.at(part), dir_fd=held.descriptor)
     except OSError as error:
-        raise WriteError(f"{folder}: cannot be made: {error.strerror or error}") from error
+        raise WriteError(
+            f"{folder}: the folder cannot be made: {error.strerror or error}"
+        ) from error
 
 
 @contextmanager

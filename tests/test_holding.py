@@ -204,7 +204,7 @@ def test_a_folder_in_a_held_one_is_made_with_those_above_it(tmp_path):
         for folder in ("run", "run/a/b", "run/a/b"):
             holding.make(tmp_path / folder)
         (tmp_path / "run" / "file").touch()
-        with pytest.raises(WriteError, match="cannot be made"):
+        with pytest.raises(WriteError, match="folder cannot be made"):
             holding.make(tmp_path / "run" / "file" / "c")
     assert tree(tmp_path) == {"run", "run/a", "run/a/b", "run/file"}
 
@@ -353,6 +353,23 @@ def test_a_data_set_does_not_make_the_folder_above_it_again(tmp_path, event):
     with pytest.raises(FileNotFoundError):
         write()
     assert not path.parent.exists()
+
+
+# Jobs.
+
+
+def test_jobs_stop_when_their_folder_goes(tmp_path):
+    from mmgen.reproduction.jobs import Job, run
+
+    out = tmp_path / "out"
+    jobs = [Job(name, ("--help",), out / "logs" / f"{name}.log") for name in ("one", "two")]
+    with locks.writing(out):
+        looks = run(jobs, 1)
+        next(looks)
+        moved(out)
+        with pytest.raises(holding.LostError):
+            [*looks]
+    assert not out.exists()
 
 
 # A training.
