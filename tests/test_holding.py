@@ -368,7 +368,7 @@ def test_jobs_stop_when_their_folder_goes(tmp_path):
         next(looks)
         moved(out)
         with pytest.raises(holding.LostError):
-            [*looks]
+            list(looks)
     assert not out.exists()
 
 
