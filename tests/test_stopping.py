@@ -48,7 +48,7 @@ def test_a_stop_while_torch_is_imported_is_one_word(tmp_path, cut):
     (tmp_path / "torch.py").write_text(
         f"try:\n    {SLOW}\nexcept KeyboardInterrupt:\n    {cut}\n    raise\n"
     )
-    process = started(tmp_path, *WAYS["module"], "train", str(tmp_path), "--resume")
+    process = started(tmp_path, *WAYS["module"], "generate", str(tmp_path))
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20) == ("", "stopped\n")
     assert process.returncode == 130
@@ -58,7 +58,7 @@ def test_a_stop_while_torch_is_imported_is_one_word(tmp_path, cut):
 def test_what_was_ignored_at_the_start_stays_ignored(tmp_path, number):
     (tmp_path / "torch.py").write_text(SLOW)
     process = started(
-        tmp_path, *WAYS["module"], "train", str(tmp_path), "--resume",
+        tmp_path, *WAYS["module"], "generate", str(tmp_path),
         preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
     )  # fmt: skip
     process.send_signal(number)
