@@ -165,7 +165,7 @@ def test_whatever_is_raised_is_one_message(mmgen, monkeypatch, tmp_path, error, 
     [
         (["--bogus\x1b[2J"], "No such option"),
         (["trian"], "train"),
-        (["train"], "config"),
+        (["train"], "Missing argument"),
         (["train", "a", "--ou", "x"], "--out"),
         (["evaluate", "run", "--rows", "\x1b[31mabc"], "--rows"),
         (["evaluate", "run", "--rows", "0"], "--rows"),
