@@ -1,5 +1,16 @@
-"""``python -m mmgen``."""
+"""The start of the process: ``python -m mmgen``, and the script ``mmgen``."""
 
-from mmgen.cli import main
+from mmgen import stopping, streams
 
-main()
+
+def main() -> None:
+    """Runs the command line, ready for Ctrl-C before the first library is imported."""
+    stopping.handle(stopping.leave)
+    streams.outlast()
+    from mmgen.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,6 @@ process that writes; ``.writer`` says which.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -29,8 +28,10 @@ from torch import Tensor, nn
 
 from mmgen import shell
 from mmgen.config import EXPERIMENT, Experiment
-from mmgen.errors import RunError, WriteError
-from mmgen.files import LOCK, write, writing
+from mmgen.errors import RunError
+from mmgen.files import remove, write
+from mmgen.holding import LOCK
+from mmgen.locks import writing
 from mmgen.training import Epoch, Training
 
 FORMAT = 1
@@ -96,16 +97,10 @@ def check_free(path: Path, *, force: bool = False, again: str = "") -> None:
 
 def _remove_run(path: Path) -> None:
     """Removes a run's files; first the one that makes the folder a run."""
-    try:
-        for name in (EXPERIMENT, CONFIG, "environment.json", "metrics.jsonl", "report.html"):
-            (path / name).unlink(missing_ok=True)
-        for weights in ("last", "best"):
-            (path / f"{weights}.safetensors").unlink(missing_ok=True)
-        for folder in ("figures", "tensorboard"):
-            if (path / folder).exists():
-                shutil.rmtree(path / folder)
-    except OSError as error:
-        raise WriteError(f"{path}: cannot be replaced: {error}") from error
+    files = (CONFIG, "environment.json", "metrics.jsonl", "report.html")
+    weights = ("last.safetensors", "best.safetensors")
+    for name in (EXPERIMENT, *files, *weights, "figures", "tensorboard"):
+        remove(path / name)
 
 
 def experiment(path: Path) -> Experiment:

@@ -1,17 +1,15 @@
-"""The command line: puts the verbs together, and turns errors into one message and exit code 2."""
+"""The command line: puts the verbs together, and turns whatever happens into an exit code."""
 
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from mmgen import __version__
+from mmgen import __version__, failures, stopping, streams
 from mmgen.commands import data, evaluate, generate, growth, init, plugins, report, reproduce, train
 from mmgen.commands.common import Settings
-from mmgen.console import stderr, styled
-from mmgen.errors import MmgenError
+from mmgen.console import stderr
 
 app = typer.Typer(
     name="mmgen",
@@ -86,12 +84,31 @@ def spread(words: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Runs the command line, and exits: with 0, 2 for an error, 130 if stopped, 1 for a fault."""
+    streams.outlast()
     settings = Settings()
+    stopped: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    error: BaseException | None = None
+    code = 0
     try:
-        app(spread(sys.argv[1:]), obj=settings)
-    except MmgenError as error:
-        if settings.debug:
-            traceback.print_exc()
-        stderr.print(styled(("error:", "bold red"), f" {error}"))
-        raise SystemExit(2) from None
+        with stopping.handled(stop):
+            code = app(spread(sys.argv[1:]), obj=settings, standalone_mode=False) or 0
+    except SystemExit as exit_:
+        error = exit_.__context__ if isinstance(exit_.__context__, OSError) else None
+        code = exit_.code if isinstance(exit_.code, int) else 2
+    except BaseException as raised:
+        error = raised
+    # Whatever it was that Ctrl-C broke: an import that is cut may raise anything.
+    if isinstance(error, KeyboardInterrupt) or (stopped and (error is not None or code)):
+        code = stopping.CODE
+        stderr.print("stopped")
+    elif error is not None:
+        code = failures.report(error, debug=settings.debug)
+    if (failed := streams.failure()) is not None:
+        code = code or failures.report(failed, debug=False)
+    raise SystemExit(code)

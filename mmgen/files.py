@@ -1,19 +1,15 @@
-"""Files that are whole or not there, and folders that one process at a time may write to."""
+"""Files that are whole or not there, in folders that are still what they were."""
 
 import errno
 import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
+import shutil
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from mmgen.errors import RunError, WriteError
-
-LOCK = ".lock"
-WRITER = ".writer"
+from mmgen.errors import WriteError
+from mmgen.holding import Folder, make, opened
 
 
 def check_writable(path: Path) -> None:
@@ -26,7 +22,7 @@ def check_writable(path: Path) -> None:
     try:
         _check_file(path)
         # The nearest folder that is there, and the names that are to be made in it.
-        folder, names = path.absolute().parent, [_beside(path).name]
+        folder, names = path.absolute().parent, [_temporary(path.name)]
         while not folder.exists():
             folder, names = folder.parent, [*names, folder.name]
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -44,11 +40,7 @@ def deliver(path: Path, content: bytes | str) -> None:
     Raises:
         WriteError: If it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        cause = error.strerror or error
-        raise WriteError(f"{path}: its folder cannot be made: {cause}") from error
+    make(path.parent)
     write(path, content)
 
 
@@ -63,91 +55,72 @@ def _check_file(path: Path) -> None:
         raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _beside(path: Path) -> Path:
+def _temporary(name: str) -> str:
     # Each process writes beside in a file of its own: two reports of one run do not mix.
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return f".{name}.{os.getpid()}.tmp"
 
 
-def write(path: Path, content: bytes | str) -> None:
+def write(path: Path, content: bytes | str | Iterable[bytes | memoryview]) -> None:
     """Writes a file whole or not at all: beside its name, synced, then renamed.
+
+    Args:
+        path: The file.
+        content: What is in it; of several parts, no more than one is held at a time.
 
     Raises:
         WriteError: If it cannot be written; what was there under the name is still there.
+        LostError: If it is in a folder that is held, see :mod:`mmgen.holding`, and no longer there.
     """
     _check_file(path)
-    beside = _beside(path)
     try:
-        with beside.open("wb") as file:
-            # Half characters, of file names that are no UTF-8, become question marks.
-            encoded = content if isinstance(content, bytes) else content.encode(errors="replace")
-            file.write(encoded)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        _sync(path.parent)
+        with opened(path.parent) as folder:
+            _write(folder, path.name, content)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
         cause = error.strerror or str(error)
         raise WriteError(f"{path}: cannot be written: {cause}. Nothing was changed") from error
 
 
-def _sync(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Makes this process the only one that writes to a folder, which is made if it is not there.
-
-    The system lets go of the lock when the process ends, however it ends. Within a process the
-    same thread may take it again.
+def remove(path: Path) -> None:
+    """Removes a file or a folder with all that is in it, if it is there.
 
     Raises:
-        RunError: If another process is writing there; says which.
-        WriteError: If the folder cannot be made or written to.
+        WriteError: If it cannot be removed.
+        LostError: If it is in a folder that is held and no longer there.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # On one real path, whatever it is called: a link leads to the same run.
-        lock = FileLock(folder.resolve() / LOCK, timeout=0, is_singleton=True)
-        lock.acquire()
-    except Timeout:
-        raise RunError(
-            f"{folder}: {_writer(folder)} is writing to this run. Wait until it is done, stop it, "
-            "or choose another --out"
-        ) from None
+        with opened(path.parent) as folder:
+            name, at = folder.at(path.name), folder.descriptor
+            try:
+                status = os.stat(name, dir_fd=at, follow_symlinks=False)
+            except FileNotFoundError:
+                return
+            if stat.S_ISDIR(status.st_mode):
+                shutil.rmtree(name, dir_fd=at)
+            else:
+                os.unlink(name, dir_fd=at)
     except OSError as error:
-        raise WriteError(f"{folder}: cannot be written to: {error.strerror or error}") from error
+        raise WriteError(f"{path}: cannot be removed: {error.strerror or error}") from error
+
+
+def _write(folder: Folder, name: str, content: bytes | str | Iterable[bytes | memoryview]) -> None:
+    temporary = _temporary(name)
+    beside, final = folder.at(temporary), folder.at(name)
+    at = folder.descriptor
+    if isinstance(content, str):
+        # Half characters, of file names that are no UTF-8, become question marks.
+        content = content.encode(errors="replace")
     try:
-        if lock.lock_counter == 1:
-            _clean(folder)
-            started = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-            who = f"process {os.getpid()} on {socket.gethostname()}, since {started},"
-            with suppress(OSError):  # a courtesy, even to a full disk
-                (folder / WRITER).write_text(who, encoding="utf-8")
-        yield
-    finally:
-        if lock.lock_counter == 1:
-            with suppress(OSError):
-                (folder / WRITER).unlink(missing_ok=True)
-        lock.release()
-
-
-def _writer(folder: Path) -> str:
-    with suppress(OSError, UnicodeDecodeError):
-        return (folder / WRITER).read_text(encoding="utf-8") or "another process"
-    return "another process"
-
-
-def _clean(folder: Path) -> None:
-    """Removes what a killed process left beside the names that it was writing."""
-    for file in folder.rglob(".*.tmp"):
+        with folder.open(temporary, "wb") as file:
+            # writelines() lets go of each part before it asks for the next, which a loop would not.
+            file.writelines([content] if isinstance(content, bytes) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        if folder.within is not None:
+            folder.within.check()  # once more, as late as can be: the content may have taken long
+        os.replace(beside, final, src_dir_fd=at, dst_dir_fd=at)
+        if at is not None:
+            os.fsync(at)
+    except BaseException:
         with suppress(OSError):
-            file.unlink()
+            os.unlink(beside, dir_fd=at)
+        raise

@@ -17,7 +17,9 @@ from mmgen.config import EXPERIMENT, Experiment
 from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset
 from mmgen.errors import MmgenError, RunError, WriteError, listed
-from mmgen.files import write, writing
+from mmgen.files import write
+from mmgen.holding import LostError, check
+from mmgen.locks import writing
 from mmgen.modality import Modality
 from mmgen.plugins import Registry
 from mmgen.training import Epoch, NotFiniteError, Step, Training, fit
@@ -223,8 +225,8 @@ def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
         WriteError: If the run cannot be written to, a full disk for example.
     """
     training = prepared.training
-    board = _tensorboard(out) if prepared.experiment.train.tensorboard else None
     with writing(out), _explained(prepared, out):
+        board = _tensorboard(out) if prepared.experiment.train.tensorboard else None
         for item in fit(training, prepared.train, prepared.validation):
             if isinstance(item, Epoch):
                 checkpoint.append_metrics(out, item)
@@ -232,6 +234,7 @@ def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
                     checkpoint.save_weights(out, training, item.epoch)
                 checkpoint.save_checkpoint(out, training)
                 if board is not None:
+                    check(out)
                     for split in ("train", "validation"):
                         for term, value in getattr(item, split).items():
                             board.add_scalar(f"{term}/{split}", value, item.epoch)
@@ -260,9 +263,20 @@ def _explained(prepared: Prepared, out: Path) -> Iterator[None]:
         located = _located(prepared, out, error)
         slower = prepared.resume(out, f"train.learning_rate={rate:g}")
         raise RunError(f"{located}\n  {_kept(out)}; go on from there:\n  {slower}") from error
+    except LostError as error:
+        raise RunError(f"{error}{_left(prepared, error.now)}") from error
     except WriteError as error:
         again = prepared.resume(out)
         raise WriteError(f"{error}.\n  {_kept(out)}: make room, then\n  {again}") from error
+
+
+def _left(prepared: Prepared, now: Path | None) -> str:
+    """Says what is left of a run whose folder was lost, and how to go on."""
+    if now is None:
+        return ""
+    if not (now / "last.safetensors").exists():
+        return ".\n  There was no checkpoint yet"
+    return f", up to the last checkpoint. Go on from it:\n  {prepared.resume(now)}"
 
 
 def _kept(out: Path) -> str:

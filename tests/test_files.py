@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, small
 from safetensors.torch import load_file
 
-from mmgen import checkpoint, files
+from mmgen import checkpoint, files, locks
 from mmgen.errors import RunError, WriteError
 
 
@@ -28,19 +28,14 @@ def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):
     assert names(tmp_path) == {"file"}
 
 
-@pytest.mark.parametrize("broken", ["fsync", "write", "replace"])
+@pytest.mark.parametrize("broken", ["fsync", "open", "replace"])
 def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path, monkeypatch, broken):
     files.write(tmp_path / "file", "old")
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    if broken == "write":
-        monkeypatch.setattr(Path, "open", full)
-    else:
-        monkeypatch.setattr(
-            *((os, "fsync", full) if broken == "fsync" else (Path, "replace", full))
-        )
+    monkeypatch.setattr(os, broken, full)
     with pytest.raises(WriteError, match="file: cannot be written: No space left on device"):
         files.write(tmp_path / "file", "new")
     monkeypatch.undo()
@@ -59,7 +54,7 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from mmgen.files import writing
+from mmgen.locks import writing
 with writing(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -85,7 +80,7 @@ def holder(tmp_path):
 def test_a_second_process_is_refused_and_told_who_writes(holder):
     run, process = holder
     refused = pytest.raises(RunError, match=rf"process {process.pid} on .* is writing to this run")
-    with refused, files.writing(run):
+    with refused, locks.writing(run):
         pass
 
 
@@ -93,7 +88,7 @@ def test_a_link_to_the_folder_leads_to_the_same_lock(holder, tmp_path):
     run, process = holder
     (tmp_path / "link").symlink_to(run)
     refused = pytest.raises(RunError, match=f"process {process.pid}")
-    with refused, files.writing(tmp_path / "link"):
+    with refused, locks.writing(tmp_path / "link"):
         pass
 
 
@@ -101,17 +96,17 @@ def test_the_lock_of_a_killed_process_is_free(holder):
     run, process = holder
     process.kill()
     process.wait()
-    with files.writing(run):
-        assert str(os.getpid()) in (run / files.WRITER).read_text()
-    assert names(run) == {files.LOCK}
+    with locks.writing(run):
+        assert str(os.getpid()) in (run / locks.WRITER).read_text()
+    assert names(run) == {locks.LOCK}
 
 
 def test_the_same_thread_may_write_within_writing(tmp_path):
-    with files.writing(tmp_path):
-        with files.writing(tmp_path):
-            assert (tmp_path / files.WRITER).exists()
-        assert (tmp_path / files.WRITER).exists()
-    assert not (tmp_path / files.WRITER).exists()
+    with locks.writing(tmp_path):
+        with locks.writing(tmp_path):
+            assert (tmp_path / locks.WRITER).exists()
+        assert (tmp_path / locks.WRITER).exists()
+    assert not (tmp_path / locks.WRITER).exists()
 
 
 def test_another_thread_may_not(tmp_path):
@@ -119,12 +114,12 @@ def test_another_thread_may_not(tmp_path):
 
     def enter():
         try:
-            with files.writing(tmp_path):
+            with locks.writing(tmp_path):
                 pass
         except RunError as error:
             refused.append(str(error))
 
-    with files.writing(tmp_path):
+    with locks.writing(tmp_path):
         thread = threading.Thread(target=enter)
         thread.start()
         thread.join()
@@ -137,7 +132,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     left = [tmp_path / ".last.safetensors.17.tmp", tmp_path / "figures" / ".prior.png.17.tmp"]
     for path in left:
         path.write_text("half")
-    with files.writing(tmp_path):
+    with locks.writing(tmp_path):
         assert [path for path in left if path.exists()] == []
 
 
@@ -148,11 +143,11 @@ def test_training_into_a_run_that_is_being_written_is_refused(mmgen, small_glyph
         code, _, err = mmgen(*command, *option)
         assert code == 2
         assert f"process {process.pid}" in err
-    assert names(run) == {files.LOCK, files.WRITER}
+    assert names(run) == {locks.LOCK, locks.WRITER}
 
 
 def test_a_run_in_training_can_be_read(mmgen, trained):
-    with files.writing(trained):
+    with locks.writing(trained):
         code, out, err = mmgen("generate", trained, "--given", "label=A", "--targets", "attributes")
     assert code == 0, err
     assert "attributes" in out
@@ -168,7 +163,7 @@ def test_forcing_through_a_link_keeps_the_link_and_what_is_not_the_runs(trained,
     checkpoint.create(link, checkpoint.experiment(run), {}, force=True)
     assert link.is_symlink()
     assert (run / "notes.txt").read_text() == "mine"
-    assert names(run) == {"notes.txt", "experiment.json", "environment.json", files.LOCK}
+    assert names(run) == {"notes.txt", "experiment.json", "environment.json", locks.LOCK}
 
 
 # A disk that is full in truth: the system refuses files above a size.

@@ -49,27 +49,35 @@ for line in sys.stdin:
 class Server:
     """Runs the command line in children that can be killed."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, **environment: str) -> None:
         self.log = log
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "LOG": str(log), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "LOG": str(log), "OMP_NUM_THREADS": "1", **environment},
             cwd=ROOT,
         )
 
-    def run(self, *words: object, kill_after: float | None = None) -> int:
-        """Returns the exit code, or minus the signal that ended it."""
+    def start(self, *words: object) -> int:
+        """Starts a command, and returns its process."""
         self.process.stdin.write(json.dumps([*map(str, words)]) + "\n")
         self.process.stdin.flush()
-        child = int(self.process.stdout.readline())
+        return int(self.process.stdout.readline())
+
+    def end(self) -> int:
+        """Waits for the command, and returns its exit code, or minus the signal that ended it."""
+        return int(self.process.stdout.readline())
+
+    def run(self, *words: object, kill_after: float | None = None) -> int:
+        """Returns the exit code, or minus the signal that ended it."""
+        child = self.start(*words)
         if kill_after is not None:
             time.sleep(kill_after)
             with suppress(ProcessLookupError):  # it may have ended well before
                 os.kill(child, signal.SIGKILL)
-        return int(self.process.stdout.readline())
+        return self.end()
 
     def close(self) -> None:
         self.process.stdin.close()

@@ -14,7 +14,6 @@ from mmgen.commands.common import (
     Settings,
     reachable,
     storable,
-    terminable,
 )
 from mmgen.console import progress, stderr, stdout
 from mmgen.errors import ConfigError, DataError, GenerationError, listed, nearest
@@ -127,12 +126,14 @@ def evaluate(
     from mmgen.evaluation.pairs import chosen_pairs
     from mmgen.evaluation.side_by_side import Measurement, likelihoods_side_by_side
     from mmgen.generation import load
+    from mmgen.holding import pinned
 
     settings: Settings = context.obj
     if weights not in ("best", "last"):
         raise GenerationError(f"--weights {weights}: it is best or last")
     if not samples and not importance:
         raise ConfigError("--samples 0 --importance 0: nothing is left to estimate")
+    context.with_resource(pinned(run))
     if file is not None:  # before the work
         tables.checked_format(file, (coherence_tables if coherence else tables).FORMATS)
     if jobs > 1 and coherence:
@@ -178,8 +179,7 @@ def evaluate(
                 pairs=tuple(pairs),
                 effort=effort,
             )
-            with terminable():
-                estimates = likelihoods_side_by_side(what, loaded, chosen, jobs, done)
+            estimates = likelihoods_side_by_side(what, loaded, chosen, jobs, done)
         else:
             estimates = likelihoods(loaded.model, chosen, pairs, effort, done)
     evaluation = tables.Evaluation(

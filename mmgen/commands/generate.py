@@ -75,6 +75,7 @@ def generate(
     from mmgen.figures import check_grid, renderable
     from mmgen.files import check_writable
     from mmgen.generation import load
+    from mmgen.holding import pinned
 
     settings: Settings = context.obj
     values = dict(_pair(word) for word in given or [])
@@ -85,6 +86,7 @@ def generate(
     first: Literal["zero", "prior"] = "zero" if start == "zero" else "prior"
     if file is not None:  # before the work
         check_writable(file)
+    context.with_resource(pinned(run))
     loaded = load(
         run,
         weights=weights,

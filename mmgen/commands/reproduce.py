@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.commands.common import MOST, Device, Settings, storable, terminable
+from mmgen.commands.common import MOST, Device, Settings, storable
 from mmgen.console import status, stderr, stdout
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
@@ -74,7 +74,7 @@ def mnist(
 
     Every stop loses at most the epoch under way; the same command goes on.
     """
-    from mmgen.files import writing
+    from mmgen.locks import writing
     from mmgen.reproduction.folder import Reproduction
     from mmgen.reproduction.mnist import PROFILES
 
@@ -92,27 +92,27 @@ def mnist(
             f"--data {data}: neither a data set of mmgen data mnist, nor a folder with MNIST/raw. "
             "Fetch the set with: mmgen data mnist ROOT --download --out DATA"
         )
-    with terminable():
-        reproduction = Reproduction(
-            out=out,
-            data=dataset,
-            profile=profile,
-            epochs=epochs or PROFILES[profile].epochs,
-            beyond=beyond,
-            device="auto" if device is None else device,
-            plugins=tuple(settings.plugins),
-        )
+    reproduction = Reproduction(
+        out=out,
+        data=dataset,
+        profile=profile,
+        epochs=epochs or PROFILES[profile].epochs,
+        beyond=beyond,
+        device="auto" if device is None else device,
+        plugins=tuple(settings.plugins),
+    )
+    reproduction.check_free()
+    with writing(out):
         reproduction.begin()
-        with writing(out):
-            try:
-                if not (dataset / "dataset.json").exists():
-                    _import(data, dataset, settings)
-                _train(reproduction, at_once)
-                _measure(reproduction, at_once)
-                _draw(reproduction)
-            except KeyboardInterrupt:
-                stderr.print("stopped; nothing is lost. The same command goes on")
-                raise typer.Exit(130) from None
+        try:
+            if not (dataset / "dataset.json").exists():
+                _import(data, dataset, settings)
+            _train(reproduction, at_once)
+            _measure(reproduction, at_once)
+            _draw(reproduction)
+        except KeyboardInterrupt:
+            stderr.print("stopped; nothing is lost. The same command goes on")
+            raise typer.Exit(130) from None
 
 
 def _check_flow() -> None:

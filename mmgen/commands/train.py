@@ -1,15 +1,14 @@
 """``mmgen train``: an experiment becomes a run folder."""
 
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen import shell
+from mmgen import shell, stopping
 from mmgen.commands import epochs as shown
 from mmgen.commands.common import Device, Force, Settings, reachable, storable
 from mmgen.console import progress, status, stderr, stdout, styled
@@ -79,7 +78,7 @@ def train(
             experiment = asked.experiment(source)
             say("loading PyTorch ...")
             from mmgen import checkpoint, planning, running
-            from mmgen.files import writing
+            from mmgen.locks import writing
 
             trained_with = {}
             resuming = resume and out is not None and (out / EXPERIMENT).is_file()
@@ -264,7 +263,7 @@ def _no_denormals() -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """Collects Ctrl-C and termination instead of raising, so that a step is never cut in half.
+    """Collects the signals that stop instead of raising, so that a step is never cut in half.
 
     A second Ctrl-C stops at once.
     """
@@ -274,11 +273,8 @@ def _interruptible() -> Iterator[list[int]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        stderr.print("stopping after this step ...")
+        with suppress(RuntimeError):  # it came in the midst of another line
+            stderr.print("stopping after this step ...")
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stopping.handled(note):
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -5,7 +5,6 @@ idle: two threads on one block take 1.2 to 1.3 times as long as two processes on
 """
 
 import os
-import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from mmgen.evaluation.estimates import Effort, Estimate
 from mmgen.evaluation.likelihood import ROWS, blocks_of, estimates, measured
 from mmgen.evaluation.pairs import Pair
 from mmgen.generation import Run, load
+from mmgen.stopping import shielded
 
 Arrays = dict[tuple[object, ...], "np.ndarray[Any, Any]"]
 
@@ -84,7 +84,8 @@ def likelihoods_side_by_side(
             receive, send = context.Pipe(duplex=False)
             share = blocks[first::jobs]
             process = context.Process(target=_measure, args=(what, share, jobs, send), daemon=True)
-            process.start()
+            with shielded():
+                process.start()
             send.close()  # here: the process has its own
             workers[receive] = process, share
         while len(found) < len(blocks):
@@ -129,7 +130,6 @@ def _end_with_parent() -> None:
 
 def _measure(what: Measurement, blocks: range, jobs: int, send: Connection) -> None:
     """Measures blocks in a process of its own, and sends each as ``(block, values)``."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmgen import build, generation
 from mmgen.files import check_writable, deliver
+from mmgen.holding import pinned
 from mmgen.report.page import Page, gather, weights_of
 
 __all__ = ["write_report"]
@@ -34,15 +35,16 @@ def write_report(
         The file.
 
     Raises:
-        RunError: If the folder holds no run that was trained.
+        RunError: If the folder holds no run that was trained, or is no longer where it was.
         WriteError: If the page cannot be written.
     """
     out = out or folder / "report.html"
     check_writable(out)
-    weights = weights_of(folder)
-    run = generation.load(folder, weights=weights, device=device, plugin_modules=plugin_modules)
-    page = gather(run, build.registry(plugin_modules), weights, data)
-    deliver(out, html(page))
+    with pinned(folder):
+        weights = weights_of(folder)
+        run = generation.load(folder, weights=weights, device=device, plugin_modules=plugin_modules)
+        page = gather(run, build.registry(plugin_modules), weights, data)
+        deliver(out, html(page))
     return out
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from mmgen import checkpoint
 from mmgen.errors import RunError
 from mmgen.files import deliver
+from mmgen.holding import LOCK
+from mmgen.locks import WRITER
 from mmgen.reproduction.jobs import Job
 from mmgen.reproduction.mnist import (
     BEYOND,
@@ -89,12 +91,24 @@ class Reproduction:
                         f"Go on with --profile {begun.get('profile')} --epochs "
                         f"{begun.get('epochs')}, or choose another --out"
                     )
-        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise RunError(f"{self.out}: holds something else; choose another --out")
+        else:
+            self.check_free()
         for planned in self.runs:
             text = planned.configuration(self.data.resolve(), self.epochs, self.effort.train)
             _write(self.configuration(planned), text)
         _write(self.out / MANIFEST, json.dumps(asked, indent=2) + "\n")
+
+    def check_free(self) -> None:
+        """Checks that a reproduction may begin, or go on, in the folder.
+
+        Raises:
+            RunError: If it is something else.
+        """
+        if not self.out.exists() or (self.out / MANIFEST).exists():
+            return
+        # This process may have locked it already.
+        if not self.out.is_dir() or {p.name for p in self.out.iterdir()} - {LOCK, WRITER}:
+            raise RunError(f"{self.out}: holds something else; choose another --out")
 
     def configuration(self, planned: Planned) -> Path:
         """Returns the configuration's file."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmgen.errors import RunError
+from mmgen.holding import check, make
 
 POLL = 0.25
 """Seconds between two looks at the processes."""
@@ -66,6 +67,8 @@ def run(jobs: Sequence[Job], at_once: int) -> Generator[Look]:
             while waiting and len(running) < at_once:
                 job = waiting.pop(0)
                 running[job] = _start(job, at_once)
+            for job in running:
+                check(job.log)  # where the jobs' folder no longer is, they have nothing to say
             ended = {job: p.returncode for job, p in running.items() if p.poll() is not None}
             for job, code in ended.items():
                 del running[job]
@@ -81,7 +84,7 @@ def run(jobs: Sequence[Job], at_once: int) -> Generator[Look]:
 def _start(job: Job, at_once: int) -> "subprocess.Popen[bytes]":
     threads = max(1, (os.cpu_count() or 1) // at_once)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "COLUMNS": "100"}
-    job.log.parent.mkdir(parents=True, exist_ok=True)
+    make(job.log.parent)
     with job.log.open("wb") as log:
         # A session of its own: Ctrl-C reaches the caller alone, which then stops all in one way.
         return subprocess.Popen(
