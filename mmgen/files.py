@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +15,12 @@ LOCK = ".lock"
 WRITER = ".writer"
 
 
-def write(path: Path, content: bytes | str) -> None:
+def write(path: Path, content: bytes | str | Iterable[bytes | memoryview]) -> None:
     """Writes a file whole or not at all: beside its name, synced, then renamed.
+
+    Args:
+        path: The file.
+        content: What is in it; of several parts, no more than one is held at a time.
 
     Raises:
         WriteError: If it cannot be written; what was there under the name is still there.
@@ -25,14 +29,19 @@ def write(path: Path, content: bytes | str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            if isinstance(content, str):
+                content = content.encode()
+            # writelines() lets go of each part before it asks for the next, which a loop would not.
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
         _sync(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         cause = error.strerror or str(error)
         raise WriteError(f"{path}: cannot be written: {cause}. Nothing was changed") from error
 

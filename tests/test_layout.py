@@ -11,10 +11,11 @@ PLUGINS = ROOT / "plugins"
 
 # Each may import those before it, and its own package.
 ORDER = (
-    *("errors", "files", "console", "shell", "toml", "drawing", "settings", "config", "modality"),
-    *("hooks", "discovery", "plugins", "subsets", "nets", "models", "data", "template", "build"),
-    *("training", "checking", "checkpoint", "inventory", "planning", "diagnosis", "running"),
-    *("generation", "evaluation", "figures", "report", "reproduction", "testing", "scaffold"),
+    *("errors", "files", "tensors", "console", "shell", "toml", "drawing", "settings", "config"),
+    *("modality", "hooks", "discovery", "plugins", "subsets", "nets", "models", "data", "template"),
+    *("build", "training", "checking", "checkpoint", "inventory", "planning", "diagnosis"),
+    *("running", "generation", "evaluation", "figures", "report", "reproduction", "testing"),
+    "scaffold",
     *("commands", "cli", "__main__"),
 )
 
