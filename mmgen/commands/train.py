@@ -17,6 +17,7 @@ from mmgen.errors import ConfigError, MmgenError, RunError
 
 if TYPE_CHECKING:
     from mmgen.config import Experiment
+    from mmgen.data.store import Dataset
     from mmgen.planning import Plan
     from mmgen.running import Prepared
 
@@ -101,9 +102,11 @@ def train(
         if left:
             _announce(prepared, out)
             _loop(prepared, out)
+        dataset, where = prepared.dataset, str(prepared.training.device)
+        done = prepared.training.epoch
+        del prepared  # optimiser, gradients and resident data make room for the pictures
         if figures and (left or not _drawn(out)):
-            _draw(prepared, out, settings)
-    done = prepared.training.epoch
+            _draw(dataset, where, out, settings)
     what = "trained" if left else f"is trained to epoch {done} already, nothing is left to train"
     stdout.print(f"{out}: {what}" + (f"; see {out / 'report.html'}" if figures else ""))
 
@@ -210,20 +213,20 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
         raise typer.Exit(130)
 
 
-def _draw(prepared: "Prepared", folder: Path, settings: Settings) -> None:
+def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> None:
     from mmgen import checkpoint, figures, generation
     from mmgen.planning import splits
     from mmgen.report import write_report
 
-    device = str(prepared.training.device)
     try:
         run = generation.load(folder, device=device, plugin_modules=settings.plugins)
-        parts = splits(prepared.dataset)
+        parts = splits(dataset)
         held_out = parts.get("test") or parts.get("validation") or parts["train"]
         stored = held_out.take(_first(held_out.count), run.modalities)
         x = {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
         with status("drawing figures ...") as say:
             figures.draw_all(run, x, checkpoint.read_metrics(folder))
+            del run, x  # the report loads the weights itself
             say("drawing the report ...")
             write_report(folder, device=device, plugin_modules=settings.plugins)
     except MmgenError:
