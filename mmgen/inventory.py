@@ -1,7 +1,7 @@
 """What a training is made of and what it needs, before any memory is taken for it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 from weakref import finalize
 
@@ -46,17 +46,36 @@ class Memory:
         optimiser: Adam's two moments of each.
         step: The most that a step takes beside: activations, gradients, what is in between.
         data: Stored values that are kept on the device.
+        process: What is resident of this process already: interpreter, libraries, opened data.
+        libraries: What of them is read when training begins.
+        mapped: Stored values that are read through a memory map; the system may drop them again.
+        copied: The largest tensor, which is copied to the CPU on its way into a checkpoint.
+        afterwards: The most that figures, report and the process's end take, when optimiser and
+            resident data are gone.
+        shared: Whether the device is the CPU, whose memory is that of the process.
     """
 
     weights: int
     optimiser: int
     step: int
     data: int = 0
+    process: int = 0
+    libraries: int = 0
+    mapped: int = 0
+    copied: int = 0
+    afterwards: int = 0
+    shared: bool = True
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        """What training takes on the device."""
+        return self.weights + self.optimiser + self.step + self.data
+
+    @property
+    def peak(self) -> int:
+        """The most that is ever resident of this process."""
+        training = self.total if self.shared else self.copied
+        return self.process + self.libraries + self.mapped + max(training, self.afterwards)
 
 
 def nets(model: Model) -> list[Net]:

@@ -90,6 +90,8 @@ def prepare(
     plugin_modules: Sequence[str] = (),
     trained_with: Mapping[str, str] | None = None,
     say: Callable[[str], object] = planning.quiet,
+    *,
+    figures: bool = False,
 ) -> Prepared:
     """Checks and builds everything before anything is written; see :func:`mmgen.planning.plan`.
 
@@ -102,7 +104,7 @@ def prepare(
     Raises:
         MmgenError: As :func:`mmgen.planning.plan` does, or if training does not fit into memory.
     """
-    planned = planning.plan(experiment, plugin_modules, trained_with, say)
+    planned = planning.plan(experiment, plugin_modules, trained_with, say, figures=figures)
     planned.check_fits()
     say("building the model ...")
     experiment, modalities, device = planned.experiment, planned.modalities, planned.device

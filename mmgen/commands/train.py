@@ -86,10 +86,14 @@ def train(
             elif out is not None and not dry_run:  # before the work of preparing
                 checkpoint.check_free(out, force=force, again=asked.again(out))
             if dry_run:
-                planned = planning.plan(experiment, settings.plugins, trained_with, say)
+                planned = planning.plan(
+                    experiment, settings.plugins, trained_with, say, figures=figures
+                )
             else:
                 through.enter_context(_no_denormals())
-                prepared = running.prepare(experiment, settings.plugins, trained_with, say)
+                prepared = running.prepare(
+                    experiment, settings.plugins, trained_with, say, figures=figures
+                )
         if dry_run or out is None:
             _show_plan(planned)
             return
@@ -146,11 +150,22 @@ def _show_plan(planned: "Plan") -> None:
     total = sum(net.parameters for net in planned.nets)
     table.add_row("all", "", "", f"{total:,}", style="bold")
     stdout.print(table)
+    parts = {
+        "interpreter and libraries": memory.process + memory.libraries if memory.shared else 0,
+        "weights": memory.weights,
+        "Adam's moments": memory.optimiser,
+        f"a step of {planned.rows:,} rows": memory.step,
+        "data": memory.data,
+        "data on disk that were read": memory.mapped if memory.shared else 0,
+    }
+    told = ", ".join(f"{part} {size(taken)}" for part, taken in parts.items() if taken)
+    peak = memory.peak if memory.shared else memory.total
+    beside = "" if memory.shared else f"; {size(memory.peak)} on the CPU"
+    if memory.shared and memory.afterwards > memory.total:
+        beside = f"; most is taken after training, {size(memory.afterwards)} beside the first"
     stdout.print(
-        f"memory: weights {size(memory.weights)}, Adam's moments {size(memory.optimiser)}, "
-        f"a step of {planned.rows:,} rows {size(memory.step)}, data "
-        f"{size(memory.data)}: {size(memory.total)} of {size(planned.free)} free on "
-        f"{planned.device}"
+        f"memory: {size(peak)} at most, {size(planned.free)} are free on {planned.device}: "
+        f"{told}{beside}"
     )
     planned.check_fits()
 
