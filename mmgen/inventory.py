@@ -145,7 +145,8 @@ def training_memory(
             loss.backward(retain_graph=len(objective.losses) > 1)
     model.zero_grad(set_to_none=True)
     moments = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    return Memory(weights, moments, live.peak, data)
+    before = sum(values.nbytes for values in x.values())  # the last batch, held until the next is
+    return Memory(weights, moments, live.peak + before, data)
 
 
 class _Live(TorchDispatchMode):

@@ -109,6 +109,7 @@ def train(
         dataset, where = prepared.dataset, str(prepared.training.device)
         done = prepared.training.epoch
         del prepared  # optimiser, gradients and resident data make room for the pictures
+        running.release_memory()
         if figures and (left or not _drawn(out)):
             _draw(dataset, where, out, settings)
     what = "trained" if left else f"is trained to epoch {done} already, nothing is left to train"
