@@ -50,6 +50,7 @@ class Memory:
         libraries: What of them is read when training begins.
         mapped: Stored values that are read through a memory map; the system may drop them again.
         copied: The largest tensor, which is copied to the CPU on its way into a checkpoint.
+        kept: Freed memory that C's allocator keeps in holes.
         afterwards: The most that figures, report and the process's end take, when optimiser and
             resident data are gone.
         shared: Whether the device is the CPU, whose memory is that of the process.
@@ -63,6 +64,7 @@ class Memory:
     libraries: int = 0
     mapped: int = 0
     copied: int = 0
+    kept: int = 0
     afterwards: int = 0
     shared: bool = True
 
@@ -74,7 +76,7 @@ class Memory:
     @property
     def peak(self) -> int:
         """The most that is ever resident of this process."""
-        training = self.total if self.shared else self.copied
+        training = self.total + self.kept if self.shared else self.copied
         return self.process + self.libraries + self.mapped + max(training, self.afterwards)
 
 

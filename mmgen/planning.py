@@ -154,6 +154,9 @@ MIB = 2**20
 # Measured once: they are the libraries' own, and hardly differ between runs.
 LIBRARIES = 25 * MIB
 """What of torch is read first when training begins: the code of its kernels."""
+HOLES = 1 / 4
+"""Of a step's memory on a CPU: what glibc keeps of blocks that are freed in another order than they
+are taken, and the layouts in which oneDNN convolves. ``malloc_trim`` finds it; it grows over steps."""
 DRAWING = 100 * MIB
 """matplotlib, its fonts and pages while pictures are drawn."""
 DRAWN = 45 * MIB
@@ -189,6 +192,7 @@ def _in_process(
         libraries=LIBRARIES,
         mapped=mapped,
         copied=0 if shared else max(p.nbytes for p in sketch.parameters()),
+        kept=int(HOLES * memory.step) if shared else 0,
         afterwards=max(drawing, DRAWN + CLOSING) if figures else CLOSING,
         shared=shared,
     )

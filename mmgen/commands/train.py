@@ -157,12 +157,13 @@ def _show_plan(planned: "Plan") -> None:
         "Adam's moments": memory.optimiser,
         f"a step of {planned.rows:,} rows": memory.step,
         "data": memory.data,
+        "holes between": memory.kept,
         "data on disk that were read": memory.mapped if memory.shared else 0,
     }
     told = ", ".join(f"{part} {size(taken)}" for part, taken in parts.items() if taken)
     peak = memory.peak if memory.shared else memory.total
     beside = "" if memory.shared else f"; {size(memory.peak)} on the CPU"
-    if memory.shared and memory.afterwards > memory.total:
+    if memory.shared and memory.afterwards > memory.total + memory.kept:
         beside = f"; most is taken after training, {size(memory.afterwards)} beside the first"
     stdout.print(
         f"memory: {size(peak)} at most, {size(planned.free)} are free on {planned.device}: "
