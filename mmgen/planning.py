@@ -156,7 +156,7 @@ LIBRARIES = 25 * MIB
 """What of torch is read first when training begins: the code of its kernels."""
 HOLES = 1 / 4
 """Of a step's memory on a CPU: what glibc keeps of blocks that are freed in another order than they
-are taken, and the layouts in which oneDNN convolves. ``malloc_trim`` finds it; it grows over steps."""
+are taken, and the layouts in which oneDNN convolves. It grows over steps, and can be trimmed."""
 DRAWING = 100 * MIB
 """matplotlib, its fonts and pages while pictures are drawn."""
 DRAWN = 45 * MIB
