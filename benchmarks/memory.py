@@ -56,10 +56,10 @@ CONFIGURATIONS = {
     ),
     "jmvae-kl K=6 MLP": ("jmvae-kl", [IMAGE] * 6, 100, ["--no-figures"]),
     "hierarchical K=8 MLP": ("hierarchical", [IMAGE] * 8, 100, ["--no-figures"]),
-    "hierarchical K=4 convolution": ("hierarchical", [CONVOLUTION] * 4, 200, []),
-    "hierarchical K=3 wide MLP": ("hierarchical", [WIDE] * 3, 100, []),
+    "hierarchical K=4 convolution": ("hierarchical", [CONVOLUTION] * 4, 200, ["--no-figures"]),
+    "hierarchical K=3 wide MLP": ("hierarchical", [WIDE] * 3, 100, ["--no-figures"]),
     "cvae K=3 convolution": ("cvae", [CONVOLUTION] * 3, 300, ["--no-figures"]),
-    "cmma K=3 MLP": ("cmma", [WIDE] * 3, 500, ["--no-figures"]),
+    "cmma K=3 wide MLP": ("cmma", [WIDE] * 3, 200, ["--no-figures"]),
     "jmvae-kl K=3 MLP, bfloat16": (
         "jmvae-kl",
         [WIDE] * 3,

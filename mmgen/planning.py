@@ -190,7 +190,7 @@ def _in_process(
         memory,
         process=psutil.Process().memory_info().rss,
         libraries=LIBRARIES,
-        mapped=mapped,
+        mapped=min(mapped, psutil.virtual_memory().available),  # the rest is dropped and read again
         copied=0 if shared else max(p.nbytes for p in sketch.parameters()),
         kept=int(HOLES * memory.step) if shared else 0,
         afterwards=max(drawing, DRAWN + CLOSING) if figures else CLOSING,
