@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import psutil
 import torch
+from torch import nn
 
 from mmgen import build, inventory
 from mmgen.checking import check_stored
@@ -13,7 +14,6 @@ from mmgen.data.batches import free_memory, stays
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import ConfigError, DataError, MmgenError, listed
 from mmgen.modality import Modality
-from mmgen.models import Model
 from mmgen.plugins import Registry
 from mmgen.settings import SyntheticConfig
 
@@ -167,7 +167,7 @@ CLOSING = 120 * MIB
 
 def _in_process(
     memory: inventory.Memory,
-    sketch: Model,
+    sketch: nn.Module,
     device: torch.device,
     *,
     mapped: int = 0,
