@@ -62,8 +62,8 @@ CONFIGURATIONS = {
     "cmma K=3 wide MLP": ("cmma", [WIDE] * 3, 200, ["--no-figures"]),
     "jmvae-kl K=3 MLP, bfloat16": (
         "jmvae-kl",
-        [WIDE] * 3,
-        200,
+        [IMAGE] * 3,
+        100,
         ["--no-figures", "train.precision=bfloat16"],
     ),
 }

@@ -48,7 +48,6 @@ class Memory:
         data: Stored values that are kept on the device.
         process: What is resident of this process already: interpreter, libraries, opened data.
         libraries: What of them is read when training begins.
-        mapped: Stored values that are read through a memory map; the system may drop them again.
         copied: The largest tensor, which is copied to the CPU on its way into a checkpoint.
         kept: Freed memory that C's allocator keeps in holes.
         afterwards: The most that figures, report and the process's end take, when optimiser and
@@ -62,7 +61,6 @@ class Memory:
     data: int = 0
     process: int = 0
     libraries: int = 0
-    mapped: int = 0
     copied: int = 0
     kept: int = 0
     afterwards: int = 0
@@ -77,7 +75,7 @@ class Memory:
     def peak(self) -> int:
         """The most that is ever resident of this process."""
         training = self.total + self.kept if self.shared else self.copied
-        return self.process + self.libraries + self.mapped + max(training, self.afterwards)
+        return self.process + self.libraries + max(training, self.afterwards)
 
 
 def nets(model: Model) -> list[Net]:

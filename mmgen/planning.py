@@ -53,10 +53,9 @@ class Plan:
             ConfigError: If not; says what takes most and what to try.
         """
         needs, size = self.memory, inventory.size
-        held, told = needs.process + needs.mapped, ""
-        needed = needs.total
-        if needs.shared:  # what is resident already is not free; what is mapped can be made so
-            needed = needs.peak - held
+        needed, told = needs.total, ""
+        if needs.shared:  # what is resident already is not in what is free
+            needed = needs.peak - needs.process
             told = f", what is beside the training {size(needed - needs.total)}"
         if needed <= self.free:
             return
@@ -121,7 +120,6 @@ def plan(
             memory,
             sketch,
             device,
-            mapped=sum(s.nbytes(modalities) for s in used) if on_disk else 0,
             made_up=0 if on_disk else sum(s.nbytes() for s in dataset.splits.values()),
             figures=figures,
         )
@@ -170,7 +168,6 @@ def _in_process(
     sketch: nn.Module,
     device: torch.device,
     *,
-    mapped: int = 0,
     made_up: int = 0,
     figures: bool = False,
 ) -> inventory.Memory:
@@ -180,7 +177,6 @@ def _in_process(
         memory: What training takes.
         sketch: The model.
         device: Where it would train.
-        mapped: Bytes of stored values that training reads from the disk.
         made_up: Bytes of a data set that is in memory alone: the report makes it once more.
         figures: Whether figures and report are made at the end.
     """
@@ -190,7 +186,6 @@ def _in_process(
         memory,
         process=psutil.Process().memory_info().rss,
         libraries=LIBRARIES,
-        mapped=min(mapped, psutil.virtual_memory().available),  # the rest is dropped and read again
         copied=0 if shared else max(p.nbytes for p in sketch.parameters()),
         kept=int(HOLES * memory.step) if shared else 0,
         afterwards=max(drawing, DRAWN + CLOSING) if figures else CLOSING,

@@ -101,6 +101,7 @@ def prepare(
         plugin_modules: One-file plugins, as ``mmgen -p``.
         trained_with: The provider of each kind, if a run is to go on.
         say: Is told what is being done, in words for people who wait.
+        figures: Whether figures and report are made at the end.
 
     Raises:
         MmgenError: As :func:`mmgen.planning.plan` does, or if training does not fit into memory.

@@ -186,7 +186,7 @@ def test_what_cannot_fit_is_refused_before_memory_is_taken(mmgen, small_glyphs, 
 
 def test_what_is_free_decides(small_glyphs, monkeypatch):
     memory = planning.plan(glyphs(small_glyphs)).memory
-    needed = memory.peak - memory.process - memory.mapped
+    needed = memory.peak - memory.process
     monkeypatch.setattr(planning, "free_memory", lambda _: needed - 1)
     with pytest.raises(ConfigError, match="training needs"):
         planning.plan(glyphs(small_glyphs)).check_fits()

@@ -158,7 +158,6 @@ def _show_plan(planned: "Plan") -> None:
         f"a step of {planned.rows:,} rows": memory.step,
         "data": memory.data,
         "holes between": memory.kept,
-        "data on disk that were read": memory.mapped if memory.shared else 0,
     }
     told = ", ".join(f"{part} {size(taken)}" for part, taken in parts.items() if taken)
     peak = memory.peak if memory.shared else memory.total
