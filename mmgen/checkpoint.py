@@ -16,14 +16,14 @@ process that writes; ``.writer`` says which.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmgen import shell
@@ -32,6 +32,7 @@ from mmgen.errors import RunError
 from mmgen.files import remove, write
 from mmgen.holding import LOCK
 from mmgen.locks import writing
+from mmgen.tensors import TensorFile, open_tensors, write_tensors
 from mmgen.training import Epoch, Training
 
 FORMAT = 1
@@ -172,26 +173,27 @@ def resume(path: Path, training: Training) -> None:
         RunError: If there is no checkpoint, it is damaged, or does not fit the model.
     """
     file = path / "last.safetensors"
-    tensors, counters = _read(file)
-    _load(path, training.model, tensors)
-    try:
-        _restore(training, tensors, counters)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise RunError(f"{file}: not a checkpoint of this run: {error}") from None
+    with _opened(file) as (stored, counters):
+        _load(path, training.model, stored)
+        try:
+            _restore(training, stored, counters)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise RunError(f"{file}: not a checkpoint of this run: {error}") from None
 
 
-def _restore(
-    training: Training, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]
-) -> None:
+def _restore(training: Training, stored: TensorFile, counters: Mapping[str, Any]) -> None:
     for player, optimiser in training.optimisers.items():
         states: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under(tensors, f"optimiser/{player}/").items():
-            number, _, key = name.partition("/")
-            states.setdefault(int(number), {})[key] = tensor
+        for name, key in _under(stored, f"optimiser/{player}/").items():
+            number, _, value = key.partition("/")
+            # Moments are read to where they belong: the optimiser keeps them as they are.
+            device = training.device if stored.tensors[name].shape else "cpu"
+            states.setdefault(int(number), {})[value] = stored.read(name, device)
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": states, "param_groups": groups})
-    restore_random_states(_under(tensors, "random/"), training.device)
-    training.sums = tensors["sums"].to(training.device) if "sums" in tensors else None
+    random = {key: stored.read(name) for name, key in _under(stored, "random/").items()}
+    restore_random_states(random, training.device)
+    training.sums = stored.read("sums", training.device) if "sums" in stored.tensors else None
     for name in ("epoch", "batch", "rows", "best"):
         setattr(training, name, counters[name])
 
@@ -199,7 +201,10 @@ def _restore(
 def epochs_done(path: Path) -> int:
     """Returns how many whole epochs a run's checkpoint holds; 0 before the first."""
     file = path / "last.safetensors"
-    return int(_read(file)[1]["epoch"]) if file.is_file() else 0
+    if not file.is_file():
+        return 0
+    with _opened(file) as (_, counters):
+        return int(counters["epoch"])
 
 
 def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
@@ -208,8 +213,8 @@ def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
     Raises:
         RunError: If they are missing, damaged, or do not fit the model.
     """
-    tensors, _ = _read(path / f"{which}.safetensors")
-    _load(path, model, tensors)
+    with _opened(path / f"{which}.safetensors") as (stored, _):
+        _load(path, model, stored)
 
 
 def check_weights(path: Path, sketch: nn.Module, which: str = "best") -> None:
@@ -218,8 +223,10 @@ def check_weights(path: Path, sketch: nn.Module, which: str = "best") -> None:
     Raises:
         RunError: If they are missing, damaged, or do not fit the model.
     """
-    file = path / f"{which}.safetensors"
-    _load(file, sketch, _read(file, META)[0])
+    with _opened(path / f"{which}.safetensors") as (stored, _):
+        shapes = {key: stored.tensors[name].shape for name, key in _under(stored, "model/").items()}
+    if _shapes(sketch.state_dict()) != shapes:
+        _load_state(path, sketch, {k: torch.empty(s, device=META) for k, s in shapes.items()})
 
 
 def read_metrics(path: Path, epochs: int | None = None) -> list[dict[str, Any]]:
@@ -258,28 +265,20 @@ def restore_random_states(states: Mapping[str, Tensor], device: torch.device) ->
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    # Cloned, because the format has no words for tensors that share memory.
-    cpu = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}
-    header = {"mmgen": json.dumps({"format": FORMAT, **values})}
-    write(path, save(cpu, header))
+    write_tensors(path, tensors, {"mmgen": json.dumps({"format": FORMAT, **values})})
 
 
-def _read(
-    path: Path, device: torch.device | None = None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads tensors and header of a checkpoint; on the ``meta`` device, the shapes alone."""
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[TensorFile, dict[str, Any]]]:
+    """Opens a checkpoint, with the values in its header; tensors are read one by one."""
     if not path.is_file():
         raise RunError(f"{path}: there is no such checkpoint")
     try:
-        with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})["mmgen"])
+        with open_tensors(path) as stored:
+            values = json.loads(stored.metadata["mmgen"])
             if values["format"] > FORMAT:
                 raise ValueError(f"format {values['format']}; this mmgen reads up to {FORMAT}")
-            names = [*file.keys()]
-            if device == META:
-                shapes = {name: file.get_slice(name).get_shape() for name in names}
-                return {n: torch.empty(shape, device=META) for n, shape in shapes.items()}, values
-            return {name: file.get_tensor(name) for name in names}, values
+            yield stored, values
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         other = "best" if path.stem == "last" else "last"
         hint = ""
@@ -289,13 +288,32 @@ def _read(
         raise RunError(f"{path}: damaged, or not a checkpoint of mmgen: {error}{hint}") from None
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+def _under(stored: TensorFile, prefix: str) -> dict[str, str]:
+    """Returns the names of tensors that begin with a prefix, and what follows it in each."""
+    return {name: name.removeprefix(prefix) for name in stored.tensors if name.startswith(prefix)}
 
 
-def _load(path: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def _load(path: Path, model: nn.Module, stored: TensorFile) -> None:
+    """Reads weights to where they lie in the model, or nothing if they do not fit."""
+    names = {key: name for name, key in _under(stored, "model/").items()}
+    shapes = {key: stored.tensors[name].shape for key, name in names.items()}
+    own = model.state_dict(keep_vars=True)
+    lie = {id(t) for t in (*model.parameters(), *model.buffers())}
+    if all(id(t) in lie for t in own.values()) and _shapes(own) == shapes:
+        for key, name in names.items():
+            stored.read_into(own[key], name)
+        return
+    # A module may read old weights in a way of its own; if none does, torch says what is off.
+    _load_state(path, model, {key: stored.read(name) for key, name in names.items()})
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _load_state(path: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     try:
-        model.load_state_dict(_under(tensors, "model/"))
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise RunError(
             f"{path}: the weights do not fit the model of experiment.json: {error}"

@@ -1,7 +1,7 @@
 """What a training is made of and what it needs, before any memory is taken for it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 from weakref import finalize
 
@@ -46,17 +46,36 @@ class Memory:
         optimiser: Adam's two moments of each.
         step: The most that a step takes beside: activations, gradients, what is in between.
         data: Stored values that are kept on the device.
+        process: What is resident of this process already: interpreter, libraries, opened data.
+        libraries: What of them is read when training begins.
+        copied: The largest tensor, which is copied to the CPU on its way into a checkpoint.
+        kept: Freed memory that C's allocator keeps in holes.
+        afterwards: The most that figures, report and the process's end take, when optimiser and
+            resident data are gone.
+        shared: Whether the device is the CPU, whose memory is that of the process.
     """
 
     weights: int
     optimiser: int
     step: int
     data: int = 0
+    process: int = 0
+    libraries: int = 0
+    copied: int = 0
+    kept: int = 0
+    afterwards: int = 0
+    shared: bool = True
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        """What training takes on the device."""
+        return self.weights + self.optimiser + self.step + self.data
+
+    @property
+    def peak(self) -> int:
+        """The most that is ever resident of this process."""
+        training = self.total + self.kept if self.shared else self.copied
+        return self.process + self.libraries + max(training, self.afterwards)
 
 
 def nets(model: Model) -> list[Net]:
@@ -126,7 +145,8 @@ def training_memory(
             loss.backward(retain_graph=len(objective.losses) > 1)
     model.zero_grad(set_to_none=True)
     moments = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    return Memory(weights, moments, live.peak, data)
+    before = sum(values.nbytes for values in x.values())  # the last batch, held until the next is
+    return Memory(weights, moments, live.peak + before, data)
 
 
 MEASURED = 32

@@ -1,10 +1,11 @@
 """A run from start to end: prepare it, train it, save after every epoch, go on where it stopped."""
 
+import ctypes
 import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -92,6 +93,8 @@ def prepare(
     plugin_modules: Sequence[str] = (),
     trained_with: Mapping[str, str] | None = None,
     say: Callable[[str], object] = planning.quiet,
+    *,
+    figures: bool = False,
 ) -> Prepared:
     """Checks and builds everything before anything is written; see :func:`mmgen.planning.plan`.
 
@@ -100,11 +103,12 @@ def prepare(
         plugin_modules: One-file plugins, as ``mmgen -p``.
         trained_with: The provider of each kind, if a run is to go on.
         say: Is told what is being done, in words for people who wait.
+        figures: Whether figures and report are made at the end.
 
     Raises:
         MmgenError: As :func:`mmgen.planning.plan` does, or if training does not fit into memory.
     """
-    planned = planning.plan(experiment, plugin_modules, trained_with, say)
+    planned = planning.plan(experiment, plugin_modules, trained_with, say, figures=figures)
     planned.check_fits()
     say("building the model ...")
     experiment, modalities, device = planned.experiment, planned.modalities, planned.device
@@ -252,6 +256,12 @@ def save(prepared: Prepared, out: Path) -> None:
     with writing(out), _explained(prepared, out):
         prepared.training.check_finite()
         checkpoint.save_checkpoint(out, prepared.training)
+
+
+def release_memory() -> None:
+    """Gives memory that is free within the process back to the system, which glibc keeps."""
+    with suppress(OSError, AttributeError, TypeError):  # where there is another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -147,12 +147,12 @@ class Training:
             x: The observations.
             progress: The epochs done with this step, a fraction of one included: 2.5.
         """
+        for optimiser in self.optimisers.values():  # first: not beside the activations
+            optimiser.zero_grad(set_to_none=True)
         weight = torch.full((), self.beta(progress), device=self.device)
         with autocast(self.config, self.device):
             objective = self.objective(x, weight)
         alone = len(self.players) == 1
-        for optimiser in self.optimisers.values():
-            optimiser.zero_grad(set_to_none=True)
         for name, loss in objective.losses.items():
             inputs = None if alone else self.players[name]
             loss.backward(retain_graph=not alone, inputs=inputs)

@@ -1,6 +1,9 @@
 """What a training is made of and needs, held against trainings that were really run."""
 
+import importlib.util
 import re
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,6 +78,21 @@ def test_the_memory_of_a_step_is_that_of_a_step(kind, rows):
     assert live.peak == pytest.approx(planned.step, rel=0.15)
 
 
+def test_gradients_of_the_step_before_are_not_beside_the_activations():
+    state = training("jmvae", MODALITIES)
+    objective, seen = state.objective, []
+
+    def watched(x, beta):
+        seen.append([p.grad is None for p in state.model.parameters()])
+        return objective(x, beta)
+
+    state.objective = watched
+    for _ in range(2):
+        state.step({n: torch.rand(4, *m.shape) for n, m in MODALITIES.items()}, 1.0)
+    assert len(seen) == 2
+    assert all(map(all, seen))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_planning_makes_no_tensor_that_takes_memory(kind):
     with OneDevice(META):
@@ -135,7 +153,12 @@ def test_a_dry_run_lists_nets_and_memory_and_writes_nothing(mmgen, small_glyphs,
     assert rows["encoder.encoders.image"][-1] == f"{4 * (784 * 32 + 32):,}"
     planned = planning.plan(glyphs(small_glyphs))
     assert f"{sum(net.parameters for net in planned.nets):,}" in rows["all"]
-    assert re.search(r"memory: weights .* free on cpu", text)
+    line = text.splitlines()[-1]
+    assert re.fullmatch(
+        r"memory: \S+ [MG]iB at most, \S+ [MG]iB are free on cpu: interpreter and libraries .*, "
+        r"weights .*, Adam's moments .*, a step of 100 rows .*, data .*; most is taken after .*",
+        line,
+    )
     assert planned.memory.data == 480 * (784 + 1 + 5)
 
 
@@ -162,14 +185,65 @@ def test_what_cannot_fit_is_refused_before_memory_is_taken(mmgen, small_glyphs, 
 
 
 def test_what_is_free_decides(small_glyphs, monkeypatch):
-    planned = planning.plan(glyphs(small_glyphs))
-    planned.check_fits()
-    total = planned.memory.total
-    monkeypatch.setattr(planning, "free_memory", lambda _: total - 1)
+    memory = planning.plan(glyphs(small_glyphs)).memory
+    needed = memory.peak - memory.process
+    monkeypatch.setattr(planning, "free_memory", lambda _: needed - 1)
     with pytest.raises(ConfigError, match="training needs"):
         planning.plan(glyphs(small_glyphs)).check_fits()
-    monkeypatch.setattr(planning, "free_memory", lambda _: total)
+    monkeypatch.setattr(planning, "free_memory", lambda _: needed)
     planning.plan(glyphs(small_glyphs)).check_fits()
+
+
+def test_the_peak_is_that_of_the_phase_that_takes_most():
+    training = inventory.Memory(100, 200, 300, 50, process=1000, libraries=10, afterwards=40)
+    assert (training.total, training.peak) == (650, 1660)
+    after = replace(training, afterwards=700)
+    assert (after.total, after.peak) == (650, 1710)
+
+
+def test_figures_count_if_they_are_drawn(small_glyphs):
+    experiment = glyphs(small_glyphs)
+    with_figures, without = (
+        planning.plan(experiment, figures=drawn).memory for drawn in (True, False)
+    )
+    assert with_figures.afterwards > without.afterwards > 0
+    assert with_figures.total == without.total
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_memory_of_the_device_and_of_the_process_are_told_apart(device):
+    model, resolved = sketch("jmvae")
+    memory = inventory.training_memory(model, MODALITIES, resolved.train.batch_size)
+    told = planning._in_process(memory, model, torch.device(device))
+    assert told.total == memory.total
+    assert told.process > 0
+    largest = max(p.nbytes for p in model.parameters())
+    assert told.copied == (0 if device == "cpu" else largest)
+    assert told.peak - told.process - told.libraries == max(
+        told.afterwards, memory.total + told.kept if device == "cpu" else largest
+    )
+
+
+# Against processes that trained.
+
+
+def benchmark():
+    """benchmarks/memory.py as a module."""
+    spec = importlib.util.spec_from_file_location("memory", ROOT / "benchmarks" / "memory.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak as Linux counts it")
+@pytest.mark.parametrize(
+    "name", ["jmvae K=2 MLP", "jmvae-kl K=4 MLP, 1,000 rows", "cvae K=3 convolution"]
+)
+def test_the_peak_is_within_15_per_cent_of_the_real_one(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    planned, real = benchmark().measured(name, tmp_path)
+    assert planned["peak"] == pytest.approx(real, rel=0.15)
 
 
 def test_the_device_is_named(small_glyphs):

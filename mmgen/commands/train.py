@@ -16,6 +16,7 @@ from mmgen.errors import ConfigError, MmgenError, RunError
 
 if TYPE_CHECKING:
     from mmgen.config import Experiment
+    from mmgen.data.store import Dataset
     from mmgen.planning import Plan
     from mmgen.running import Prepared
 
@@ -88,10 +89,14 @@ def train(
             elif out is not None and not dry_run:  # before the work of preparing
                 checkpoint.check_free(out, force=force, again=asked.again(out))
             if dry_run:
-                planned = planning.plan(experiment, settings.plugins, trained_with, say)
+                planned = planning.plan(
+                    experiment, settings.plugins, trained_with, say, figures=figures
+                )
             else:
                 through.enter_context(_no_denormals())
-                prepared = running.prepare(experiment, settings.plugins, trained_with, say)
+                prepared = running.prepare(
+                    experiment, settings.plugins, trained_with, say, figures=figures
+                )
         if dry_run or out is None:
             _show_plan(planned)
             return
@@ -104,9 +109,12 @@ def train(
         if left:
             _announce(prepared, out)
             _loop(prepared, out)
+        dataset, where = prepared.dataset, str(prepared.training.device)
+        done = prepared.training.epoch
+        del prepared  # optimiser, gradients and resident data make room for the pictures
+        running.release_memory()
         if figures and (left or not _drawn(out)):
-            _draw(prepared, out, settings)
-    done = prepared.training.epoch
+            _draw(dataset, where, out, settings)
     what = "trained" if left else f"is trained to epoch {done} already, nothing is left to train"
     stdout.print(f"{out}: {what}" + (f"; see {out / 'report.html'}" if figures else ""))
 
@@ -146,11 +154,22 @@ def _show_plan(planned: "Plan") -> None:
     total = sum(net.parameters for net in planned.nets)
     table.add_row("all", "", "", f"{total:,}", style="bold")
     stdout.print(table)
+    parts = {
+        "interpreter and libraries": memory.process + memory.libraries if memory.shared else 0,
+        "weights": memory.weights,
+        "Adam's moments": memory.optimiser,
+        f"a step of {planned.rows:,} rows": memory.step,
+        "data": memory.data,
+        "holes between": memory.kept,
+    }
+    told = ", ".join(f"{part} {size(taken)}" for part, taken in parts.items() if taken)
+    peak = memory.peak if memory.shared else memory.total
+    beside = "" if memory.shared else f"; {size(memory.peak)} on the CPU"
+    if memory.shared and memory.afterwards > memory.total + memory.kept:
+        beside = f"; most is taken after training, {size(memory.afterwards)} beside the first"
     stdout.print(
-        f"memory: weights {size(memory.weights)}, Adam's moments {size(memory.optimiser)}, "
-        f"a step of {planned.rows:,} rows {size(memory.step)}, data "
-        f"{size(memory.data)}: {size(memory.total)} of {size(planned.free)} free on "
-        f"{planned.device}"
+        f"memory: {size(peak)} at most, {size(planned.free)} are free on {planned.device}: "
+        f"{told}{beside}"
     )
     planned.check_fits()
 
@@ -213,20 +232,20 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
         raise typer.Exit(130)
 
 
-def _draw(prepared: "Prepared", folder: Path, settings: Settings) -> None:
+def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> None:
     from mmgen import checkpoint, figures, generation
     from mmgen.planning import splits
     from mmgen.report import write_report
 
-    device = str(prepared.training.device)
     try:
         run = generation.load(folder, device=device, plugin_modules=settings.plugins)
-        parts = splits(prepared.dataset)
+        parts = splits(dataset)
         held_out = parts.get("test") or parts.get("validation") or parts["train"]
         stored = held_out.take(_first(held_out.count), run.modalities)
         x = {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
         with status("drawing figures ...") as say:
             figures.draw_all(run, x, checkpoint.read_metrics(folder))
+            del run, x  # the report loads the weights itself
             say("drawing the report ...")
             write_report(folder, device=device, plugin_modules=settings.plugins)
     except MmgenError:

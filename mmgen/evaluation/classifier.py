@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from mmgen.data.batches import Batches
@@ -23,10 +22,10 @@ from mmgen.data.index import read_index
 from mmgen.data.store import Dataset
 from mmgen.errors import DataError, WriteError
 from mmgen.evaluation.readings import Reading
-from mmgen.files import write
 from mmgen.modality import Modality
 from mmgen.nets.blocks import convolutional_encoder
 from mmgen.nets.posterior import features
+from mmgen.tensors import write_tensors
 from mmgen.training import random_state
 
 FORMAT = 1
@@ -243,8 +242,7 @@ def _folder(dataset: Dataset) -> Path | None:
 
 
 def _keep(file: Path, net: nn.Module, header: dict[str, Any]) -> None:
-    tensors = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in net.state_dict().items()}
-    write(file, save(tensors, {"mmgen": json.dumps(header)}))
+    write_tensors(file, net.state_dict(), {"mmgen": json.dumps(header)})
 
 
 def _restore(file: Path, net: nn.Module, identity: dict[str, Any]) -> float | None:

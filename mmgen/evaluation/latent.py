@@ -169,8 +169,8 @@ def _gains(model: Model, x: Batch, z: Tensor) -> dict[str, float]:
     gains = {}
     for name, p in model.decode(z).items():
         own = p.log_prob(x[name]).mean()
-        shifted = [x[name].roll(s, 0) for s in _shifts(len(z), OTHERS)]
-        others = torch.stack([p.log_prob(value).mean() for value in shifted])
+        shifts = _shifts(len(z), OTHERS)  # one shifted copy of x at a time
+        others = torch.stack([p.log_prob(x[name].roll(s, 0)).mean() for s in shifts])
         gains[name] = float(own - others.mean())
     return gains
 

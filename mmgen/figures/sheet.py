@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ GAP = 8
 MARGIN = 30
 LINE = 1.35
 """The height of a line of text, in font sizes."""
-INK, GREY, EDGE = "#222222", "#6b6b6b", 0.8
+INK, GREY, EDGE = "#222222", "#6b6b6b", 204
 
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "IPAexGothic")
 """The first comes with matplotlib, the others have the letters that it lacks."""
@@ -122,7 +123,7 @@ def draw(path: Path, title: str, note: str, blocks: Sequence[Block]) -> Path:
     y += (len(lines) + 1) * _height(9)
     top = int(y)
     height = top + max(grid.height for grid in grids) + MARGIN
-    page = np.ones((height, width, 3), np.float32)
+    page = _blank(height, width)
     x = MARGIN
     for grid in grids:
         texts += grid.place(page, x, top)
@@ -143,11 +144,11 @@ def save_grid(pictures: Tensor, path: Path) -> Path:
     shown = magnified(pictures)
     n, h, w, _ = shown.shape
     height, width, columns = grid_size(n, h, w)
-    page = np.ones((height, width, 3), np.float32)
+    page = _blank(height, width)
     for number, picture in enumerate(shown):
         row, column = divmod(number, columns)
         y, x = GAP + row * (h + GAP), GAP + column * (w + GAP)
-        page[y : y + h, x : x + w] = picture
+        page[y : y + h, x : x + w, :3] = _bytes(picture)
     return _write(path, page, [])
 
 
@@ -196,7 +197,7 @@ class _Grid:
         words = int((lines + 0.6) * _height(8)) if lines else 0
         return int(self.block.strips[number].pictures.shape[1]) + words + GAP
 
-    def place(self, page: Pictures, x: int, y: int) -> list[_Text]:
+    def place(self, page: NDArray[np.uint8], x: int, y: int) -> list[_Text]:
         """Paints the block's pictures at ``(x, y)`` and returns its words."""
         block, texts = self.block, []
         starts = y
@@ -220,8 +221,8 @@ class _Grid:
                 centre = left + (self.cell - GAP) // 2
                 left = centre - width // 2
                 # A thin edge, so that white pictures end somewhere.
-                page[y - 1 : y + height + 1, left - 1 : left + width + 1] = EDGE
-                page[y : y + height, left : left + width] = picture
+                page[y - 1 : y + height + 1, left - 1 : left + width + 1, :3] = EDGE
+                page[y : y + height, left : left + width, :3] = _bytes(picture)
                 if self.texts[number]:
                     for i, line in enumerate(self.texts[number][column]):
                         below = y + height + (i + 0.25) * _height(8)
@@ -243,8 +244,18 @@ def _cut(words: str, width: float) -> str:
     return words if len(words) <= letters else words[: letters - 1] + "…"
 
 
+def _blank(height: int, width: int) -> NDArray[np.uint8]:
+    """Returns a white page, ``(H, W, 4)``."""
+    return np.full((height, width, 4), 255, np.uint8)
+
+
+def _bytes(picture: Pictures) -> NDArray[np.uint8]:
+    return (picture * 255).round().astype(np.uint8)
+
+
 @plain_text()
-def _write(path: Path, page: Pictures, texts: Sequence[_Text]) -> Path:
+def _write(path: Path, page: NDArray[np.uint8], texts: Sequence[_Text]) -> Path:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
     from matplotlib.font_manager import get_font_names
 
@@ -253,7 +264,14 @@ def _write(path: Path, page: Pictures, texts: Sequence[_Text]) -> Path:
     height, width = page.shape[:2]
     # Half a pixel more, because the size in pixels is rounded down.
     figure = Figure(((width + 0.5) / DPI, (height + 0.5) / DPI), DPI, facecolor="white")
-    figure.figimage((page * 255).round().astype(np.uint8), origin="upper")
+
+    class Page(
+        Artist
+    ):  # what figimage() would draw takes 100 bytes a pixel to be resampled to itself
+        def draw(self, renderer: Any) -> None:
+            renderer.draw_image(renderer.new_gc(), 0, 0, np.flipud(page).copy())
+
+    figure.add_artist(Page())
     for text in texts:
         figure.text(
             text.x / width,
