@@ -1,16 +1,16 @@
-"""Picture files: recognised by name, read, made grey or coloured, and resized."""
+"""Picture files: recognised by name, read and resized."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 import torch
 from torch import Tensor
 
+from mmgen.data import raster
 from mmgen.modality import Modality
 
 SUFFIXES = (
@@ -29,34 +29,29 @@ SEEN = 16
 def read_picture(path: str, shape: tuple[int, int, int]) -> Tensor:
     """Reads a picture file of any size as uint8 ``(C, H, W)``, antialiased.
 
-    It stands as its camera says (EXIF), transparent pixels are white, and 16 bits become 8.
+    See :func:`mmgen.data.raster.pixels` for what becomes of its pixels.
 
     Args:
         path: The file.
         shape: C (1 is grey, 3 is colour), H and W in pixels.
 
     Raises:
-        ValueError: If it cannot be read as a picture.
+        ValueError: If it cannot be read as a picture, or is too large.
     """
+    channels, height, width = shape
+    return resized(raster.decoded(path, channels, max(height, width)), shape)
+
+
+def resized(pixels: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
+    """Resizes uint8 ``(H', W', C)`` to uint8 ``(C, H, W)``, antialiased."""
     from torchvision.transforms.v2 import functional  # not before a picture is read: it is slow
 
-    channels, height, width = shape
-    try:
-        with PIL.Image.open(path) as file:
-            # A JPEG is decoded at a fraction of its size, still twice as large as it will be.
-            file.draft("L" if channels == 1 else "RGB", (2 * width, 2 * height))
-            picture = _plain(PIL.ImageOps.exif_transpose(file), channels)
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files make decoders raise whatever they meet
-        raise ValueError(f"{path!r} is no picture (PNG, JPEG, ...): {_cause(error)}") from None
-    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    whole = pixels.view(picture.height, picture.width, channels).permute(2, 0, 1)
-    if whole.shape[1:] == (height, width):
+    whole = torch.from_numpy(pixels).permute(2, 0, 1)
+    if whole.shape == shape:
         return whole.contiguous()
     bicubic = functional.InterpolationMode.BICUBIC
-    resized: Tensor = functional.resize(whole, [height, width], bicubic, antialias=True)
-    return resized.contiguous()
+    fitted: Tensor = functional.resize(whole, [*shape[1:]], bicubic, antialias=True)
+    return fitted.contiguous()
 
 
 class PictureFiles(Modality):
@@ -79,23 +74,23 @@ class PictureFiles(Modality):
             pixels; nothing if no file can be read.
         """
         paths = list(chain(*columns.values()))
-        seen: list[PIL.Image.Image] = []
+        size: tuple[int, int] | None = None
+        grey = True
         for number, path in enumerate(paths):
             # Until one can be read; then a few from the whole column.
-            if seen and number % (1 + len(paths) // SEEN):
+            if size is not None and number % (1 + len(paths) // SEEN):
                 continue
-            try:
-                with PIL.Image.open(path) as file:
-                    seen.append(file if seen else PIL.ImageOps.exif_transpose(file))
-            except Exception:  # whatever is wrong with it: another file will do
-                continue
-        if not seen:
+            # Whatever is wrong with it: another file will do.
+            with suppress(ValueError), raster.opened(path) as file:
+                size = size or raster.upright_size(file)
+                grey = grey and raster.is_grey(file)
+        if size is None:
             return {}
-        scale = min(1.0, LONGEST / max(seen[0].size))
-        width, height = (max(1, round(side * scale)) for side in seen[0].size)
+        scale = min(1.0, LONGEST / max(size))
+        width, height = (max(1, round(side * scale)) for side in size)
         large = max(width, height) > 32 and min(width, height) >= 4
         return {
-            "channels": 1 if all(map(_grey, seen)) else 3,
+            "channels": 1 if grey else 3,
             "height": height,
             "width": width,
             "net": "convolution" if large else "mlp",
@@ -104,26 +99,3 @@ class PictureFiles(Modality):
             "likelihood": "gaussian",
             "standard_deviation": 0.3,
         }
-
-
-def _grey(picture: PIL.Image.Image) -> bool:
-    return picture.mode in {"1", "L", "LA"} or picture.mode.startswith(("I", "F"))
-
-
-def _plain(picture: PIL.Image.Image, channels: int) -> PIL.Image.Image:
-    if picture.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
-        high = np.asarray(picture).astype(np.int64) >> 8
-        picture = PIL.Image.fromarray(high.clip(0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        ground = PIL.Image.new("RGBA", picture.size, "white")
-        picture = PIL.Image.alpha_composite(ground, picture)
-    return picture.convert("L" if channels == 1 else "RGB")
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return "its content is of no known format"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
