@@ -188,7 +188,9 @@ class _Reader:
             for column, cell in cells.items():
                 # Not Path.is_file, which raises where a name is too long.
                 if cell and not os.path.isfile(self.table.folder / cell):  # noqa: PTH113
-                    return BadRow(place, column, _cut(f"there is no file {cell!r}"), "no such file")
+                    other = os.path.exists(self.table.folder / cell)  # noqa: PTH110
+                    cause = f"there is no file {cell!r}{', but a folder or a pipe' * other}"
+                    return BadRow(place, column, _cut(cause), "no such file")
             cells = {c: str(self.table.folder / cell) if cell else "" for c, cell in cells.items()}
         with blaming(type(modality), self.registry, f"read {place} ({name})"):
             try:

@@ -44,6 +44,12 @@ LARGE = 2**22
 """Pixels above which a picture is averaged in squares before it is resized, to save memory."""
 
 
+MOST_SCANS = 100
+"""Scans of a progressive JPEG; programs write some ten."""
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd8]")
+
+
 class _Budget:
     """What several threads may hold together; one that asks for more than is free waits."""
 
@@ -104,6 +110,8 @@ def opened(path: str | Path) -> Iterator["Image"]:
     try:
         with _content(name) as content, _QUIET, _identified(content) as picture:
             check_size(picture)
+            if picture.format in {"JPEG", "MPO"}:
+                _check_scans(content.getvalue())
             yield picture
     except MemoryError:
         raise
@@ -123,8 +131,11 @@ def decoded(path: str | Path, channels: int, longest: int) -> np.ndarray:
         whole = picture.width * picture.height
         # A JPEG is decoded at a fraction of its size, still twice as large as it will be.
         picture.draft("L" if channels == 1 else "RGB", (2 * longest, 2 * longest))
-        # All of a progressive one is held nevertheless.
-        held = whole if picture.info.get("progressive") else picture.width * picture.height
+        held = picture.width * picture.height
+        if picture.info.get("progressive"):  # all of it is held nevertheless
+            held = whole
+        elif picture.format == "AVIF":  # what is coded in it may be larger than it says
+            held = MOST_PIXELS
         with _PIXELS.lend(held):
             return pixels(picture, channels, longest)
 
@@ -144,6 +155,18 @@ def check_size(picture: "Image") -> None:
                 f"{what} {width:,} × {height:,} = {width * height:,} pixels, more than the "
                 f"{MOST_PIXELS:,} that are read; make it smaller"
             )
+
+
+def _check_scans(jpeg: bytes) -> None:
+    """Refuses a JPEG of very many scans: each takes a pass over all pixels, and a few bytes."""
+    if jpeg.count(b"\xff\xda") <= MOST_SCANS:
+        return
+    scans, at = 0, 2
+    while (found := _MARKER.search(jpeg, at)) and found[0] != b"\xff\xd9":
+        scans += found[0] == b"\xff\xda"
+        if scans > MOST_SCANS:
+            raise _TooLargeError(f"has more than {MOST_SCANS} scans; save it anew")
+        at = found.end() + int.from_bytes(jpeg[found.end() : found.end() + 2], "big")
 
 
 class _TooLargeError(ValueError):
