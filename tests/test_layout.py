@@ -14,9 +14,9 @@ ORDER = (
     *("streams", "stopping", "errors", "memory", "holding", "locks", "files", "console", "shell"),
     *("toml", "drawing", "settings", "config", "modality", "hooks", "discovery", "plugins"),
     *("subsets", "nets", "models", "data", "template", "build", "training", "checking"),
-    *("checkpoint", "inventory", "planning", "diagnosis", "running", "generation", "evaluation"),
-    *("figures", "report", "reproduction", "testing", "scaffold", "failures", "commands", "cli"),
-    "__main__",
+    *("checkpoint", "inventory", "planning", "diagnosis", "running", "given", "generated"),
+    *("generation", "evaluation", "figures", "report", "reproduction", "testing", "scaffold"),
+    *("failures", "commands", "cli", "__main__"),
 )
 
 

@@ -1,8 +1,11 @@
 """Picture files: recognised by name, read and resized."""
 
+import sys
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,6 +62,34 @@ class PictureFiles(Modality):
 
     reads_files: ClassVar[bool] = True
     stored_with: ClassVar[tuple[str, ...]] = ("channels", "height", "width")
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+
+    def accept(self, value: Any) -> Tensor:
+        """Takes a file name, a picture in memory, or an array of pixels, of any size.
+
+        Pixels are whole numbers from 0 to 255, or other numbers from 0 to 1, as ``(H, W)``,
+        ``(H, W, C)`` with one, three or four channels, or just :attr:`shape`.
+        """
+        if isinstance(value, str | PathLike):
+            return self.parse(str(fspath(value)))
+        wanted = self.shape[0], max(self.shape[1:])
+        module = sys.modules.get("PIL.Image")  # who has a picture has imported it
+        if module is not None and isinstance(value, module.Image):
+            raster.check_listed(value)
+            return resized(raster.pixels(value, *wanted), self.shape)
+        if not isinstance(value, np.ndarray | Tensor | list | tuple):
+            raise ValueError(
+                f"a {type(value).__name__} is no picture: give a file's name, a PIL picture or "
+                "an array of pixels"
+            )
+        pixels = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        if pixels.shape == self.shape:
+            pixels = pixels.transpose(1, 2, 0)
+        return resized(raster.pixels(raster.from_array(pixels), *wanted), self.shape)
 
     @classmethod
     def suits(cls, cells: Sequence[str]) -> float:

@@ -273,6 +273,47 @@ def pixels(picture: "Image", channels: int, longest: int) -> np.ndarray:
     return np.array(flat, np.uint8).reshape(flat.height, flat.width, channels)
 
 
+def check_listed(picture: "Image") -> None:
+    """Refuses a picture that was opened elsewhere and is of no format on the list, or too large.
+
+    Raises:
+        ValueError: Such a picture may not be decoded yet, and that may start a program.
+    """
+    if picture.format not in {None, "MPO", *FORMATS}:
+        raise ValueError(
+            f"a picture that was opened as {picture.format} is not read; if its file is yours, "
+            'give picture.convert("RGB")'
+        )
+    check_size(picture)
+
+
+def from_array(values: np.ndarray) -> "Image":
+    """Makes a picture of pixels ``(H, W)`` or ``(H, W, C)`` with 1, 3 or 4 channels.
+
+    Raises:
+        ValueError: If they are not whole numbers from 0 to 255, or others from 0 to 1.
+    """
+    import PIL.Image
+
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim not in {2, 3} or (values.ndim == 3 and values.shape[2] not in {3, 4}):
+        raise ValueError(f"pixels are (H, W) or (H, W, C), with C of 1, 3 or 4: not {values.shape}")
+    if values.dtype.kind not in "buif" or not values.size:
+        raise ValueError("pixels are numbers, at least one of them")
+    whole = values.dtype.kind in "ui"
+    low, high, most = values.min(), values.max(), 255 if whole else 1
+    if not (low >= 0 and high <= most):
+        raise ValueError(
+            f"pixels reach from {low:,} to {high:,}: whole ones are 0 to 255, others 0 to 1"
+        )
+    if not whole:
+        values = np.rint(255 * values.astype(np.float32))
+    picture = PIL.Image.fromarray(np.ascontiguousarray(values.astype(np.uint8)))
+    check_size(picture)
+    return picture
+
+
 def _eight_bits(picture: "Image") -> "Image":
     """Returns a picture whose mode Pillow converts as people expect; most are that already."""
     import PIL.Image
