@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from mmgen.brief import LONGEST
+
 
 class Generated(Mapping[str, Distribution]):
     """p(x_k | z) by target, and :attr:`z`.
@@ -31,9 +33,10 @@ class Generated(Mapping[str, Distribution]):
 
     def __repr__(self) -> str:
         shapes = {n: (*p.batch_shape, *p.event_shape) for n, p in self.items()}
-        told = [f"{n} {shape}" for n, shape in (shapes | {"z": tuple(self.z.shape)}).items()]
-        words = ", ".join(told)
-        return f"Generated({words if len(words) <= 180 else f'{words[:180]}…'})"
+        told = ", ".join(f"{n} {shape}" for n, shape in shapes.items())
+        most = LONGEST - 60
+        cut = told if len(told) <= most else f"{told[:most]}…"
+        return f"Generated({cut}{', ' if told else ''}z {tuple(self.z.shape)})"
 
 
 class Rows(Distribution):

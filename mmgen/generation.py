@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mmgen import build, checkpoint
+from mmgen.brief import OneLine
 from mmgen.config import Experiment
 from mmgen.errors import GenerationError, RunError, listed, nearest
 from mmgen.generated import Generated, Rows
@@ -76,8 +77,8 @@ def _check(temperature: float) -> None:
         raise GenerationError(f"a temperature of {temperature:g}: it is 0 or more")
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(OneLine):
     """A trained model and its modalities, ready to generate.
 
     Attributes:

@@ -50,7 +50,7 @@ def observations(
         try:
             read[name] = _read(modalities[name], value, device, dtype)
         except Exception as error:  # whatever a value or a plugin raises, this value was wrong
-            shown = f"={_cut(value)}" if isinstance(value, str) else ""
+            shown = f"={_cut(value)}" if issubclass(type(value), str) else ""
             raise GenerationError(f"{name}{shown}: {_said(error)}") from None
     counts = {name: len(x) for name, (x, several) in read.items() if several}
     if len({*counts.values()}) > 1:

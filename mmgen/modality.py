@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mmgen import settings
+from mmgen.brief import OneLine
 
 
 def _different(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -29,7 +30,7 @@ Widths = settings.Widths
 """A field of the widths of a net's layers, or the channels of its convolutions."""
 
 
-class Modality(BaseModel, ABC):
+class Modality(OneLine, BaseModel, ABC):
     """One kind of observation: its shape, its likelihood, its encoder and decoder nets.
 
     A modality *is* its configuration: a frozen pydantic model whose fields a user sets in

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from mmgen import build, inventory
+from mmgen.brief import OneLine
 from mmgen.checking import check_stored
 from mmgen.config import Experiment
 from mmgen.data.batches import stays
@@ -16,8 +17,8 @@ from mmgen.modality import Modality
 from mmgen.plugins import Registry
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(OneLine):
     """What a run would be made of and need, with nothing built yet.
 
     Attributes:

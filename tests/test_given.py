@@ -258,7 +258,7 @@ def test_several_rows_of_a_distribution_are_those_of_the_flat_one():
     assert torch.equal(p.log_prob(x), flat.log_prob(x.view(6, 4)).view(2, 3))
     torch.testing.assert_close(p.log_prob(x[0, 0])[1, 2], flat.log_prob(x[0, 0])[5])
     assert p.log_prob(torch.randn(9, 2, 3, 4)).shape == (9, 2, 3)
-    assert p.support is flat.support
+    assert p.support.check(x).all()
 
 
 def test_z_comes_with_the_result_and_the_result_is_a_mapping(run):
@@ -419,8 +419,8 @@ values = st.recursive(
         st.text(max_size=5),
         st.binary(max_size=5),
         st.sampled_from(["3", "7", "yes", "bold", "1,2", 3, 7, 1.5, PIXELS]),
-        st.lists(st.integers(0, 3), max_size=4).map(lambda shape: np.zeros(shape)),
-        st.lists(st.integers(0, 3), max_size=4).map(lambda shape: torch.ones(shape)),
+        st.lists(st.integers(0, 3), max_size=4).map(np.zeros),
+        st.lists(st.integers(0, 3), max_size=4).map(torch.ones),
         st.lists(st.integers(0, 3), max_size=4).map(lambda shape: torch.ones(shape).long()),
     ),
     lambda inner: st.one_of(
@@ -476,8 +476,8 @@ def test_a_kind_without_accept_takes_numbers_lists_and_stored_tensors(tmp_path):
     assert observed(run, "point", np.ones((4, 3)))[1] == 4
     assert observed(run, "colour", ["red", "blue"])[1] == 2
     assert observed(run, "colour", torch.tensor([0, 2]))[0].argmax(1).tolist() == [0, 2]
-    with pytest.raises(GenerationError, match="'point'|numbers"):
+    with pytest.raises(GenerationError, match="not what kind 'numbers' takes"):
         run.generate({"point": {"x": 1}})
-    with pytest.raises(GenerationError, match="stored value is torch.uint8"):
+    with pytest.raises(GenerationError, match=r"stored value is torch\.uint8"):
         run.generate({"colour": torch.tensor(300)})
     assert "PIL.Image" in sys.modules

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.data.columns import Source, blaming, build
 from mmgen.data.seeding import generator
 from mmgen.data.table import BadRow, Row, Table
@@ -28,8 +29,8 @@ CHUNK = 256
 """Rows that are read at a time, so that Ctrl-C waits for few."""
 
 
-@dataclass(frozen=True)
-class Splitting:
+@dataclass(frozen=True, repr=False)
+class Splitting(OneLine):
     """How rows are divided.
 
     Attributes:
@@ -45,8 +46,8 @@ class Splitting:
     column: str | None = None
 
 
-@dataclass(frozen=True)
-class Imported:
+@dataclass(frozen=True, repr=False)
+class Imported(OneLine):
     """What became of a table: what a data set is written of.
 
     Attributes:
