@@ -17,7 +17,7 @@ import PIL.ImageCms
 import pytest
 from conftest import ROOT
 
-from mmgen.data import raster
+from mmgen.data import pixels, raster
 from mmgen.data.pictures import read_picture
 from mmgen_image import Image
 
@@ -102,9 +102,9 @@ def test_a_format_on_the_list_is_read_whatever_its_name_says(tmp_path, name):
     if name == "PNG":
         options |= {"default_image": True}
     PIL.Image.fromarray(rows).save(tmp_path / "x.eps", name, **options)
-    pixels = read_picture(str(tmp_path / "x.eps"), (3, 8, 12)).permute(1, 2, 0).numpy()
+    found = read_picture(str(tmp_path / "x.eps"), (3, 8, 12)).permute(1, 2, 0).numpy()
     near = {"GIF": 40, "WEBP": 25, "AVIF": 25, "JPEG": 6, "MPO": 6}.get(name, 0)
-    assert np.abs(pixels.astype(int) - rows).max() <= near  # the first frame, not the white one
+    assert np.abs(found.astype(int) - rows).max() <= near  # the first frame, not the white one
 
 
 # What a picture's numbers mean.
@@ -258,7 +258,7 @@ def test_a_very_large_picture_is_averaged_as_a_small_one_is(tmp_path, monkeypatc
         PIL.Image.fromarray(noise[..., :channels]).save(tmp_path / "x.png")
         exact = np.array(read(tmp_path / "x.png", 3, (10, 15)))
         with monkeypatch.context() as patch:
-            patch.setattr(raster, "LARGE", 100)
+            patch.setattr(pixels, "LARGE", 100)
             small = np.array(read(tmp_path / "x.png", 3, (10, 15)))
         assert 0 < np.abs(exact - small).max() < 12
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmgen.data import raster
+from mmgen.data import pixels, raster
 from mmgen.modality import Modality
 
 SUFFIXES = (
@@ -32,7 +32,7 @@ SEEN = 16
 def read_picture(path: str, shape: tuple[int, int, int]) -> Tensor:
     """Reads a picture file of any size as uint8 ``(C, H, W)``, antialiased.
 
-    See :func:`mmgen.data.raster.pixels` for what becomes of its pixels.
+    See :func:`mmgen.data.pixels.pixels` for what becomes of its pixels.
 
     Args:
         path: The file.
@@ -42,14 +42,14 @@ def read_picture(path: str, shape: tuple[int, int, int]) -> Tensor:
         ValueError: If it cannot be read as a picture, or is too large.
     """
     channels, height, width = shape
-    return resized(raster.decoded(path, channels, max(height, width)), shape)
+    return resized(pixels.decoded(path, channels, max(height, width)), shape)
 
 
-def resized(pixels: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
+def resized(values: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
     """Resizes uint8 ``(H', W', C)`` to uint8 ``(C, H, W)``, antialiased."""
     from torchvision.transforms.v2 import functional  # not before a picture is read: it is slow
 
-    whole = torch.from_numpy(pixels).permute(2, 0, 1)
+    whole = torch.from_numpy(values).permute(2, 0, 1)
     if whole.shape == shape:
         return whole.contiguous()
     bicubic = functional.InterpolationMode.BICUBIC
@@ -80,16 +80,16 @@ class PictureFiles(Modality):
         module = sys.modules.get("PIL.Image")  # who has a picture has imported it
         if module is not None and isinstance(value, module.Image):
             raster.check_listed(value)
-            return resized(raster.pixels(value, *wanted), self.shape)
+            return resized(pixels.pixels(value, *wanted), self.shape)
         if not isinstance(value, np.ndarray | Tensor | list | tuple):
             raise ValueError(
                 f"a {type(value).__name__} is no picture: give a file's name, a PIL picture or "
                 "an array of pixels"
             )
-        pixels = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
-        if pixels.shape == self.shape:
-            pixels = pixels.transpose(1, 2, 0)
-        return resized(raster.pixels(raster.from_array(pixels), *wanted), self.shape)
+        array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        if array.shape == self.shape:
+            array = array.transpose(1, 2, 0)
+        return resized(pixels.pixels(pixels.from_array(array), *wanted), self.shape)
 
     @classmethod
     def suits(cls, cells: Sequence[str]) -> float:
@@ -113,8 +113,8 @@ class PictureFiles(Modality):
                 continue
             # Whatever is wrong with it: another file will do.
             with suppress(ValueError), raster.opened(path) as file:
-                size = size or raster.upright_size(file)
-                grey = grey and raster.is_grey(file)
+                size = size or pixels.upright_size(file)
+                grey = grey and pixels.is_grey(file)
         if size is None:
             return {}
         scale = min(1.0, LONGEST / max(size))

@@ -1,4 +1,4 @@
-"""The one place that opens pictures: which formats, how large, and what their pixels mean.
+"""The one place that opens pictures: which formats, and how large.
 
 A picture may come from anywhere, so what is opened is bounded before it is decoded: only formats
 on a list, only regular files, only so many bytes and pixels. Others of Pillow's formats start
@@ -16,8 +16,6 @@ from io import BytesIO
 from pathlib import Path
 from threading import Condition
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,10 +37,6 @@ MOST_PIXELS = 100_000_000
 
 MOST_BYTES = 2**28
 """Bytes of one picture file, and of all that are held at a time."""
-
-LARGE = 2**22
-"""Pixels above which a picture is averaged in squares before it is resized, to save memory."""
-
 
 MOST_SCANS = 100
 """Scans of a progressive JPEG; programs write some ten."""
@@ -121,23 +115,21 @@ def opened(path: str | Path) -> Iterator["Image"]:
         raise ValueError(f"{name!r} is no picture (PNG, JPEG, ...): {_cause(error)}") from None
 
 
-def decoded(path: str | Path, channels: int, longest: int) -> np.ndarray:
-    """Reads a picture file as :func:`pixels` does.
+@contextmanager
+def room(picture: "Image", whole: int) -> Iterator[None]:
+    """Waits until there is memory for the pixels of one more picture, and keeps it.
 
-    Raises:
-        ValueError: As :func:`opened`, and as :func:`pixels`.
+    Args:
+        picture: Opened, and maybe asked for a fraction of its size.
+        whole: Its pixels before that.
     """
-    with opened(path) as picture:
-        whole = picture.width * picture.height
-        # A JPEG is decoded at a fraction of its size, still twice as large as it will be.
-        picture.draft("L" if channels == 1 else "RGB", (2 * longest, 2 * longest))
-        held = picture.width * picture.height
-        if picture.info.get("progressive"):  # all of it is held nevertheless
-            held = whole
-        elif picture.format == "AVIF":  # what is coded in it may be larger than it says
-            held = MOST_PIXELS
-        with _PIXELS.lend(held):
-            return pixels(picture, channels, longest)
+    held = picture.width * picture.height
+    if picture.info.get("progressive"):  # all of a JPEG is held nevertheless
+        held = whole
+    elif picture.format == "AVIF":  # what is coded in it may be larger than it says
+        held = MOST_PIXELS
+    with _PIXELS.lend(held):
+        yield
 
 
 def check_size(picture: "Image") -> None:
@@ -220,59 +212,6 @@ def _cause(error: Exception) -> str:
     return words[:200] or type(error).__name__
 
 
-def upright_size(picture: "Image") -> tuple[int, int]:
-    """Returns width and height as the picture stands when it is looked at."""
-    from PIL import ExifTags
-
-    turned = picture.format != "TIFF" and picture.getexif().get(ExifTags.Base.Orientation, 1)
-    width, height = picture.size
-    return (height, width) if turned in {5, 6, 7, 8} else (width, height)
-
-
-def is_grey(picture: "Image") -> bool:
-    """Tells whether a picture has no colours, by its mode."""
-    return picture.mode in {"1", "L", "LA"} or picture.mode.startswith(("I", "F"))
-
-
-def pixels(picture: "Image", channels: int, longest: int) -> np.ndarray:
-    """Returns a picture's pixels as uint8 ``(H, W, C)``, grey or in colour, as it is looked at.
-
-    It stands as its camera says (EXIF), transparent pixels are white, and 16 bits become 8.
-    Floating-point numbers reach from 0, black, to 1, white.
-
-    Args:
-        picture: Opened or in memory; it is left as it is.
-        channels: 1 is grey, 3 is colour.
-        longest: About what its longer side becomes, in pixels: of a very large picture, the means
-            of squares are returned, still at least twice as long.
-
-    Raises:
-        ValueError: If its numbers have no meaning as grey values.
-    """
-    import PIL.Image
-    from PIL import ImageOps
-
-    picture.load()
-    flat = _eight_bits(picture)
-    transparent = flat.has_transparency_data
-    flat = flat.convert("RGBA" if transparent else "L" if channels == 1 else "RGB")
-    times = min(flat.size) // (2 * longest)
-    if flat.width * flat.height > LARGE and times > 1:
-        # Colours of transparent pixels count for nothing: "RGBa" is multiplied with the alpha.
-        flat = (
-            flat.convert("RGBa").reduce(times).convert("RGBA")
-            if transparent
-            else (flat.reduce(times))
-        )
-    if transparent:
-        ground = PIL.Image.new("RGBA", flat.size, "white")
-        ground.alpha_composite(flat)
-        ground.info = flat.info
-        flat = ground.convert("L" if channels == 1 else "RGB")
-    ImageOps.exif_transpose(flat, in_place=True)
-    return np.array(flat, np.uint8).reshape(flat.height, flat.width, channels)
-
-
 def check_listed(picture: "Image") -> None:
     """Refuses a picture that was opened elsewhere and is of no format on the list, or too large.
 
@@ -285,56 +224,3 @@ def check_listed(picture: "Image") -> None:
             'give picture.convert("RGB")'
         )
     check_size(picture)
-
-
-def from_array(values: np.ndarray) -> "Image":
-    """Makes a picture of pixels ``(H, W)`` or ``(H, W, C)`` with 1, 3 or 4 channels.
-
-    Raises:
-        ValueError: If they are not whole numbers from 0 to 255, or others from 0 to 1.
-    """
-    import PIL.Image
-
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[..., 0]
-    if values.ndim not in {2, 3} or (values.ndim == 3 and values.shape[2] not in {3, 4}):
-        raise ValueError(f"pixels are (H, W) or (H, W, C), with C of 1, 3 or 4: not {values.shape}")
-    if values.dtype.kind not in "buif" or not values.size:
-        raise ValueError("pixels are numbers, at least one of them")
-    whole = values.dtype.kind in "ui"
-    low, high, most = values.min(), values.max(), 255 if whole else 1
-    if not (low >= 0 and high <= most):
-        raise ValueError(
-            f"pixels reach from {low:,} to {high:,}: whole ones are 0 to 255, others 0 to 1"
-        )
-    if not whole:
-        values = np.rint(255 * values.astype(np.float32))
-    picture = PIL.Image.fromarray(np.ascontiguousarray(values.astype(np.uint8)))
-    check_size(picture)
-    return picture
-
-
-def _eight_bits(picture: "Image") -> "Image":
-    """Returns a picture whose mode Pillow converts as people expect; most are that already."""
-    import PIL.Image
-
-    if picture.mode == "LAB":
-        from PIL import ImageCms
-
-        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
-        return converted if converted is not None else picture
-    if not picture.mode.startswith(("I", "F")):
-        return picture
-    values = np.asarray(picture)
-    low, high = values.min(), values.max()
-    whole = picture.mode.startswith("I")
-    most = 65_535 if whole else 1
-    if not (low >= 0 and high <= most):  # not a number: neither
-        raise ValueError(
-            f"its numbers reach from {low:,} to {high:,}, not from 0, black, to {most:,}, white"
-        )
-    eight = (values >> 8 if whole else np.rint(255 * values)).astype(np.uint8)
-    grey = PIL.Image.fromarray(eight)
-    grey.info = {key: value for key, value in picture.info.items() if key == "exif"}
-    return grey
