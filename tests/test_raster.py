@@ -260,7 +260,7 @@ def test_a_very_large_picture_is_averaged_as_a_small_one_is(tmp_path, monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(pixels, "LARGE", 100)
             small = np.array(read(tmp_path / "x.png", 3, (10, 15)))
-        assert 0 < np.abs(exact - small).max() < 12
+        assert 0 < np.abs(exact - small).max() < 8
 
 
 # Limits.

@@ -51,8 +51,8 @@ def pixels(picture: "Image", channels: int, longest: int) -> np.ndarray:
     Args:
         picture: Opened or in memory; it is left as it is.
         channels: 1 is grey, 3 is colour.
-        longest: About what its longer side becomes, in pixels: of a very large picture, the means
-            of squares are returned, still at least twice as long.
+        longest: What its longer side is to become, in pixels: of a very large picture, the means
+            of squares are returned, whose sides are still at least four times that.
 
     Raises:
         ValueError: If its numbers have no meaning as grey values.
@@ -64,7 +64,7 @@ def pixels(picture: "Image", channels: int, longest: int) -> np.ndarray:
     flat = _eight_bits(picture)
     transparent = flat.has_transparency_data
     flat = flat.convert("RGBA" if transparent else "L" if channels == 1 else "RGB")
-    times = min(flat.size) // (2 * longest)
+    times = min(flat.size) // (4 * longest)
     if flat.width * flat.height > LARGE and times > 1:
         # Colours of transparent pixels count for nothing: "RGBa" is multiplied with the alpha.
         flat = (

@@ -38,6 +38,9 @@ MOST_PIXELS = 100_000_000
 MOST_BYTES = 2**28
 """Bytes of one picture file, and of all that are held at a time."""
 
+MOST_IN_TILE = 2**24
+"""Pixels of a TIFF's tile, which is decoded whole, however small the picture."""
+
 MOST_SCANS = 100
 """Scans of a progressive JPEG; programs write some ten."""
 
@@ -133,19 +136,21 @@ def room(picture: "Image", whole: int) -> Iterator[None]:
 
 
 def check_size(picture: "Image") -> None:
-    """Refuses more than :data:`MOST_PIXELS`.
+    """Refuses more pixels than :data:`MOST_PIXELS`, or tiles of more than :data:`MOST_IN_TILE`.
 
     Raises:
         ValueError: With the numbers.
     """
-    # A TIFF is decoded tile by tile, and a tile may be larger than the whole.
     tags = getattr(picture, "tag_v2", {})
-    tile = [int(tags.get(tag) or 1) for tag in (322, 323)]
-    for what, (width, height) in (("has", picture.size), ("has tiles of", tile)):
-        if width * height > MOST_PIXELS:
+    tile = (int(tags.get(322) or 1), int(tags.get(323) or 1))
+    for what, (width, height), most in (
+        ("has", picture.size, MOST_PIXELS),
+        ("has tiles of", tile, MOST_IN_TILE),
+    ):
+        if width * height > most:
             raise _TooLargeError(
                 f"{what} {width:,} × {height:,} = {width * height:,} pixels, more than the "
-                f"{MOST_PIXELS:,} that are read; make it smaller"
+                f"{most:,} that are read; make it smaller"
             )
 
 
