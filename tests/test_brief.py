@@ -32,7 +32,7 @@ MANY = tuple(f"word {i}" for i in range(1000))
 def public() -> list[type]:
     found = {}
     for module in pkgutil.walk_packages(package.__path__, "mmgen."):
-        if module.name.endswith("__main__"):
+        if module.name.startswith(("mmgen.commands", "mmgen.__main__")):
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
             here = inspect.isclass(value) and value.__module__ == module.name
