@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.modality import Modality
 from mmgen.models import Batch, Model, Objective
@@ -23,8 +24,8 @@ MOST_ROWS = 8
 """More rows than this are counted, not listed."""
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, repr=False)
+class Finding(OneLine):
     """The first number that was not finite.
 
     Attributes:

@@ -19,6 +19,7 @@ import pluggy
 import pydantic
 
 from mmgen import hooks
+from mmgen.brief import OneLine
 from mmgen.errors import PluginError, nearest
 
 ALLOW_LIST = "MMGEN_PLUGINS"
@@ -31,8 +32,8 @@ LOADERS = (typing.__file__, "<frozen", "<string>", *FOLDERS)
 """What frames of a traceback that are no author's start with."""
 
 
-@dataclass(frozen=True)
-class Record:
+@dataclass(frozen=True, repr=False)
+class Record(OneLine):
     """What became of one plugin.
 
     Attributes:

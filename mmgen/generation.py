@@ -2,17 +2,22 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from numbers import Real
+from operator import index
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from mmgen import build, checkpoint
+from mmgen.brief import OneLine
 from mmgen.config import Experiment
 from mmgen.errors import GenerationError, RunError, listed, nearest
+from mmgen.generated import Generated, Rows
+from mmgen.given import observations
 from mmgen.inventory import sample_memory
 from mmgen.memory import check_fits
 from mmgen.modality import Modality
@@ -66,12 +71,14 @@ def sample_latent(
 
 
 def _check(temperature: float) -> None:
+    if not isinstance(temperature, Real):
+        raise GenerationError(f"temperature is a number, not {type(temperature).__name__}")
     if not 0 <= temperature < math.inf:
         raise GenerationError(f"a temperature of {temperature:g}: it is 0 or more")
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(OneLine):
     """A trained model and its modalities, ready to generate.
 
     Attributes:
@@ -93,69 +100,97 @@ class Run:
     @torch.no_grad()
     def generate(
         self,
-        given: Mapping[str, str | Tensor] | None = None,
-        targets: Sequence[str] | None = None,
+        given: Mapping[str, Any] | None = None,
+        targets: str | Sequence[str] | None = None,
         samples: int = 16,
         *,
         temperature: float = 1.0,
         iterations: int | None = None,
         start: Start = "zero",
-    ) -> dict[str, Distribution]:
-        """Generates targets from one given observation, or from the prior if nothing is given.
+        seed: int | None = None,
+    ) -> Generated:
+        """Generates targets from what is given, or from the prior if nothing is.
 
         Args:
-            given: Raw values as on the command line (``{"label": "7"}``, ``{"image": "7.png"}``),
-                or observations ``(*shape)`` as the nets see them.
+            given: Values by modality: text as on the command line (``{"label": "7"}``), a path, a
+                number, a list or array, a picture, a dictionary, as the kind takes it; or a tensor
+                of floating-point numbers ``(*shape)``, an observation as the nets see it. Several
+                at once, one for each row: a list of them, or an array or tensor with one more
+                dimension. One value beside several stands for all rows. See :mod:`mmgen.given`.
             targets: What to generate; all that is not given if left out.
-            samples: How many z are drawn.
+            samples: How many z are drawn for each row.
             temperature: Of z: below 1, samples differ less; 0 takes the mean of z.
             iterations: See :func:`sample_latent`.
             start: See :func:`sample_latent`.
+            seed: Fixes z; torch's random state is then as it was before. What is sampled from the
+                result follows torch's random state as always.
 
         Returns:
-            p(x_k | z) for each target, of batch shape ``(samples,)``: ``.mean``, ``.sample()``.
+            p(x_k | z) for each target, of batch shape ``(samples,)``, or ``(samples, rows)`` if
+            several rows were given: ``["image"].mean``, ``["image"].sample()``; and ``z``.
 
         Raises:
             GenerationError: If a name or value is wrong.
         """
-        given = given or {}
+        given = _mapping(given)
         wanted = self.targets(given, targets)
-        if samples < 1:
-            raise GenerationError(f"{samples} samples: ask for at least one")
-        if iterations is not None and iterations < 1:
-            raise GenerationError(f"{iterations} iterations: ask for at least one")
+        samples = _whole("samples", samples, least=1, most=2**31 - 1)
+        if iterations is not None:
+            iterations = _whole("iterations", iterations, least=1, most=2**31 - 1)
         if iterations is not None and self.model.given is not None:
             raise GenerationError(
                 f"a {self.experiment.model.kind} has one direction: no iterations"
             )
         _check(temperature)
-        check_fits(
-            f"generating {samples:,} samples",
-            samples * self.sample_memory,
-            "fewer, several times",
-            self.device,
-            GenerationError,
-        )
-        if start not in get_args(Start):
+        if not isinstance(start, str) or start not in get_args(Start):
             raise GenerationError(f"start={start!r}: there are {listed(get_args(Start))}")
-        x = {name: self._observation(name, value).unsqueeze(0) for name, value in given.items()}
-        if x:
-            z = sample_latent(
-                self.model, x, samples, temperature=temperature, iterations=iterations, start=start
-            )[:, 0]
+        like = next(self.model.parameters())
+        if seed is None:
+            state: AbstractContextManager[None] = nullcontext()
         else:
-            like = next(self.model.parameters())
-            z = self.model.prior(samples, like, temperature=temperature)
-        return self.model.decode(z, wanted)
+            state = random_state(self.device, _whole("seed", seed, least=0, most=2**63 - 1))
+        with state:
+            x, rows = observations(self.modalities, given, self.device, like.dtype)
+            each = "" if rows is None else f" for each of {rows:,} rows"
+            check_fits(
+                f"generating {samples:,} samples{each}",
+                samples * (rows or 1) * self.sample_memory,
+                "fewer, several times",
+                self.device,
+                GenerationError,
+            )
+            if not x:
+                z = self.model.prior(samples, like, temperature=temperature)
+            else:
+                z = sample_latent(
+                    self.model,
+                    x,
+                    samples,
+                    temperature=temperature,
+                    iterations=iterations,
+                    start=start,
+                )
+        if x and rows is None:
+            z = z[:, 0]
+        decoded = self.model.decode(z.flatten(0, -2), wanted)
+        if rows is not None:
+            decoded = {name: Rows(p, samples, rows) for name, p in decoded.items()}
+        return Generated(decoded, z)
 
-    def targets(self, given: Iterable[str], targets: Sequence[str] | None = None) -> list[str]:
+    def targets(
+        self, given: Iterable[str], targets: str | Iterable[str] | None = None
+    ) -> list[str]:
         """Returns what to generate, after a check of all names.
 
         Raises:
             GenerationError: If a name is unknown, or both given and a target.
         """
         given = list(given)
+        if targets is not None:
+            targets = _names(targets)
         for name in [*given, *(targets or [])]:
+            if not isinstance(name, str):
+                raise GenerationError(f"modalities have names, not {type(name).__name__}")
             if name not in self.modalities:
                 raise GenerationError(
                     f"{self.path} has no modality {name!r}; it has "
@@ -163,7 +198,7 @@ class Run:
                 )
         missing = [n for n in self.modalities if n not in given]
         possible = [n for n in missing if self.model.can(given, [n])]
-        wanted = possible if targets is None else [*targets]
+        wanted = possible if targets is None else targets
         if both := [n for n in wanted if n in given]:
             raise GenerationError(f"{listed(both)}: given and asked for; leave it out of one side")
         if targets is not None and not wanted:
@@ -178,19 +213,35 @@ class Run:
             )
         return wanted
 
-    def _observation(self, name: str, value: str | Tensor) -> Tensor:
-        modality = self.modalities[name]
-        if isinstance(value, str):
-            try:
-                stored = modality.parse(value)
-            except (ValueError, OSError) as error:
-                raise GenerationError(f"{name}={value}: {error}") from None
-            return modality.observe(stored.unsqueeze(0).to(self.device))[0]
-        if tuple(value.shape) != modality.shape:
-            raise GenerationError(
-                f"{name}: an observation has the shape {modality.shape}, not {tuple(value.shape)}"
-            )
-        return value.to(self.device, next(self.model.parameters()).dtype)
+
+def _mapping(given: Any) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise GenerationError(
+            f'given is a dictionary, such as {{"label": "7"}}, not {type(given).__name__}'
+        )
+    return dict(given)
+
+
+def _names(targets: Any) -> list[str]:
+    if isinstance(targets, str):
+        return [targets]
+    if not isinstance(targets, Iterable):
+        raise GenerationError(f"targets are a list of names, not {type(targets).__name__}")
+    return list(targets)
+
+
+def _whole(what: str, value: Any, *, least: int, most: int) -> int:
+    try:
+        number = least - 1 if isinstance(value, bool) else index(value)
+    except TypeError:
+        raise GenerationError(f"{what} is a whole number, not {type(value).__name__}") from None
+    if not least <= number <= most:
+        shown = f"{value!r}" if isinstance(value, bool) else f"{number:.6g}"
+        wanted = "ask for at least one" if number < least else f"at most {most:,}"
+        raise GenerationError(f"{shown} {what}: {wanted}")
+    return number
 
 
 def load(
@@ -217,6 +268,8 @@ def load(
         >>> run = mmgen.load("runs/demo")  # doctest: +SKIP
         >>> run.generate({"label": "A"}, ["image"], 16)["image"].mean.shape  # doctest: +SKIP
         torch.Size([16, 1, 28, 28])
+        >>> run.generate({"label": ["A", "B"]}, ["image"], 16)  # doctest: +SKIP
+        Generated(image (16, 2, 1, 28, 28), z (16, 2, 64))
     """
     path = Path(path)
     experiment = checkpoint.experiment(path)

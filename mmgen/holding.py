@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from mmgen.brief import OneLine
 from mmgen.errors import RunError, WriteError
 
 LOCK = ".lock"
@@ -36,8 +37,8 @@ class LostError(RunError):
         self.now = now
 
 
-@dataclass(eq=False)
-class Folder:
+@dataclass(eq=False, repr=False)
+class Folder(OneLine):
     """A folder to work in.
 
     Attributes:

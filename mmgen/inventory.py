@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mmgen.brief import OneLine
 from mmgen.modality import Modality
 from mmgen.models import Model
 from mmgen.nets.posterior import SubsetEncoder
@@ -20,8 +21,8 @@ MOST_LAYERS = 8
 """More layers of a net than this are not told."""
 
 
-@dataclass(frozen=True)
-class Net:
+@dataclass(frozen=True, repr=False)
+class Net(OneLine):
     """One net of a model, or several copies of it that run as one.
 
     Attributes:

@@ -2,13 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
+from os import PathLike, fspath
 from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mmgen import settings
+from mmgen.brief import OneLine
 
 
 def _different(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -26,7 +30,7 @@ Widths = settings.Widths
 """A field of the widths of a net's layers, or the channels of its convolutions."""
 
 
-class Modality(BaseModel, ABC):
+class Modality(OneLine, BaseModel, ABC):
     """One kind of observation: its shape, its likelihood, its encoder and decoder nets.
 
     A modality *is* its configuration: a frozen pydantic model whose fields a user sets in
@@ -35,10 +39,10 @@ class Modality(BaseModel, ABC):
     1. Subclass, set ``kind`` and ``api_version``, declare the configuration as fields. Give those
        without a default ``Field(examples=[...])``, from which the checks build one.
     2. Write ``shape``, ``encoder`` and ``decoder``: enough to train on tensors.
-    3. Write ``parse`` and ``observe`` if raw values need reading and scaling, ``render`` and
-       ``describe`` so that people see pictures and words, ``choices`` and ``example`` so that
-       figures and synthetic data know what values there are. Name in ``stored_with`` the fields
-       that stored values depend on.
+    3. Write ``parse`` and ``observe`` if raw values need reading and scaling, ``accept`` if people
+       have them in other forms than text, ``render`` and ``describe`` so that people see pictures
+       and words, ``choices`` and ``example`` so that figures and synthetic data know what values
+       there are. Name in ``stored_with`` the fields that stored values depend on.
     4. Write ``suits``, ``settings_of`` and ``cell_of`` if tables (``mmgen data table``) should find
        its columns by themselves, ``fitted`` if something is measured on the training data.
     5. Return the class from the hook ``mmgen_modalities`` and name the module in the entry-point
@@ -102,6 +106,29 @@ class Modality(BaseModel, ABC):
             ValueError: If the value cannot be read. The message says what is allowed.
         """
         raise ValueError(f"modality kind {self.kind!r} cannot read {cell!r}: it has no parse()")
+
+    def accept(self, value: Any) -> Tensor:
+        """Turns one value of a program into the compact tensor that is stored.
+
+        What :meth:`parse` is to the command line and to tables, this is to ``run.generate``: it
+        takes what people have in Python. The default hands text, paths, numbers, and numbers of a
+        list or array, joined by commas, to :meth:`parse`; a tensor is a stored value already. A
+        kind that has more (a picture in memory, a dictionary of attributes) takes it here, and
+        hands the rest to ``super().accept(value)``.
+
+        Args:
+            value: Text, a path, a number, a list, a dictionary, an array, a tensor of integers.
+
+        Returns:
+            One stored value ``(...)``, as :meth:`parse` does.
+
+        Raises:
+            ValueError: If it is no single value of this kind. The message says what is allowed;
+                a list or an array that is refused as a whole is taken for several rows.
+        """
+        if isinstance(value, Tensor):
+            return _stored(value, self.example(torch.zeros(1, dtype=torch.int64), _seeded(0))[0])
+        return self.parse(_cell(value, self.kind))
 
     def observe(
         self,
@@ -199,4 +226,31 @@ class Modality(BaseModel, ABC):
 
 
 def _centre(number: int, shape: tuple[int, ...]) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(number))
+    return torch.randn(shape, generator=_seeded(number))
+
+
+def _seeded(number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+def _stored(value: Tensor, like: Tensor) -> Tensor:
+    """Returns a tensor in the form that is stored, if no number changes by that."""
+    kept = value.detach().to(device="cpu", dtype=like.dtype)
+    if value.shape != like.shape or not torch.equal(kept.to(value.dtype), value.detach().cpu()):
+        raise ValueError(
+            f"a stored value is {like.dtype} of shape {tuple(like.shape)}, which "
+            f"{value.dtype} of shape {tuple(value.shape)} is not"
+        )
+    return kept
+
+
+def _cell(value: Any, kind: str) -> str:
+    """Writes a value of a program as it would be typed."""
+    if isinstance(value, str | PathLike):
+        return str(fspath(value))
+    several = value.tolist() if isinstance(value, np.ndarray) else value
+    numbers = several if isinstance(several, list | tuple) else [several]
+    if not numbers or not all(isinstance(number, Real) for number in numbers):
+        what = f"{type(value).__name__}" + " of these values" * (numbers is several)
+        raise ValueError(f"a {what} is not what kind {kind!r} takes as one value")
+    return ",".join(str(+number) for number in numbers)  # +True is 1

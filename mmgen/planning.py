@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mmgen import build, inventory
+from mmgen.brief import OneLine
 from mmgen.checking import check_stored
 from mmgen.config import Experiment
 from mmgen.data.batches import stays
@@ -19,8 +20,8 @@ from mmgen.plugins import Registry
 from mmgen.settings import SyntheticConfig
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(OneLine):
     """What a run would be made of and need, with nothing built yet.
 
     Attributes:

@@ -17,6 +17,7 @@ import pluggy
 from pydantic import ValidationError
 
 from mmgen import hooks
+from mmgen.brief import OneLine
 from mmgen.config import explain
 from mmgen.discovery import ALLOW_LIST, Record, Source, broken, installed, named, one_line
 from mmgen.errors import ConfigError, PluginError, listed, nearest
@@ -25,8 +26,8 @@ from mmgen.modality import Modality
 Kinds = dict[str, type[Modality]]
 
 
-@dataclass(frozen=True)
-class Registry:
+@dataclass(frozen=True, repr=False)
+class Registry(OneLine):
     """The modality kinds that there are, and what became of every plugin. Immutable.
 
     Attributes:

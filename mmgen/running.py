@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mmgen import build, checkpoint, diagnosis, planning, shell, template
+from mmgen.brief import OneLine
 from mmgen.config import EXPERIMENT, Experiment
 from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset
@@ -35,8 +36,8 @@ MENDING = {"train.learning_rate", "train.gradient_clip"}
 """Settings that may change when a run goes on, for where numbers were no longer finite."""
 
 
-@dataclass(frozen=True)
-class Prepared:
+@dataclass(frozen=True, repr=False)
+class Prepared(OneLine):
     """All that a run needs, checked and built, with nothing written yet.
 
     Attributes:

@@ -17,13 +17,14 @@ from pydantic import (
     field_validator,
 )
 
+from mmgen.brief import OneLine
 from mmgen.errors import listed
 
 MOST = 1e30
 """The largest weight of a term: single precision ends at 3.4e38."""
 
 
-class Section(BaseModel):
+class Section(OneLine, BaseModel):
     """A table of the configuration: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

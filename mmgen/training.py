@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.errors import RunError, listed
 from mmgen.models import Batch, Model, Objective
@@ -39,8 +40,8 @@ class Step:
     batches: int
 
 
-@dataclass(frozen=True)
-class Epoch:
+@dataclass(frozen=True, repr=False)
+class Epoch(OneLine):
     """One epoch done. Terms are means over observations, in nats.
 
     Attributes:
@@ -80,8 +81,8 @@ class NotFiniteError(RunError):
         self.epoch = epoch
 
 
-@dataclass
-class Training:
+@dataclass(repr=False)
+class Training(OneLine):
     """All that a step changes, and therefore all that a checkpoint holds.
 
     Args:

@@ -11,12 +11,12 @@ PLUGINS = ROOT / "plugins"
 
 # Each may import those before it, and its own package.
 ORDER = (
-    *("streams", "stopping", "errors", "memory", "holding", "locks", "files", "tensors"),
+    *("brief", "streams", "stopping", "errors", "memory", "holding", "locks", "files", "tensors"),
     *("console", "shell", "toml", "drawing", "settings", "config", "modality", "hooks"),
     *("discovery", "plugins", "subsets", "nets", "models", "data", "template", "build"),
     *("training", "checking", "checkpoint", "inventory", "planning", "diagnosis", "running"),
-    *("generation", "evaluation", "figures", "report", "reproduction", "testing", "scaffold"),
-    *("failures", "commands", "cli", "__main__"),
+    *("given", "generated", "generation", "evaluation", "figures", "report", "reproduction"),
+    *("testing", "scaffold", "failures", "commands", "cli", "__main__"),
 )
 
 

@@ -1,6 +1,7 @@
 """``mmgen generate``: any modalities given, any others generated."""
 
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -70,12 +71,11 @@ def generate(
     device: Device = None,
 ) -> None:
     """Generate modalities from others, or from nothing at all."""
-    import torch
-
     from mmgen.figures import check_grid, renderable
     from mmgen.files import check_writable
     from mmgen.generation import load
     from mmgen.holding import pinned
+    from mmgen.training import random_state
 
     settings: Settings = context.obj
     values = dict(_pair(word) for word in given or [])
@@ -93,8 +93,6 @@ def generate(
         device="auto" if device is None else device,
         plugin_modules=settings.plugins,
     )
-    if seed is not None:
-        torch.manual_seed(seed)
     wanted = loaded.targets(values, targets or None)
     pictures = [n for n in wanted if renderable(loaded.modalities[n])]
     if file is not None and not pictures:
@@ -104,11 +102,13 @@ def generate(
         raise GenerationError(f"--out {file}: {several} are pictures; name one with --targets")
     if file is not None:
         check_grid(loaded.modalities[pictures[0]], samples)
-    generated = loaded.generate(
-        values, wanted, samples, temperature=temperature, iterations=iterations, start=first
-    )
-    for name, p in generated.items():
-        _show(name, loaded.modalities[name], p, file)
+    # Of all: z, and the samples that are told.
+    with nullcontext() if seed is None else random_state(loaded.device, seed):
+        generated = loaded.generate(
+            values, wanted, samples, temperature=temperature, iterations=iterations, start=first
+        )
+        for name, p in generated.items():
+            _show(name, loaded.modalities[name], p, file)
 
 
 def _pair(word: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from mmgen.brief import line
 from mmgen.data.seeding import generator
 from mmgen.data.store import Split
 from mmgen.errors import DataError, listed, nearest
@@ -55,6 +56,10 @@ class Batches:
         if resident is None:
             resident = stays(split, modalities, device)
         self._stored = split.load(modalities, device) if resident else None
+
+    def __repr__(self) -> str:
+        told = {"rows": self.count, "batch_size": self.batch_size, "device": self.device}
+        return line("Batches", told | {"modalities": list(self.modalities)})
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""

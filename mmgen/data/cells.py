@@ -3,10 +3,15 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
+from numbers import Integral
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
+from mmgen.errors import listed, nearest
 from mmgen.modality import Modality, Words
 
 ON = frozenset({"1", "true", "yes"})
@@ -99,6 +104,33 @@ class AttributeColumns(Modality):
     stored_with: ClassVar[tuple[str, ...]] = ("names",)
     names: Words = Field(min_length=1, examples=[("bold", "italic")], description="words")
 
+    def accept(self, value: Any) -> Tensor:
+        """Takes also a dictionary ``{"bold": True}``, a list of what is on, or 0/1 for each name.
+
+        What a dictionary does not name is off.
+        """
+        if isinstance(value, Mapping):
+            for name in value:
+                self._check_name(name)
+            states = [_state(name, value.get(name, False)) for name in self.names]
+            return torch.tensor(states, dtype=torch.uint8)
+        several = value.tolist() if isinstance(value, np.ndarray | Tensor) else value
+        if not isinstance(several, list | tuple | set | frozenset):
+            return super().accept(several)
+        if all(isinstance(name, str) for name in several):
+            for name in several:
+                self._check_name(name)
+            return torch.tensor([name in several for name in self.names], dtype=torch.uint8)
+        if len(several) != len(self.names) or isinstance(several, set | frozenset):
+            raise ValueError(f"it has {len(several)} of the {len(self.names)} 0/1 of its names")
+        states = [_state(name, each) for name, each in zip(self.names, several, strict=True)]
+        return torch.tensor(states, dtype=torch.uint8)
+
+    def _check_name(self, name: Any) -> None:
+        if name not in self.names:
+            close = nearest(name, self.names) if isinstance(name, str) else ""
+            raise ValueError(f"no attribute {name!r}{close}: {listed(self.names)}")
+
     @classmethod
     def suits(cls, cells: Sequence[str]) -> float:
         """Is sure of 0/1, and of lists of words that come again and again."""
@@ -136,6 +168,42 @@ class AttributeColumns(Modality):
                 raise ValueError(f"{cell!r} under {heading} is not 0/1 (true/false, yes/no, 1/-1)")
             on += [_typed(heading)] * state
         return ",".join(on)
+
+
+def _state(name: str, value: Any) -> bool:
+    state = switch(
+        f"{value:g}"
+        if isinstance(value, float)
+        else str(int(value) if isinstance(value, Integral) else value)
+    )
+    if state is None:
+        raise ValueError(f"{name} is on or off: True, False, 1, 0, not {value!r}")
+    return state
+
+
+def class_number(value: Any, classes: Sequence[str]) -> int:
+    """Returns the number of a class that is given by its name, as text or a whole number.
+
+    Where no class is called by a number, a whole number is the class's number, from 0.
+
+    Raises:
+        ValueError: If there is no such class.
+
+    Examples:
+        >>> class_number(7, ["3", "7"]), class_number(1, ["no", "yes"])
+        (1, 1)
+    """
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    whole = isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
+    if not whole and not isinstance(value, str):
+        raise ValueError(f"a {type(value).__name__} is no class: {listed(classes)}")
+    name = str(value).strip()
+    if name in classes:
+        return list(classes).index(name)
+    if whole and 0 <= value < len(classes) and all(number(each) is None for each in classes):
+        return int(value)
+    raise ValueError(f"no class {name!r}{nearest(name, classes)}: {listed(classes)}")
 
 
 def _typed(heading: str) -> str:

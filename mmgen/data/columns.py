@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgen import shell, toml
+from mmgen.brief import OneLine
 from mmgen.config import NAME
 from mmgen.data.table import Table
 from mmgen.errors import ConfigError, DataError, MmgenError, PluginError, listed, nearest
@@ -19,8 +20,8 @@ SAMPLE = 5000
 """Of how many cells, evenly from the whole column, its kind is guessed."""
 
 
-@dataclass(frozen=True)
-class Source:
+@dataclass(frozen=True, repr=False)
+class Source(OneLine):
     """What feeds a modality.
 
     Attributes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.data.columns import Source, blaming, build
 from mmgen.data.seeding import generator
 from mmgen.data.table import BadRow, Row, Table
@@ -28,8 +29,8 @@ CHUNK = 256
 """Rows that are read at a time, so that Ctrl-C waits for few."""
 
 
-@dataclass(frozen=True)
-class Splitting:
+@dataclass(frozen=True, repr=False)
+class Splitting(OneLine):
     """How rows are divided.
 
     Attributes:
@@ -45,8 +46,8 @@ class Splitting:
     column: str | None = None
 
 
-@dataclass(frozen=True)
-class Imported:
+@dataclass(frozen=True, repr=False)
+class Imported(OneLine):
     """What became of a table: what a data set is written of.
 
     Attributes:
@@ -188,7 +189,9 @@ class _Reader:
             for column, cell in cells.items():
                 # Not Path.is_file, which raises where a name is too long.
                 if cell and not os.path.isfile(self.table.folder / cell):  # noqa: PTH113
-                    return BadRow(place, column, _cut(f"there is no file {cell!r}"), "no such file")
+                    other = os.path.exists(self.table.folder / cell)  # noqa: PTH110
+                    cause = f"there is no file {cell!r}{', but a folder or a pipe' * other}"
+                    return BadRow(place, column, _cut(cause), "no such file")
             cells = {c: str(self.table.folder / cell) if cell else "" for c, cell in cells.items()}
         with blaming(type(modality), self.registry, f"read {place} ({name})"):
             try:

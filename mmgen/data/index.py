@@ -7,13 +7,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from mmgen.brief import OneLine
 from mmgen.errors import DataError
 
 INDEX = "dataset.json"
 FORMAT_VERSION = 1
 
 
-class _Record(BaseModel):
+class _Record(OneLine, BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

@@ -1,16 +1,19 @@
-"""Picture files: recognised by name, read, made grey or coloured, and resized."""
+"""Picture files: recognised by name, read and resized."""
 
+import sys
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 import torch
 from torch import Tensor
 
+from mmgen.data import pixels, raster
 from mmgen.modality import Modality
 
 SUFFIXES = (
@@ -29,34 +32,29 @@ SEEN = 16
 def read_picture(path: str, shape: tuple[int, int, int]) -> Tensor:
     """Reads a picture file of any size as uint8 ``(C, H, W)``, antialiased.
 
-    It stands as its camera says (EXIF), transparent pixels are white, and 16 bits become 8.
+    See :func:`mmgen.data.pixels.pixels` for what becomes of its pixels.
 
     Args:
         path: The file.
         shape: C (1 is grey, 3 is colour), H and W in pixels.
 
     Raises:
-        ValueError: If it cannot be read as a picture.
+        ValueError: If it cannot be read as a picture, or is too large.
     """
+    channels, height, width = shape
+    return resized(pixels.decoded(path, channels, max(height, width)), shape)
+
+
+def resized(values: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
+    """Resizes uint8 ``(H', W', C)`` to uint8 ``(C, H, W)``, antialiased."""
     from torchvision.transforms.v2 import functional  # not before a picture is read: it is slow
 
-    channels, height, width = shape
-    try:
-        with PIL.Image.open(path) as file:
-            # A JPEG is decoded at a fraction of its size, still twice as large as it will be.
-            file.draft("L" if channels == 1 else "RGB", (2 * width, 2 * height))
-            picture = _plain(PIL.ImageOps.exif_transpose(file), channels)
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files make decoders raise whatever they meet
-        raise ValueError(f"{path!r} is no picture (PNG, JPEG, ...): {_cause(error)}") from None
-    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    whole = pixels.view(picture.height, picture.width, channels).permute(2, 0, 1)
-    if whole.shape[1:] == (height, width):
+    whole = torch.from_numpy(values).permute(2, 0, 1)
+    if whole.shape == shape:
         return whole.contiguous()
     bicubic = functional.InterpolationMode.BICUBIC
-    resized: Tensor = functional.resize(whole, [height, width], bicubic, antialias=True)
-    return resized.contiguous()
+    fitted: Tensor = functional.resize(whole, [*shape[1:]], bicubic, antialias=True)
+    return fitted.contiguous()
 
 
 class PictureFiles(Modality):
@@ -64,6 +62,34 @@ class PictureFiles(Modality):
 
     reads_files: ClassVar[bool] = True
     stored_with: ClassVar[tuple[str, ...]] = ("channels", "height", "width")
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+
+    def accept(self, value: Any) -> Tensor:
+        """Takes a file name, a picture in memory, or an array of pixels, of any size.
+
+        Pixels are whole numbers from 0 to 255, or other numbers from 0 to 1, as ``(H, W)``,
+        ``(H, W, C)`` with one, three or four channels, or just :attr:`shape`.
+        """
+        if isinstance(value, str | PathLike):
+            return self.parse(str(fspath(value)))
+        wanted = self.shape[0], max(self.shape[1:])
+        module = sys.modules.get("PIL.Image")  # who has a picture has imported it
+        if module is not None and isinstance(value, module.Image):
+            raster.check_listed(value)
+            return resized(pixels.pixels(value, *wanted), self.shape)
+        if not isinstance(value, np.ndarray | Tensor | list | tuple):
+            raise ValueError(
+                f"a {type(value).__name__} is no picture: give a file's name, a PIL picture or "
+                "an array of pixels"
+            )
+        array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        if array.shape == self.shape:
+            array = array.transpose(1, 2, 0)
+        return resized(pixels.pixels(pixels.from_array(array), *wanted), self.shape)
 
     @classmethod
     def suits(cls, cells: Sequence[str]) -> float:
@@ -79,23 +105,23 @@ class PictureFiles(Modality):
             pixels; nothing if no file can be read.
         """
         paths = list(chain(*columns.values()))
-        seen: list[PIL.Image.Image] = []
+        size: tuple[int, int] | None = None
+        grey = True
         for number, path in enumerate(paths):
             # Until one can be read; then a few from the whole column.
-            if seen and number % (1 + len(paths) // SEEN):
+            if size is not None and number % (1 + len(paths) // SEEN):
                 continue
-            try:
-                with PIL.Image.open(path) as file:
-                    seen.append(file if seen else PIL.ImageOps.exif_transpose(file))
-            except Exception:  # whatever is wrong with it: another file will do
-                continue
-        if not seen:
+            # Whatever is wrong with it: another file will do.
+            with suppress(ValueError), raster.opened(path) as file:
+                size = size or pixels.upright_size(file)
+                grey = grey and pixels.is_grey(file)
+        if size is None:
             return {}
-        scale = min(1.0, LONGEST / max(seen[0].size))
-        width, height = (max(1, round(side * scale)) for side in seen[0].size)
+        scale = min(1.0, LONGEST / max(size))
+        width, height = (max(1, round(side * scale)) for side in size)
         large = max(width, height) > 32 and min(width, height) >= 4
         return {
-            "channels": 1 if all(map(_grey, seen)) else 3,
+            "channels": 1 if grey else 3,
             "height": height,
             "width": width,
             "net": "convolution" if large else "mlp",
@@ -104,26 +130,3 @@ class PictureFiles(Modality):
             "likelihood": "gaussian",
             "standard_deviation": 0.3,
         }
-
-
-def _grey(picture: PIL.Image.Image) -> bool:
-    return picture.mode in {"1", "L", "LA"} or picture.mode.startswith(("I", "F"))
-
-
-def _plain(picture: PIL.Image.Image, channels: int) -> PIL.Image.Image:
-    if picture.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
-        high = np.asarray(picture).astype(np.int64) >> 8
-        picture = PIL.Image.fromarray(high.clip(0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        ground = PIL.Image.new("RGBA", picture.size, "white")
-        picture = PIL.Image.alpha_composite(ground, picture)
-    return picture.convert("L" if channels == 1 else "RGB")
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return "its content is of no known format"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.data.shard import Column, blocks, copy
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
+@dataclass(frozen=True, eq=False, repr=False)
+class Split(OneLine):
     """Rows of stored values, in one or several shards that stay where they are until asked for.
 
     Attributes:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.data.folder import appearing
 from mmgen.data.index import INDEX, Index, ShardRecord, SplitRecord, file_hash, read_index
 from mmgen.data.shard import Column, open_shard
@@ -37,8 +38,8 @@ CARD, SHEET = "README.md", "contact-sheet.png"
 """Of a data set for people: its card, and a page of examples."""
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(OneLine):
     """An opened data set.
 
     Attributes:

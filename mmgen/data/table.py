@@ -10,6 +10,7 @@ from io import StringIO
 from itertools import dropwhile
 from pathlib import Path
 
+from mmgen.brief import OneLine
 from mmgen.data.cells import number
 from mmgen.errors import DataError, listed
 
@@ -21,8 +22,8 @@ MOST_COLUMNS = 10_000
 """Each is looked at by every kind, to tell what it holds."""
 
 
-@dataclass(frozen=True)
-class BadRow:
+@dataclass(frozen=True, repr=False)
+class BadRow(OneLine):
     """A row that cannot be used.
 
     Attributes:
@@ -41,16 +42,16 @@ class BadRow:
         return f"{self.place}: {self.column + ': ' if self.column else ''}{self.cause}"
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, repr=False)
+class Row(OneLine):
     """One row: where it is, and its cells in the order of the headings, no blanks around them."""
 
     place: str
     cells: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Table:
+@dataclass(frozen=True, repr=False)
+class Table(OneLine):
     """A table, in memory.
 
     Attributes:

@@ -1,8 +1,8 @@
 """What plugins ask of measurements: read them, standardise them, tell them in their own units."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite, log10
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, FiniteFloat
@@ -40,6 +40,19 @@ def read_numbers(cell: str, names: Sequence[str]) -> Tensor:
         if not finite:
             raise ValueError(f"{word!r} is no finite number, so it cannot be the {name}")
     return values
+
+
+def in_order(value: Any, names: Sequence[str]) -> Any:
+    """Returns the values of a dictionary in the order of its names; all else as it is.
+
+    Raises:
+        ValueError: If the dictionary has other names.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    if {*value} != {*names}:
+        raise ValueError(f"it names {listed(map(str, value))}; needed are {listed(names)}")
+    return [value[name] for name in names]
 
 
 def standards(

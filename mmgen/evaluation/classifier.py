@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.index import read_index
 from mmgen.data.store import Dataset
@@ -63,8 +64,8 @@ class Recipe:
     seed: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Classifier:
+@dataclass(frozen=True, eq=False, repr=False)
+class Classifier(OneLine):
     """Tells what a modality's reading is from observations of another modality.
 
     Attributes:

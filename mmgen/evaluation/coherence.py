@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.seeding import generator
 from mmgen.data.store import Dataset, Split
@@ -41,8 +42,8 @@ CHAINS = 10
 Latents = Literal["mean", "sampled"]
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, repr=False)
+class Row(OneLine):
     """One measurement.
 
     Attributes:
@@ -72,8 +73,8 @@ class Row:
     rows: int
 
 
-@dataclass(frozen=True)
-class Coherence:
+@dataclass(frozen=True, repr=False)
+class Coherence(OneLine):
     """What was measured of a run.
 
     Attributes:

@@ -6,14 +6,15 @@ from typing import Literal
 
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.evaluation.pairs import log_p
 from mmgen.subsets import Subset
 
 Estimator = Literal["single", "multiple", "importance"]
 
 
-@dataclass(frozen=True)
-class Effort:
+@dataclass(frozen=True, repr=False)
+class Effort(OneLine):
     """How much is drawn.
 
     Attributes:
@@ -35,8 +36,8 @@ class Effort:
     seed: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Estimate:
+@dataclass(frozen=True, eq=False, repr=False)
+class Estimate(OneLine):
     """One likelihood of many rows.
 
     Attributes:

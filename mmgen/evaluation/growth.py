@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from mmgen.brief import OneLine
 from mmgen.drawing import plain_text, save
 from mmgen.errors import ConfigError
 from mmgen.modality import Modality
@@ -30,8 +31,8 @@ GENERATIVE = ("decoders", "priors")
 COLOURS = {"jmvae-kl": "#c0392b", "jmvae": "#444444", "hierarchical": "#2471a3"}
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, repr=False)
+class Row(OneLine):
     """The size of one model with K modalities of one kind.
 
     Attributes:

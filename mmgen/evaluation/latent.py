@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.models import Batch, Model
 from mmgen.models.conditional import Conditional
 from mmgen.models.cvae import CVAE
@@ -32,8 +33,8 @@ OTHERS_DECODED = 7
 """The same where each of them takes a decoding of its own."""
 
 
-@dataclass(frozen=True)
-class Axes:
+@dataclass(frozen=True, repr=False)
+class Axes(OneLine):
     """The principal axes of a cloud of points.
 
     Attributes:

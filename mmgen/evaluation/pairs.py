@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmgen.brief import OneLine
 from mmgen.errors import GenerationError
 from mmgen.generation import Run
 from mmgen.models import Model
 from mmgen.subsets import Subset, ordered, proper
 
 
-@dataclass(frozen=True)
-class Pair:
+@dataclass(frozen=True, repr=False)
+class Pair(OneLine):
     """One direction: log p(x_T|x_S), for disjoint sets of modalities.
 
     Attributes:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.data.store import Split
 from mmgen.errors import PluginError
 from mmgen.modality import Modality
@@ -20,8 +21,8 @@ ROWS = 10_000
 Sort = Literal["one of", "on or off"]
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reading(OneLine):
     """How a modality's observations, and means of them, are read.
 
     Attributes:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.data.seeding import generator
 
 Measure = Literal["accuracy", "F1"]
@@ -18,8 +19,8 @@ BLOCK = 2_000_000
 """Rows times replicates that are drawn at a time."""
 
 
-@dataclass(frozen=True)
-class Score:
+@dataclass(frozen=True, repr=False)
+class Score(OneLine):
     """One number.
 
     Attributes:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmgen.brief import OneLine
 from mmgen.data.store import Split, read_dataset
 from mmgen.errors import MmgenError, RunError
 from mmgen.evaluation.estimates import Effort, Estimate
@@ -28,8 +29,8 @@ from mmgen.stopping import shielded
 Arrays = dict[tuple[object, ...], "np.ndarray[Any, Any]"]
 
 
-@dataclass(frozen=True)
-class Measurement:
+@dataclass(frozen=True, repr=False)
+class Measurement(OneLine):
     """What each process opens and measures; all of it is small and can be sent.
 
     Attributes:

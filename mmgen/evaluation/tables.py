@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmgen.brief import OneLine
 from mmgen.errors import ConfigError, listed
 from mmgen.evaluation.estimates import Effort, Estimate
 from mmgen.files import check_writable, deliver
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(OneLine):
     """The likelihoods of a run on one split.
 
     Attributes:
@@ -170,8 +171,8 @@ class Evaluation:
         return path
 
 
-@dataclass(frozen=True)
-class Sheet:
+@dataclass(frozen=True, repr=False)
+class Sheet(OneLine):
     """A table in words.
 
     Attributes:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.drawing import plain_text, save
 
 Pictures = NDArray[np.float32]
@@ -34,8 +35,8 @@ FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "IPAex
 """The first comes with matplotlib, the others have the letters that it lacks."""
 
 
-@dataclass(frozen=True)
-class Strip:
+@dataclass(frozen=True, repr=False)
+class Strip(OneLine):
     """A row of pictures.
 
     Attributes:
@@ -49,8 +50,8 @@ class Strip:
     words: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Block:
+@dataclass(frozen=True, repr=False)
+class Block(OneLine):
     """Rows of pictures below each other.
 
     Attributes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from mmgen.brief import OneLine
 from mmgen.errors import listed
 from mmgen.modality import Modality
 from mmgen.nets.posterior import SubsetEncoder
@@ -16,8 +17,8 @@ Batch = Mapping[str, Tensor]
 """Observations by modality name, each ``(B, *shape)``."""
 
 
-@dataclass(frozen=True)
-class Objective:
+@dataclass(frozen=True, repr=False)
+class Objective(OneLine):
     """What one step minimises, and what it is made of.
 
     Attributes:
@@ -29,8 +30,8 @@ class Objective:
     terms: dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Proposal:
+@dataclass(frozen=True, repr=False)
+class Proposal(OneLine):
     """Draws of z with their importance weights.
 
     Attributes:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmgen.brief import OneLine
 from mmgen.report.words import number
 
 MOST = 24
@@ -16,8 +17,8 @@ SETTLED = 20
 """In runs this long, the first twentieth is left out of the scale: it falls from too high."""
 
 
-@dataclass(frozen=True)
-class Line:
+@dataclass(frozen=True, repr=False)
+class Line(OneLine):
     """One line of a panel.
 
     Attributes:
@@ -33,8 +34,8 @@ class Line:
     last: str
 
 
-@dataclass(frozen=True)
-class Panel:
+@dataclass(frozen=True, repr=False)
+class Panel(OneLine):
     """One term over the epochs.
 
     Attributes:
@@ -60,8 +61,8 @@ class Panel:
         return f"{self.title} over the epochs in nats; at the end {ends}"
 
 
-@dataclass(frozen=True)
-class Curves:
+@dataclass(frozen=True, repr=False)
+class Curves(OneLine):
     """All panels, the loss first.
 
     Attributes:

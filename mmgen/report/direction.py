@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from mmgen.brief import OneLine
 from mmgen.figures.tools import law_of, likelihood_of
 from mmgen.generation import Run
 
 
-@dataclass(frozen=True)
-class Direction:
+@dataclass(frozen=True, repr=False)
+class Direction(OneLine):
     """What a model of one direction generates from what.
 
     Attributes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgen import shell
+from mmgen.brief import OneLine
 from mmgen.report.words import counted, number
 
 COLLAPSED = 0.1
@@ -21,8 +22,8 @@ STILL_FALLING = 0.02
 Metrics = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, repr=False)
+class Finding(OneLine):
     """Something to look at.
 
     Attributes:

@@ -7,6 +7,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.figures.tools import law_of, likelihood_of, renderable
 from mmgen.generation import ITERATIONS, Run, sample_latent
 from mmgen.report.held_out import HeldOut, spread_words
@@ -27,8 +28,8 @@ MOST = 12
 """With more modalities than this, subsets are not listed one by one: there are too many."""
 
 
-@dataclass(frozen=True)
-class Cell:
+@dataclass(frozen=True, repr=False)
+class Cell(OneLine):
     """Pictures and words that belong together, with what they are.
 
     Attributes:
@@ -42,8 +43,8 @@ class Cell:
     words: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Group:
+@dataclass(frozen=True, repr=False)
+class Group(OneLine):
     """Cells under one title.
 
     Attributes:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmgen import build
+from mmgen.brief import OneLine
 from mmgen.checking import check_stored
 from mmgen.config import Experiment
 from mmgen.data.store import Dataset, Split
@@ -21,8 +22,8 @@ ROWS = 600
 """How many rows the latent space is looked at with."""
 
 
-@dataclass(frozen=True)
-class HeldOut:
+@dataclass(frozen=True, repr=False)
+class HeldOut(OneLine):
     """Observations that the run was not trained on, if there are any.
 
     Attributes:

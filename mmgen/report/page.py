@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgen import checkpoint, training
+from mmgen.brief import OneLine
 from mmgen.generation import Run
 from mmgen.plugins import Registry
 from mmgen.report import findings, gallery
@@ -20,8 +21,8 @@ from mmgen.report.space import Space, space
 from mmgen.report.words import counted, duration, joined, number
 
 
-@dataclass(frozen=True)
-class Fact:
+@dataclass(frozen=True, repr=False)
+class Fact(OneLine):
     """A number and what it is.
 
     Attributes:
@@ -33,8 +34,8 @@ class Fact:
     what: str
 
 
-@dataclass(frozen=True)
-class Member:
+@dataclass(frozen=True, repr=False)
+class Member(OneLine):
     """One modality as the experiment has it.
 
     Attributes:
@@ -56,8 +57,8 @@ class Member:
     role: str
 
 
-@dataclass(frozen=True)
-class Page:
+@dataclass(frozen=True, repr=False)
+class Page(OneLine):
     """What the template writes down, part by part; parts without content are left out."""
 
     name: str

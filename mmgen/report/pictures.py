@@ -7,6 +7,7 @@ from io import BytesIO
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.modality import Modality
 
 SIDE = 96
@@ -19,8 +20,8 @@ BUDGET = 1_500_000
 """About how many bytes of pixels one section may hold: the page is to stay light."""
 
 
-@dataclass(frozen=True)
-class Picture:
+@dataclass(frozen=True, repr=False)
+class Picture(OneLine):
     """One picture.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mmgen import build
+from mmgen.brief import OneLine
 from mmgen.config import Experiment
 from mmgen.generation import Run
 from mmgen.modality import Modality
@@ -22,8 +23,8 @@ MOST = 10
 """With more modalities than this, encoders of all subsets are not counted: there are too many."""
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, repr=False)
+class Row(OneLine):
     """One model of these modalities.
 
     Attributes:
@@ -43,8 +44,8 @@ class Row:
     more_parameters: int | None
 
 
-@dataclass(frozen=True)
-class Growth:
+@dataclass(frozen=True, repr=False)
+class Growth(OneLine):
     """The models side by side.
 
     Attributes:

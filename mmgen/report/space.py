@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.evaluation.latent import (
     Axes,
     active_dimensions,
@@ -30,8 +31,8 @@ MOST_COLOURS = 12
 GAIN_ROWS = 128
 
 
-@dataclass(frozen=True)
-class Cloud:
+@dataclass(frozen=True, repr=False)
+class Cloud(OneLine):
     """One group of points of a colour.
 
     Attributes:
@@ -47,8 +48,8 @@ class Cloud:
     place: tuple[float, float] | None
 
 
-@dataclass(frozen=True)
-class Map:
+@dataclass(frozen=True, repr=False)
+class Map(OneLine):
     """The posterior means in two dimensions.
 
     Attributes:
@@ -81,8 +82,8 @@ class Map:
         return bool(self.by) and len(self.clouds) <= MOST_COLOURS
 
 
-@dataclass(frozen=True)
-class Bar:
+@dataclass(frozen=True, repr=False)
+class Bar(OneLine):
     """A value with a bar.
 
     Attributes:
@@ -96,8 +97,8 @@ class Bar:
     share: float
 
 
-@dataclass(frozen=True)
-class Space:
+@dataclass(frozen=True, repr=False)
+class Space(OneLine):
     """All that is said of z.
 
     Attributes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.store import Split
 from mmgen.evaluation.decoding import log_likelihoods
@@ -44,8 +45,8 @@ def pictures(
     return torch.stack(shown)
 
 
-@dataclass(frozen=True)
-class Point:
+@dataclass(frozen=True, repr=False)
+class Point(OneLine):
     """One likelihood after so many iterations.
 
     Attributes:

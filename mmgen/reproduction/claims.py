@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mmgen.brief import OneLine
 from mmgen.reproduction.mnist import PAPER
 from mmgen.reproduction.table import HEADINGS, Cell, number, value
 
@@ -10,8 +11,8 @@ FAR = 50.0
 """Nats that "far below" asks for."""
 
 
-@dataclass(frozen=True)
-class Claim:
+@dataclass(frozen=True, repr=False)
+class Claim(OneLine):
     """A statement of the paper.
 
     Attributes:

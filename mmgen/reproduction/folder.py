@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmgen import checkpoint
+from mmgen.brief import OneLine
 from mmgen.errors import RunError
 from mmgen.files import deliver
 from mmgen.holding import LOCK
@@ -34,8 +35,8 @@ MANIFEST = "reproduction.json"
 LIKELIHOODS, COHERENCE = "likelihoods.json", "coherence.json"
 
 
-@dataclass(frozen=True)
-class Reproduction:
+@dataclass(frozen=True, repr=False)
+class Reproduction(OneLine):
     """The paper's MNIST experiment in a folder.
 
     Attributes:

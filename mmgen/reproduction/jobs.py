@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmgen.brief import OneLine
 from mmgen.errors import RunError
 from mmgen.holding import check, make
 
@@ -16,8 +17,8 @@ POLL = 0.25
 """Seconds between two looks at the processes."""
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, repr=False)
+class Job(OneLine):
     """One command.
 
     Attributes:
@@ -31,8 +32,8 @@ class Job:
     log: Path
 
 
-@dataclass(frozen=True)
-class Look:
+@dataclass(frozen=True, repr=False)
+class Look(OneLine):
     """A look at the jobs.
 
     Attributes:

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmgen.brief import OneLine
+
 IMAGE, LABEL = "image", "label"
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, repr=False)
+class Profile(OneLine):
     """How much is trained and measured.
 
     Attributes:
@@ -45,8 +47,8 @@ SAMPLES = 10
 """N of equation 11."""
 
 
-@dataclass(frozen=True)
-class Planned:
+@dataclass(frozen=True, repr=False)
+class Planned(OneLine):
     """A run of the experiment.
 
     Attributes:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmgen.brief import OneLine
 from mmgen.errors import RunError
 from mmgen.files import write
 from mmgen.reproduction.mnist import CELLS, PAPER, Planned
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@dataclass(frozen=True)
-class Cell:
+@dataclass(frozen=True, repr=False)
+class Cell(OneLine):
     """One number of the table.
 
     Attributes:

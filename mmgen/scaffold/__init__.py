@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from mmgen import plugins
+from mmgen.brief import OneLine
 from mmgen.data.folder import appearing
 from mmgen.errors import PluginError, WriteError
 
@@ -23,8 +24,8 @@ FILES = {
 """Each file of the package, and the template it is made of."""
 
 
-@dataclass(frozen=True)
-class Scaffold:
+@dataclass(frozen=True, repr=False)
+class Scaffold(OneLine):
     """What a new package is called, in each place that names it.
 
     Attributes:

@@ -18,6 +18,7 @@ from unittest import SkipTest
 
 from pydantic import ValidationError
 
+from mmgen.brief import OneLine
 from mmgen.config import explain
 from mmgen.modality import Modality
 from mmgen.plugins import load
@@ -80,8 +81,8 @@ CHECKS: tuple[Check, ...] = (
 """Every check, in the order in which they run."""
 
 
-@dataclass(frozen=True)
-class CheckResult:
+@dataclass(frozen=True, repr=False)
+class CheckResult(OneLine):
     """What a check found.
 
     Attributes:

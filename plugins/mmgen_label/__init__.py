@@ -7,8 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mmgen.data.cells import in_order, suits_classes
-from mmgen.errors import listed, nearest
+from mmgen.data.cells import class_number, in_order, suits_classes
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Widths, Words
 from mmgen.nets.blocks import Likelihood, mlp, one_hot
@@ -39,9 +38,16 @@ class Label(Modality):
 
     def parse(self, cell: str) -> Tensor:
         """Reads a class's name as its number ``()``; another word is a ``ValueError``."""
-        if cell.strip() in self.classes:
-            return torch.tensor(self.classes.index(cell.strip()))
-        raise ValueError(f"no class {cell!r}{nearest(cell, self.classes)}: {listed(self.classes)}")
+        return torch.tensor(class_number(cell, self.classes))
+
+    def accept(self, value: Any) -> Tensor:
+        """Takes also a whole number, such as 7; a tensor is a class's number, from 0."""
+        if not isinstance(value, Tensor):
+            return torch.tensor(class_number(value, self.classes))
+        stored = super().accept(value)
+        if 0 <= stored < len(self.classes):
+            return stored
+        raise ValueError(f"class number {stored} is not from 0 to {len(self.classes) - 1}")
 
     def observe(self, stored: Tensor, generator: Any = None) -> Tensor:  # noqa: ARG002
         """Turns class numbers ``(B,)`` into one-hot rows ``(B, n)``."""

@@ -49,6 +49,10 @@ class Vector(Modality):
         """Reads C numbers joined by commas, in their own units."""
         return units.read_numbers(cell, self.names)
 
+    def accept(self, value: Any) -> Tensor:
+        """Takes also a dictionary, ``{"height": 1.72, "weight": 64}``."""
+        return super().accept(units.in_order(value, self.names))
+
     def fitted(self, stored: Tensor) -> Self:
         """Takes mean and deviation of each column of ``(N, C)``, where they are not set."""
         mean, deviation = units.standards(stored, self.mean, self.standard_deviation)
