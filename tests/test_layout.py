@@ -12,7 +12,8 @@ PLUGINS = ROOT / "plugins"
 # Each may import those before it, and its own package.
 ORDER = (
     *("errors", "memory", "files", "console", "shell", "toml", "drawing", "settings", "config"),
-    *("modality", "hooks", "discovery", "plugins", "subsets", "nets", "models", "data"),
+    *("modality", "hooks", "isolation", "discovery", "plugins", "subsets", "nets"),
+    *("models", "data"),
     *("template", "build", "training", "checking", "checkpoint", "inventory", "planning"),
     *("diagnosis", "running", "generation", "evaluation", "figures", "report", "reproduction"),
     *("testing", "scaffold", "commands", "cli", "__main__"),
