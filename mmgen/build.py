@@ -10,9 +10,12 @@ from torch.distributions import Distribution
 
 from mmgen import plugins, shell
 from mmgen.config import NAME, Experiment
+from mmgen.console import stderr
 from mmgen.data.store import Dataset, read_dataset
 from mmgen.data.synthetic import synthetic_dataset
+from mmgen.discovery import one_line
 from mmgen.errors import ConfigError, DataError, MmgenError, PluginError, listed, nearest
+from mmgen.isolation import attempt, kept
 from mmgen.modality import Modality
 from mmgen.models import MODELS, Model
 from mmgen.plugins import Registry
@@ -152,7 +155,7 @@ def _check_is_there(name: str, stored: Mapping[str, Any], what: str) -> None:
 
 def sketch_likelihood(modality: Modality) -> Distribution:
     """Builds a modality's nets without memory: returns p(x | z) of two rows, on the meta device."""
-    with torch.device("meta"), _unchecked():
+    with torch.device("meta"), unchecked():
         modality.encoder()(torch.empty(2, *modality.shape))
         likelihood: Distribution = modality.decoder(2)(torch.empty(2, 2))
     return likelihood
@@ -160,20 +163,21 @@ def sketch_likelihood(modality: Modality) -> Distribution:
 
 def _probe(name: str, modality: Modality, registry: Registry) -> None:
     """Builds a modality's nets without memory, so that an error names it and its plugin."""
-    try:
-        sketch_likelihood(modality)
-    except Exception as error:
-        provider = registry.provider(modality.kind)
-        check = shell.command("plugins", "check", modality.kind, plugins=registry.modules)
+    done = attempt(lambda: sketch_likelihood(modality))
+    who = f"kind {modality.kind!r} of plugin {registry.provider(modality.kind)}"
+    check = shell.command("plugins", "check", modality.kind, plugins=registry.modules)
+    for change in done.changes:
+        told = change.told("when its nets are built")
+        stderr.print(f"note: modalities.{name}: {who} {told}. Try: {check}")
+    if done.error:
         raise PluginError(
-            f"modalities.{name}: the nets of kind {modality.kind!r} of plugin {provider} "
-            f"cannot be built: {error}\n"
+            f"modalities.{name}: the nets of {who} cannot be built: {one_line(done.error)}\n"
             f"Try: {check}"
-        ) from error
+        ) from done.error
 
 
 @contextmanager
-def _unchecked() -> Iterator[None]:
+def unchecked() -> Iterator[None]:
     """Lets distributions be made without a look at their values, which the meta device lacks."""
     before = Distribution._validate_args  # noqa: SLF001
     Distribution.set_default_validate_args(False)
@@ -235,5 +239,5 @@ def model(
     """Builds the model on the device; ``train.seed`` fixes its first weights."""
     torch.manual_seed(experiment.train.seed)
     settings = experiment.model.model_dump(exclude={"kind"})
-    with device:
+    with kept([], numbers=False), device:  # what is changed here was told of when it was probed
         return MODELS[experiment.model.kind](modalities, **settings)

@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import inspect
+import json
 import os
 import re
 import sys
@@ -14,6 +15,8 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pluggy
 import pydantic
@@ -31,6 +34,12 @@ FOLDERS = [f"{Path(file).parent}{os.sep}" for file in LIBRARIES]
 LOADERS = (typing.__file__, "<frozen", "<string>", *FOLDERS)
 """What frames of a traceback that are no author's start with."""
 
+MOST_WORDS = 500
+"""How many characters of a plugin's message are shown: it may hold a whole file, or a tensor."""
+
+MOST_TRACEBACK = 20_000
+"""How many characters of a traceback are kept."""
+
 
 @dataclass(frozen=True, repr=False)
 class Record(OneLine):
@@ -43,6 +52,7 @@ class Record(OneLine):
         status: ``ok``; ``broken``, with a cause; ``disabled`` by the allow-list.
         kinds: The modality kinds that it does provide.
         cause: Why it is not ``ok``, in one line.
+        warnings: What it does that it should not, but that costs nobody anything.
         traceback: Where it broke, for authors; empty if nothing was raised.
     """
 
@@ -52,6 +62,7 @@ class Record(OneLine):
     status: Literal["ok", "broken", "disabled"] = "ok"
     kinds: tuple[str, ...] = ()
     cause: str = ""
+    warnings: tuple[str, ...] = ()
     traceback: str = field(default="", repr=False)
 
     def __str__(self) -> str:
@@ -77,7 +88,7 @@ def installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
             points = sorted(distribution.entry_points.select(group=hooks.GROUP))
         except Exception as error:
             points = []
-            if f"[{hooks.GROUP}]" in (distribution.read_text("entry_points.txt") or ""):
+            if _mentions_mmgen(distribution):
                 yield broken(replace(origin, name="entry_points.txt"), error), None
         for point in points:
             names.add(point.name)
@@ -90,6 +101,37 @@ def installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
     for name in sorted((allowed or set()) - names):
         cause = f"{ALLOW_LIST} lists it, but no installed plugin has that name"
         yield Record(name, status="broken", cause=cause + nearest(name, sorted(names))), None
+
+
+def _mentions_mmgen(distribution: importlib.metadata.Distribution) -> bool:
+    try:
+        return f"[{hooks.GROUP}]" in (distribution.read_text("entry_points.txt") or "")
+    except Exception:  # not UTF-8, or not for us to read: nobody can say whose fault it hides
+        return True
+
+
+def first_party(record: Record) -> bool:
+    """Tells whether a plugin comes with mmgen: in the distribution that provides this very package.
+
+    That is the one that lists this file, or that is installed editable from the folder around it.
+    Where neither holds, as with a source tree on ``PYTHONPATH``, it is the one of mmgen's name.
+    """
+    if record.distribution is None:
+        return False
+    try:
+        distribution = importlib.metadata.distribution(record.distribution)
+        here = Path(__file__).resolve()
+        files = (file for file in distribution.files or () if file.name == here.name)
+        if any(Path(str(distribution.locate_file(file))).resolve() == here for file in files):
+            return True
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+        if origin.get("dir_info", {}).get("editable"):
+            root = Path(url2pathname(urlsplit(origin["url"]).path)).resolve()
+            if here.parents[1] in (root, root / "src"):
+                return True
+    except Exception:  # damaged, and so not the one that works here
+        return False
+    return record.distribution == __name__.partition(".")[0]
 
 
 def _header(distribution: importlib.metadata.Distribution, key: str) -> str | None:
@@ -109,7 +151,7 @@ def named(module: str) -> Source:
 
 def _import_file(path: Path) -> ModuleType:
     for module in list(sys.modules.values()):
-        if getattr(module, "__dict__", {}).get("__file__") == str(path):
+        if _file(module) == str(path):
             return module  # loaded twice, its class would be in conflict with itself
     name = re.sub(r"\W", "_", f"mmgen_file{path}")
     module = sys.modules[name] = ModuleType(name)
@@ -122,20 +164,60 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
+def _file(module: ModuleType) -> object:
+    try:
+        return vars(module).get("__file__")
+    except Exception:  # anything may stand there, put by another plugin
+        return None
+
+
 def broken(record: Record, error: BaseException) -> Record:
     """Returns the record of a plugin that raised."""
-    trace = "".join(traceback.format_exception(error))
+    try:
+        trace = shortened("".join(traceback.format_exception(error)), MOST_TRACEBACK)
+    except Exception:
+        trace = "Traceback: cannot be read"
     return replace(record, status="broken", cause=one_line(error), traceback=trace)
 
 
 def one_line(error: BaseException) -> str:
-    """Says in one line what was raised, and on which line of whose file."""
-    words = " ".join(str(error).split())
-    if isinstance(error, PluginError):
+    """Says in one line what was raised, and on which line of whose file; never raises itself."""
+    # By its type: an exception may say anything of its class, its words and its traceback.
+    kind = type(error)
+    words = words_of(error)
+    if issubclass(kind, PluginError):
         return words
-    if isinstance(error, pluggy.PluginValidationError):
+    if issubclass(kind, pluggy.PluginValidationError):
         return f"{words}; the one hook is mmgen_modalities()"
-    trace = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in trace if not frame.filename.startswith(LOADERS)]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {words}{place}"
+    return " ".join(f"{kind.__name__}: {words}{_place(error)}".splitlines())
+
+
+def words_of(error: BaseException) -> str:
+    """Returns what an exception says, shortened, in one line; never raises itself."""
+    try:
+        words = shortened(" ".join(str(error)[: 2 * MOST_WORDS].split()), MOST_WORDS)
+        if issubclass(type(error), BaseExceptionGroup):
+            words += f"; the first is {one_line(error.exceptions[0])}"  # type: ignore[attr-defined]
+    except BaseException as another:
+        return f"(its message cannot be read: {type(another).__name__})"
+    return words
+
+
+def _place(error: BaseException) -> str:
+    try:
+        trace = traceback.extract_tb(error.__traceback__)
+        frames = [frame for frame in trace if not frame.filename.startswith(LOADERS)]
+        return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    except Exception:
+        return ""
+
+
+def shortened(text: str, most: int) -> str:
+    """Leaves out the middle of a long text.
+
+    Examples:
+        >>> shortened("from the first to the last", 18)
+        'from the …the last'
+    """
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half + 1 :]}"

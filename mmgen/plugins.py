@@ -8,6 +8,7 @@ exception, until a configuration needs its kind: the healthy ones beside it keep
 import inspect
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -19,11 +20,25 @@ from pydantic import ValidationError
 from mmgen import hooks
 from mmgen.brief import OneLine
 from mmgen.config import explain
-from mmgen.discovery import ALLOW_LIST, Record, Source, broken, installed, named, one_line
+from mmgen.console import stderr
+from mmgen.discovery import (
+    ALLOW_LIST,
+    Record,
+    Source,
+    broken,
+    first_party,
+    installed,
+    named,
+    one_line,
+)
 from mmgen.errors import ConfigError, PluginError, listed, nearest
+from mmgen.isolation import attempt
 from mmgen.modality import Modality
 
 Kinds = dict[str, type[Modality]]
+
+PATIENCE = 5.0
+"""After how many seconds it is said which plugin is being imported."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,6 +69,7 @@ class Registry(OneLine):
         lines = [f"no plugin provides modality kind {kind!r}{nearest(kind, self.kinds)}"]
         lines += [f"kinds: {listed(sorted(self.kinds))}"]
         lines += [f"{r.status} plugin {r}: {r.cause}" for r in self.records if r.status != "ok"]
+        lines += ["a plugin in a file of its own is named before the verb: mmgen -p FILE.py ..."]
         raise PluginError("\n  ".join(lines))
 
     def provider(self, kind: str) -> Record:
@@ -85,14 +101,16 @@ class Registry(OneLine):
         except PluginError as error:
             raise PluginError(f"{where}.kind: {error}") from None
         plugin = f"kind {kind!r} of plugin {self.provider(kind)}"
-        try:
-            return cls(**{str(key): value for key, value in settings.items() if key != "kind"})
-        except ValidationError as error:
+        fields = {str(key): value for key, value in settings.items() if key != "kind"}
+        made = attempt(lambda: cls(**fields))
+        if isinstance(made.error, ValidationError):
             known = f"settings of {plugin}: {listed(cls.model_fields)}"
-            raise ConfigError(f"{explain(error, cls, where)}\n  {known}") from None
-        except Exception as error:
-            wrong = f"{where}: {plugin} failed on these settings: {one_line(error)}"
-            raise PluginError(wrong) from error
+            raise ConfigError(f"{explain(made.error, cls, where)}\n  {known}") from None
+        if made.value is None:
+            fault = made.error or TypeError("made nothing")
+            wrong = f"{where}: {plugin} failed on these settings: {one_line(fault)}"
+            raise PluginError(wrong) from fault
+        return made.value
 
 
 def load(modules: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Registry:
@@ -113,34 +131,58 @@ def load(modules: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -
     for record, classes in loaded:
         for kind, cls in classes.items():
             owners.setdefault(kind, {}).setdefault(cls, []).append(record)
-    disputed = {kind: classes for kind, classes in owners.items() if len(classes) > 1}
-    records = tuple(_settle(record, disputed) for record, _ in loaded)
-    kinds = {kind: next(iter(c)) for kind, c in sorted(owners.items()) if kind not in disputed}
+    winners = {kind: _winner(classes) for kind, classes in sorted(owners.items())}
+    kinds = {kind: cls for kind, cls in winners.items() if cls}
+    records = tuple(_settle(record, classes, owners, kinds) for record, classes in loaded)
     return Registry(records, kinds, tuple(modules))
 
 
-def _settle(record: Record, disputed: Mapping[str, Mapping[Any, list[Record]]]) -> Record:
+def _winner(classes: Mapping[type[Modality], Sequence[Record]]) -> type[Modality] | None:
+    """Returns the class that a kind stands for: the only one, or mmgen's own; else none."""
+    if len(classes) > 1:
+        classes = {cls: rs for cls, rs in classes.items() if any(map(first_party, rs))}
+    return next(iter(classes)) if len(classes) == 1 else None
+
+
+def _settle(
+    record: Record,
+    classes: Kinds,
+    owners: Mapping[str, Mapping[type[Modality], Sequence[Record]]],
+    kinds: Kinds,
+) -> Record:
+    """Takes the kinds away that a plugin has lost to another, and says so."""
+    lost = [kind for kind, cls in classes.items() if kinds.get(kind) is not cls]
     causes = []
-    for kind in filter(disputed.__contains__, record.kinds):
-        others = [o for same in disputed[kind].values() if record not in same for o in same]
-        causes.append(f"kind {kind!r} is also provided by {listed(map(str, others))}")
+    for kind in lost:
+        rivals = [cls for cls in owners[kind] if cls is not classes[kind]]
+        if kind in kinds:
+            rivals = [kinds[kind]]
+            mend = ", which comes with mmgen and is used: give this one another kind, or list all"
+            mend += f" other plugins in {ALLOW_LIST}"
+        else:
+            mend = f"; neither is used: uninstall one, or list the plugins to load in {ALLOW_LIST}"
+        others = listed(str(other) for cls in rivals for other in owners[kind][cls])
+        causes.append(f"kind {kind!r} is also provided by {others}{mend}")
     if not causes:
         return record
-    left = tuple(kind for kind in record.kinds if kind not in disputed)
-    mend = f"neither is used: uninstall one, or list the plugins to load in {ALLOW_LIST}"
-    return replace(record, status="broken", kinds=left, cause=f"{'; '.join(causes)}; {mend}")
+    left = tuple(kind for kind in record.kinds if kind not in lost)
+    return replace(record, status="broken", kinds=left, cause="; ".join(causes))
 
 
 def _load(record: Record, source: Source | None) -> tuple[Record, Kinds]:
     if source is None:
         return record, {}
+    notice = threading.Timer(PATIENCE, stderr.print, [f"still importing plugin {record} ..."])
+    notice.daemon = True
+    notice.start()
     try:
-        kinds = _collect(source())
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit, and panics of extension modules, included
-        return broken(record, error), {}
-    return replace(record, kinds=tuple(kinds)), kinds
+        done = attempt(lambda: _collect(source()))
+    finally:
+        notice.cancel()
+    record = replace(record, warnings=tuple(change.told("at import") for change in done.changes))
+    if done.value is None:
+        return broken(record, done.error or PluginError("it gave nothing")), {}
+    return replace(record, kinds=tuple(done.value)), done.value
 
 
 def _collect(plugin: object) -> Kinds:
@@ -180,6 +222,9 @@ def _check(cls: Any) -> None:
     if type(version) is not int or version != hooks.API_VERSION:
         mend = f"this mmgen has {hooks.API_VERSION}: install versions of the two that fit"
         raise PluginError(f"{who} is written for api_version {version!r}, but {mend}")
+    for flag in ("gathers", "reads_files"):
+        if type(getattr(cls, flag)) is not bool:
+            raise PluginError(f"{who} has {flag} = {getattr(cls, flag)!r}; give True or False")
     if inspect.isabstract(cls):
         raise PluginError(f"{who} is abstract: it lacks {listed(sorted(cls.__abstractmethods__))}")
     try:

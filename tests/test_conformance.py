@@ -1,7 +1,11 @@
 """The conformance checks: each is proved on a modality that breaks just what it is for."""
 
+import os
 import re
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import ClassVar
 from unittest import SkipTest
 
@@ -11,19 +15,43 @@ from pydantic import ConfigDict, PrivateAttr
 from torch import Tensor, nn
 from torch.distributions import (
     Bernoulli,
+    Beta,
+    Binomial,
+    Categorical,
     Cauchy,
+    ContinuousBernoulli,
+    Dirichlet,
     Distribution,
     Exponential,
+    Gamma,
     Independent,
+    Laplace,
+    LogNormal,
+    MixtureSameFamily,
+    MultivariateNormal,
     Normal,
+    OneHotCategorical,
+    Poisson,
+    StudentT,
+    TransformedDistribution,
     Uniform,
+    VonMises,
 )
+from torch.distributions.transforms import AffineTransform
+from torch.nn.functional import one_hot, softplus
 
 from mmgen.errors import PluginError
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality
 from mmgen.nets.blocks import Likelihood
-from mmgen.testing import CHECKS, CheckResult, check_plugin, parametrize_with_checks, run_checks
+from mmgen.testing import (
+    CHECKS,
+    CheckResult,
+    check_plugin,
+    parametrize_with_checks,
+    run_checks,
+    tools,
+)
 
 
 class Tone(Modality):
@@ -264,6 +292,43 @@ class SquaredError(Tone):
         return Independent(Squares(out, 1.0, validate_args=False), 1, validate_args=False)
 
 
+@caught_by("confidence", "are probabilities handed over as logits")
+class ProbabilitiesAsLogits(Switches):
+    def family(self, out):
+        return super().family(out.sigmoid())
+
+
+@caught_by("confidence", "are probabilities handed over as logits")
+class SharesAsLogits(Tone):
+    size: int = 2
+
+    def observe(self, stored, generator=None):
+        return one_hot(stored.argmax(-1), self.size).to(torch.get_default_dtype())
+
+    def family(self, out):
+        return OneHotCategorical(logits=out.softmax(-1), validate_args=False)
+
+
+@caught_by("confidence", "are probabilities handed over as logits")
+class GreyAsLogits(Tone):
+    def observe(self, stored, generator=None):
+        return stored.sigmoid()
+
+    def family(self, out):
+        each = ContinuousBernoulli(logits=out.sigmoid(), validate_args=False)
+        return Independent(each, 1, validate_args=False)
+
+
+@caught_by("confidence", "is a net's output squashed")
+class Squashed(Tone):
+    def observe(self, stored, generator=None):
+        return 5 * stored
+
+    def family(self, out):
+        each = Normal(out.sigmoid(), 0.1, validate_args=False)
+        return Independent(each, 1, validate_args=False)
+
+
 @caught_by("gradients", "encoder's parameter 0.weight gets no gradient")
 class Detached(Tone):
     def encoder(self):
@@ -385,7 +450,7 @@ class BackHome(Tone):
         return torch.zeros(stored.shape)
 
 
-@caught_by("devices", "it does not run on another device")
+@caught_by("devices", "Normal validates its values")
 class Validating(Tone):
     def family(self, out):
         return Independent(Normal(out, 1.0, validate_args=True), 1)
@@ -398,7 +463,7 @@ class DoublesEverything(Tone):
         return super().encoder()
 
 
-@caught_by("globals", "torch's gradient mode was True, and is False")
+@caught_by("globals", "change torch's gradient mode;")
 class StopsGradients(Tone):
     def observe(self, stored, generator=None):
         torch.set_grad_enabled(False)
@@ -497,7 +562,10 @@ def test_results_for_the_command_line_hold_every_check_and_raise_nothing():
             raise LookupError("no such net")
 
     crashed = {result.name: result for result in run_checks(Crashing())}
-    assert crashed["shapes"] == CheckResult("shapes", False, "raised LookupError: no such net")
+    assert not crashed["shapes"].passed
+    assert crashed["shapes"].message.startswith(
+        f"raised LookupError: no such net ({__file__}, line"
+    )
     assert crashed["normalised"].passed
     assert names(run_checks(Tone())) == []
 
@@ -541,6 +609,176 @@ def test_large_spaces_are_skipped():
     check(Switches(size=12))
     with pytest.raises(SkipTest, match=re.escape("2^13")):
         check(Switches(size=13))
+
+
+def classes(x: Tensor) -> Tensor:
+    return one_hot(x.argmax(-1), x.shape[-1]).to(x.dtype)
+
+
+def counts(x: Tensor) -> Tensor:
+    return (3 + 2 * x).clamp(min=0).round()
+
+
+def grey(x: Tensor) -> Tensor:
+    return x.sigmoid().clamp(0.01, 0.99)
+
+
+def plus(x: Tensor) -> Tensor:
+    return softplus(x) + 1e-3
+
+
+OFF = {"validate_args": False}
+
+
+def flat(out: Tensor) -> Distribution:
+    return Categorical(logits=torch.zeros_like(out).unsqueeze(-1).expand(*out.shape, 2), **OFF)
+
+
+# torch's own, as an author uses them: what is observed, and the family of a, b from the net.
+TORCHS = {
+    "one-hot": (classes, lambda a, b: OneHotCategorical(logits=a, **OFF)),
+    "one-hot of probabilities": (classes, lambda a, b: OneHotCategorical(a.softmax(-1), **OFF)),
+    "dirichlet": (lambda x: x.softmax(-1), lambda a, b: Dirichlet(plus(a), **OFF)),
+    "whole normal": (
+        lambda x: x,
+        lambda a, b: MultivariateNormal(
+            a, scale_tril=torch.eye(3).to(a).expand(len(a), 3, 3), **OFF
+        ),
+    ),
+}
+EACH = {
+    "bernoulli": (lambda x: (x > 0).to(x.dtype), lambda a, b: Bernoulli(logits=a, **OFF)),
+    "beta": (grey, lambda a, b: Beta(plus(a), plus(b), **OFF)),
+    "binomial": (counts, lambda a, b: Binomial(20, logits=a, **OFF)),
+    "continuous bernoulli": (grey, lambda a, b: ContinuousBernoulli(logits=a, **OFF)),
+    "gamma": (torch.exp, lambda a, b: Gamma(plus(a), plus(b), **OFF)),
+    "laplace": (lambda x: x, lambda a, b: Laplace(a, plus(b), **OFF)),
+    "log-normal": (torch.exp, lambda a, b: LogNormal(a, torch.ones_like(a), **OFF)),
+    "mixture": (
+        lambda x: x,
+        lambda a, b: MixtureSameFamily(
+            flat(a), Normal(torch.stack([a, b], -1), torch.ones_like(a)[..., None], **OFF), **OFF
+        ),
+    ),
+    "mixture of poissons": (
+        counts,
+        lambda a, b: MixtureSameFamily(
+            flat(a), Poisson(plus(torch.stack([a, b], -1)), **OFF), **OFF
+        ),
+    ),
+    "normal": (lambda x: x, lambda a, b: Normal(a, plus(b), **OFF)),
+    "normal far away": (lambda x: 170 + 9 * x, lambda a, b: Normal(a, torch.ones_like(a), **OFF)),
+    "poisson": (counts, lambda a, b: Poisson(plus(a), **OFF)),
+    "student": (lambda x: x, lambda a, b: StudentT(5 + 0 * a, a, torch.ones_like(a), **OFF)),
+    "transformed": (
+        lambda x: x,
+        lambda a, b: Shifted(Normal(a, plus(b), **OFF), AffineTransform(1.0, 2.0), **OFF),
+    ),
+    "circle": (lambda x: x.clamp(-3, 3), lambda a, b: VonMises(a, torch.ones_like(a), **OFF)),
+}
+
+
+class Shifted(TransformedDistribution):
+    """A transformed distribution has no mean of its own."""
+
+    @property
+    def mean(self) -> Tensor:
+        return self.base_dist.mean * 2 + 1
+
+
+class Torchs(Tone):
+    """A modality whose likelihood is one of torch's own."""
+
+    name: str
+
+    def observe(self, stored, generator=None):
+        return {**TORCHS, **EACH}[self.name][0](super().observe(stored))
+
+    def decoder(self, in_features):
+        return Likelihood(nn.Linear(in_features, 2 * self.size), self.family)
+
+    def family(self, out):
+        a, b = out.chunk(2, -1)
+        if self.name in TORCHS:
+            return TORCHS[self.name][1](a, b + 0 * a)
+        return Independent(EACH[self.name][1](a, b), 1, validate_args=False)
+
+
+@pytest.mark.parametrize("size", [3, 1])
+@pytest.mark.parametrize("name", [*TORCHS, *EACH])
+def test_no_alarm_at_what_torch_brings(name, size):
+    if name in TORCHS and size == 1:
+        pytest.skip("one class is no choice")
+    left = {"gradients"}  # of b, which some of these do not use
+    found = [r for r in run_checks(Torchs(name=name, size=size)) if r.name not in left]
+    assert [(r.name, r.message) for r in found if not r.passed] == []
+
+
+class Confident(Tone):
+    """All that is told of a wrong likelihood, with many numbers in it."""
+
+    size: int = 500
+
+    def observe(self, stored, generator=None):
+        return stored * float("nan")
+
+    def family(self, out):
+        return Independent(Normal(out, out, validate_args=True), 1)
+
+    def describe(self, x):
+        return [str(x.tolist()), x]
+
+
+def test_no_message_is_long_or_shows_a_tensor(mmgen, tmp_path):
+    results = run_checks(Confident())
+    assert len(names(results)) > 5
+    for result in results:
+        assert len(result.message) < 600, result
+        assert "\n" not in result.message
+        assert "tensor([" not in result.message
+    text = Path(__file__).read_text()
+    (tmp_path / "wrong.py").write_text(text.replace("return [Tone, Needy]", "return [Confident]"))
+    code, out, _ = mmgen("-p", tmp_path / "wrong.py", "plugins", "check", "tone")
+    assert code == 2
+    assert max(map(len, out.splitlines())) <= 100
+    assert len(out.splitlines()) < 10 * len(CHECKS)
+
+
+class Hostile(Tone):
+    """Code that leaves, loops, prints and changes the process."""
+
+    def encoder(self):
+        raise SystemExit(0)
+
+    def render(self, x):
+        while True:
+            with suppress(Exception):
+                time.sleep(0.01)
+
+    def describe(self, x):
+        print("words of the plugin")
+        os.chdir("/")
+        raise KeyboardInterrupt
+
+    def parse(self, cell):
+        class SpeechlessError(Exception):
+            def __str__(self):
+                raise RuntimeError
+
+        raise SpeechlessError
+
+
+def test_a_check_that_leaves_loops_or_raises_anything_is_a_failed_check(monkeypatch, capsys):
+    monkeypatch.setattr(tools, "LIMIT", 0.3)
+    before = Path.cwd()
+    results = {result.name: result for result in run_checks(Hostile())}
+    assert Path.cwd() == before
+    assert results["shapes"].message.startswith("raised SystemExit: 0 (")
+    assert results["render"].message.startswith("raised TooLongError: no end after 0.3 s (")
+    assert results["describe"].message.startswith("raised KeyboardInterrupt")
+    assert "raise ValueError" in results["parse"].message
+    assert results["support"].passed
+    assert capsys.readouterr().out == ""
 
 
 class Needy(Tone):

@@ -13,10 +13,10 @@ PLUGINS = ROOT / "plugins"
 ORDER = (
     *("brief", "streams", "stopping", "errors", "memory", "holding", "locks", "files", "tensors"),
     *("console", "shell", "toml", "drawing", "settings", "config", "modality", "hooks"),
-    *("discovery", "plugins", "subsets", "nets", "models", "data", "template", "build"),
-    *("training", "checking", "checkpoint", "inventory", "planning", "diagnosis", "running"),
-    *("given", "generated", "generation", "evaluation", "figures", "report", "reproduction"),
-    *("testing", "scaffold", "failures", "commands", "cli", "__main__"),
+    *("isolation", "discovery", "plugins", "subsets", "nets", "models", "data", "template"),
+    *("build", "training", "checking", "checkpoint", "inventory", "planning", "diagnosis"),
+    *("running", "given", "generated", "generation", "evaluation", "figures", "report"),
+    *("reproduction", "testing", "scaffold", "failures", "commands", "cli", "__main__"),
 )
 
 

@@ -89,6 +89,10 @@ CHECKED = {
         "return nn.Sequential(nn.Unflatten(1, (1, -1)), nn.Linear(self.length, 8))",
     ),
     "leaves the likelihood's support": (FAMILY, "blocks.bernoulli(mean)"),
+    "are probabilities handed over as logits": (
+        FAMILY,
+        "blocks.continuous_bernoulli(mean.sigmoid())",
+    ),
     "got scale outside": (
         FAMILY,
         f"torch.distributions.Independent({NORMAL.format('mean')}, 1, validate_args=False)",

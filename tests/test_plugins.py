@@ -1,12 +1,18 @@
 """The loader: every way in which a plugin breaks, beside a healthy one."""
 
 import importlib
+import json
+import re
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from mmgen.discovery import Record
+from mmgen import build, plugins
+from mmgen.discovery import Record, first_party
 from mmgen.errors import ConfigError, PluginError
 from mmgen.plugins import Registry, load
 
@@ -61,6 +67,41 @@ def changed(kind: str, old: str, new: str) -> str:
 VERSION = "    api_version: ClassVar[int] = 1\n"
 # name: (module's text, what its record's cause must say)
 BROKEN = {
+    "interrupting": ("raise KeyboardInterrupt('mine')\n", "KeyboardInterrupt: mine"),
+    "speechless": (
+        "class E(Exception):\n    def __str__(self): 1 / 0\n    __repr__ = __str__\nraise E\n",
+        "E: (its message cannot be read: ZeroDivisionError)",
+    ),
+    "lying": (
+        "class E(Exception):\n    __class__ = __traceback__ = property(lambda e: 1 / 0)\nraise E\n",
+        "E: ",
+    ),
+    "garrulous": ("raise ValueError('word ' * 2_000_000)\n", "ValueError: word word"),
+    "grouped": (
+        "raise BaseExceptionGroup('all', [KeyError('one'), KeyboardInterrupt()])\n",
+        "all (2 sub-exceptions); the first is KeyError: 'one'",
+    ),
+    "generating": (
+        source("generating", HOOK.replace("return [{name}]", "yield {name}")),
+        "must return a list of classes, not <generator object",
+    ),
+    "recursing": (
+        source("recursing", HOOK.replace("return [{name}]", "return mmgen_modalities()")),
+        "RecursionError",
+    ),
+    "endless": (
+        source("endless", HOOK.replace("return [{name}]", "return iter(int, 1)")),
+        "must return a list of classes, not <callable_iterator",
+    ),
+    "descriptor": (
+        changed("descriptor", 'kind: ClassVar[str] = "descriptor"', "kind = property(len)"),
+        "has kind <property object",
+    ),
+    "flagged": (changed("flagged", VERSION, VERSION + "    gathers = None\n"), "gathers = None"),
+    "specimen": (
+        changed("specimen", VERSION, VERSION + "    specimen = classmethod(lambda cls: exit(3))\n"),
+        "SystemExit: 3",
+    ),
     "absent": (None, "ModuleNotFoundError: No module named 'fake_absent'"),
     "importing": ("import no_such_library\n", "No module named 'no_such_library'"),
     "syntax": ("def f(:\n", "SyntaxError"),
@@ -154,7 +195,9 @@ def test_every_broken_plugin_is_a_record_beside_the_healthy_one(site):
         assert (record.status, record.kinds) == ("broken", ()), name
         assert cause in record.cause, (name, record.cause)
         assert "\n" not in record.cause
-        assert record.traceback.startswith(("Traceback", "  File")), (name, record.traceback)
+        assert len(record.cause) < 1000
+        assert len(record.traceback) < 100_000
+        assert re.match("Traceback|  File|  . Exception", record.traceback), (name, record)
         assert (record.distribution, record.version) == (f"fake-{name}", "1.0")
     healthy = Record("healthy", "fake-healthy", "1.0", "ok", ("healthy",))
     assert records["healthy"] == healthy
@@ -170,10 +213,189 @@ def test_a_cause_names_the_line_that_broke(site):
     assert cause.endswith(f"({site.folder / 'fake_deep.py'}, line 2)")
 
 
-def test_an_interrupt_is_not_swallowed(site):
-    site.add("interrupting", "raise KeyboardInterrupt\n")
+@pytest.mark.parametrize("swallowing", [False, True])
+def test_ctrl_c_stops_mmgen_whatever_a_plugin_makes_of_it(site, swallowing):
+    lines = ["import os, signal, time", "try:"]
+    lines += ["    os.kill(os.getpid(), signal.SIGINT)", "    time.sleep(1)"]
+    lines += ["except BaseException:", "    pass" if swallowing else "    raise"]
+    site.add("slow", "\n".join(lines) + "\n" + source("slow"))
     with pytest.raises(KeyboardInterrupt):
         load(environ={})
+
+
+CHANGING = """
+import os, sys, torch, warnings
+torch.set_default_dtype(torch.float64)
+torch.manual_seed(0)
+os.chdir("/")
+print("welcome!")
+warnings.filterwarnings("ignore", module="fake_changing")
+"""
+
+
+def test_what_a_plugin_changes_at_import_is_put_back_and_told(site, capsys):
+    site.add("changing", CHANGING + source("changing"))
+    site.add("quiet", source("quiet"))
+    before = torch.get_default_dtype(), Path.cwd(), torch.get_rng_state().tolist()
+    registry = load(environ={})
+    assert before == (torch.get_default_dtype(), Path.cwd(), torch.get_rng_state().tolist())
+    record = fakes(registry)["changing"]
+    assert (record.status, record.kinds) == ("ok", ("changing",))
+    assert record.warnings == (
+        "changes the working directory at import; put back",
+        "changes torch's random numbers at import; put back",
+        "changes torch's default dtype at import; put back",
+    )
+    assert {r.name: r.warnings for r in registry.records if r is not record and r.warnings} == {}
+    assert capsys.readouterr() == ("", "welcome!\n")
+
+
+def test_the_plugin_that_takes_long_to_import_is_named(site, monkeypatch, capsys):
+    monkeypatch.setattr(plugins, "PATIENCE", 0.2)
+    site.add("long", "import time\ntime.sleep(0.5)\n" + source("long"))
+    site.add("short", source("short"))
+    load(environ={})
+    assert capsys.readouterr().err == "still importing plugin long (fake-long 1.0) ...\n"
+
+
+def test_entry_points_that_cannot_be_read_hide_no_other(site):
+    site.add("good", source("good"))
+    site.add("garbled", None)
+    file = site.folder / "fake_garbled-1.0.dist-info" / "entry_points.txt"
+    file.write_bytes(b"[mmgen]\n\xff = fake\n")
+    registry = load(environ={})
+    assert "good" in registry.kinds
+    [record] = [r for r in registry.records if r.distribution == "fake-garbled"]
+    assert (record.name, record.status) == ("entry_points.txt", "broken")
+
+
+def own(site, name: str, kind: str) -> None:
+    """Adds a plugin to the distribution that provides mmgen itself."""
+    (site.folder / f"fake_{name}.py").write_text(source(kind))
+    info = site.folder / "fake_mmgen-1.0.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fake-mmgen\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[mmgen]\n{name} = fake_{name}\n")
+    (info / "RECORD").write_text("mmgen/discovery.py,,\n")
+    (site.folder / "mmgen").symlink_to(Path(plugins.__file__).parent)
+
+
+def test_of_two_plugins_of_one_kind_mmgen_s_own_wins(site, tmp_path):
+    own(site, "ours", "tone")
+    more = source("tone", "") + "class Noise(Tone):\n    kind: ClassVar[str] = 'noise'\n"
+    site.add("loser", more + HOOK.format(name="Tone, Noise"))
+    (tmp_path / "mine.py").write_text(source("tone"))
+    registry = load([str(tmp_path / "mine.py")], environ={})
+    records = {r.name: r for r in registry.records}
+    assert registry.provider("tone") == records["ours"]
+    assert (records["ours"].status, records["ours"].cause) == ("ok", "")
+    assert registry.create("x", {"kind": "tone"}).shape == (3,)
+    for name in ("loser", str(tmp_path / "mine.py")):
+        assert records[name].status == "broken"
+        assert "kind 'tone' is also provided by ours (fake-mmgen 1.0)" in records[name].cause
+        assert "comes with mmgen and is used" in records[name].cause
+    assert registry.provider("noise") == records["loser"]  # what nobody disputes stays
+    # The way to the other one that the cause names:
+    registry = load([str(tmp_path / "mine.py")], environ={"MMGEN_PLUGINS": "ours2"})
+    assert registry.provider("tone").name == str(tmp_path / "mine.py")
+
+
+def test_mmgen_s_own_plugins_are_known_by_the_distribution_they_are_in(tmp_path, monkeypatch):
+    [image] = [r for r in load(environ={}).records if r.kinds == ("image",)]
+    assert first_party(image)
+    assert not first_party(replace(image, distribution=None))  # named by hand
+    assert not first_party(replace(image, distribution="pluggy"))
+    assert not first_party(replace(image, distribution="no-such-distribution"))
+    # Installed editable, from the folder around this very package; or from another.
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, folder, expected in (
+        ("here", Path(plugins.__file__).resolve().parents[1], True),
+        ("there", tmp_path, False),
+    ):
+        info = tmp_path / f"{name}-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        url = json.dumps({"url": folder.as_uri(), "dir_info": {"editable": True}})
+        (info / "direct_url.json").write_text(url)
+        importlib.invalidate_caches()
+        assert first_party(replace(image, distribution=name)) is expected
+
+
+def test_an_object_among_the_modules_that_breaks_harms_no_file(site, tmp_path, monkeypatch):
+    class Evil:
+        @property
+        def __dict__(self):
+            raise RuntimeError("no")
+
+    monkeypatch.setitem(sys.modules, "fake_evil", Evil())
+    (tmp_path / "mine.py").write_text(source("mine"))
+    assert load([str(tmp_path / "mine.py")], environ={}).records[-1].status == "ok"
+
+
+def test_the_way_that_an_unknown_kind_s_message_names_works(mmgen, tmp_path):
+    file = tmp_path / "my tone.py"
+    file.write_text(source("tone").replace("return nn.Identity()", "return 1 / 0", 1))
+    with pytest.raises(PluginError, match=re.escape("mmgen -p FILE.py ...")):
+        load(environ={}).get("tone")
+    registry = load([str(file)], environ={})
+    with pytest.raises(PluginError) as caught:
+        build._probe("x", registry.create("x", {"kind": "tone", "width": 2}), registry)
+    told = str(caught.value).partition("\nTry: ")[2]
+    assert told == f"mmgen -p '{file}' plugins check tone"
+    _, out, err = mmgen(*shlex.split(told)[1:])
+    assert "no plugin provides" not in err
+    assert out.startswith("tone\n")
+
+
+def test_what_nets_change_when_they_are_built_is_put_back_and_told(site, capsys):
+    text = source("changing").replace(
+        "return nn.Identity()",
+        "torch.set_default_dtype(torch.float64); torch.manual_seed(1); return nn.Identity()",
+        1,
+    )
+    site.add("changing", "import torch\n" + text)
+    registry = load(environ={})
+    before = torch.get_rng_state().tolist()
+    build._probe("x", registry.create("x", {"kind": "changing"}), registry)
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.get_rng_state().tolist() == before
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == 2
+    for note in notes:
+        assert note.startswith(
+            "note: modalities.x: kind 'changing' of plugin changing (fake-changing 1.0) changes "
+        )
+        assert note.endswith("Try: mmgen plugins check changing")
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(0)", "KeyboardInterrupt", "1 / 0"])
+def test_nets_that_cannot_be_built_are_named_whatever_they_raise(site, raised):
+    raising = f"raise {raised}" if "/" not in raised else raised
+    site.add("raising", source("raising").replace("return nn.Identity()", raising, 1))
+    registry = load(environ={})
+    with pytest.raises(
+        PluginError, match=r"nets of kind 'raising' of plugin raising \(fake-raising"
+    ):
+        build._probe("x", registry.create("x", {"kind": "raising"}), registry)
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(0)", "KeyboardInterrupt"])
+def test_settings_that_make_a_plugin_leave_are_an_error_that_names_it(site, raised):
+    site.add("leaving", source("leaving").replace('raise KeyError("thirteen")', f"raise {raised}"))
+    with pytest.raises(PluginError, match=r"leaving \(fake-leaving 1.0\) failed on these settings"):
+        load(environ={}).create("x", {"kind": "leaving", "width": 13})
+
+
+def test_warnings_are_listed_and_in_json(mmgen, tmp_path):
+    file = tmp_path / "changing.py"
+    file.write_text("import sys\nsys.setrecursionlimit(9999)\n" + source("changing"))
+    warning = "changes the recursion limit at import; put back"
+    code, out, _ = mmgen("-p", file, "plugins")
+    assert code == 0
+    assert f"{file}: {warning}" in out.splitlines()
+    records = {r["name"]: r for r in json.loads(mmgen("-p", file, "plugins", "--json")[1])}
+    assert records[str(file)]["warnings"] in ([], [warning])  # imported once in a process
+    assert all(records[kind]["warnings"] == [] for kind in ("image", "label", "vector"))
 
 
 def test_an_unknown_kind_lists_kinds_nearest_name_and_broken_plugins_with_causes(site):

@@ -470,9 +470,7 @@ def test_a_one_file_plugin_takes_part_in_the_guess_and_is_fitted_to_training(mmg
         ("def parse(self, cell): return torch.zeros(int(cell[1]))", "stored in one form"),
         ("def cell_of(self, row): return 1 / 0", "ZeroDivisionError"),
         ("def fitted(self, stored): raise RuntimeError('no')", "failed to be fitted"),
-        ("suits = classmethod(lambda cls, cells: 7)", "suits() gave 7"),
-        ("suits = classmethod(lambda cls, cells: 1 / 0)", "failed to judge a column"),
-        ("settings_of = classmethod(lambda cls, columns: 1 / 0)", "failed to read settings off"),
+        ("def parse(self, cell): raise SystemExit(0)", "failed to read line 2 (level): SystemExit"),
         ("settings_of = classmethod(lambda cls, columns: {})", "modalities.level.classes: missing"),
     ],
 )
@@ -485,6 +483,53 @@ def test_a_plugin_that_breaks_is_named(mmgen, tmp_path, more, words):
     assert words in err
     assert "level_" in err  # the plugin's file
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([file.name, table.name])
+
+
+UNSURE = {
+    "raise": "1 / 0",
+    "exit": "exit(0)",
+    "interrupt": "(_ for _ in ()).throw(KeyboardInterrupt)",
+    "nan": "float('nan')",
+    "none": "None",
+    "text": "'0.9'",
+    "two": "2.0",
+    "negative": "-1",
+}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *(
+            pytest.param(f"suits = classmethod(lambda cls, cells: {code})", id=f"suits: {name}")
+            for name, code in UNSURE.items()
+        ),
+        pytest.param("settings_of = classmethod(lambda cls, columns: 1 / 0)", id="settings: raise"),
+        pytest.param(
+            "settings_of = classmethod(lambda cls, columns: ['classes'])", id="settings: list"
+        ),
+        pytest.param(
+            "settings_of = classmethod(lambda cls, columns: {1: 2})", id="settings: number"
+        ),
+    ],
+)
+def test_a_kind_that_cannot_judge_columns_has_no_vote_and_the_others_go_on(mmgen, tmp_path, more):
+    file = tmp_path / f"level_{abs(hash(more))}.py"
+    file.write_text(PLUGIN.replace("# MORE", more))
+    table = level_table(tmp_path)
+    code, healthy, _ = mmgen("data", "table", table, "--show")
+    assert code == 0
+    code, out, err = mmgen("-p", file, "data", "table", table, "--show")
+    assert (code, out) == (0, healthy)
+    [note] = err.splitlines()
+    assert note.startswith(f"note: kind 'level' of plugin {file}")
+    # Whoever asks for that very kind is told what is wrong, and the command that says more.
+    wanted = tmp_path / "wanted.toml"
+    wanted.write_text("[modalities.level]\nkind = 'level'\n[modalities.shape]\n")
+    if "settings" in more:
+        code, _, err = mmgen("-p", file, "data", "table", table, "--config", wanted, "--show")
+        assert code == 2
+        assert f"mmgen -p {file} plugins check level" in err
 
 
 def test_toml_that_is_shown_survives_hostile_words(tmp_path):

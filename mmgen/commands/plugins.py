@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -35,8 +36,8 @@ def show(context: typer.Context, as_json: Json = False) -> None:
         table.add_row(record.name, record.distribution, record.version, status, kinds)
     stdout.print(table)
     for record in records:
-        if record.cause:
-            stdout.print(f"{record.name}: {record.cause}")
+        for line in filter(None, (record.cause, *record.warnings)):
+            stdout.print(f"{record.name}: {line}")
 
 
 @app.command()
@@ -58,7 +59,8 @@ def check(
             stdout.print(styled("  ", mark, f" {result.name}"))
             if not result.passed:
                 failed = True
-                stdout.print(f"         {result.message}")
+                for line in result.message.splitlines():
+                    stdout.print(textwrap.indent(textwrap.fill(line, 90), " " * 9))
     if failed:
         stderr.print("the contract is broken: see above, and mmgen/modality.py for the recipe")
         raise typer.Exit(2)

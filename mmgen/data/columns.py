@@ -2,22 +2,19 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmgen import shell, toml
+from mmgen import toml
 from mmgen.brief import OneLine
 from mmgen.config import NAME
 from mmgen.data.table import Table
-from mmgen.errors import ConfigError, DataError, MmgenError, PluginError, listed, nearest
+from mmgen.data.votes import NoVoteError, Voters
+from mmgen.errors import ConfigError, DataError, listed, nearest
 from mmgen.modality import Modality
 from mmgen.plugins import Registry
-
-SAMPLE = 5000
-"""Of how many cells, evenly from the whole column, its kind is guessed."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,26 +71,43 @@ def sources(
             is guessed. If empty, every column goes to the kind that it suits best.
         reserved: Headings that are no data, such as the splits'.
 
+    A kind whose plugin fails has no vote, which is said on standard error: the columns go to the
+    others.
+
     Raises:
         ConfigError: If what is wanted cannot be: no such column, no kind that suits.
         DataError: If the headings are missing.
-        PluginError: If a kind is unknown, or a plugin fails.
+        PluginError: If a kind is unknown, or the plugin of one that is wanted fails.
     """
+    voters = Voters(registry, dict(registry.kinds))
+    while True:
+        try:
+            return _sources(table, voters, wanted, reserved)
+        except NoVoteError as fault:
+            voters.leave_out(fault)
+
+
+def _sources(
+    table: Table,
+    voters: Voters,
+    wanted: Mapping[str, Mapping[str, Any]],
+    reserved: Sequence[str],
+) -> dict[str, Source]:
     known = [heading for heading in table.named if heading not in reserved]
     if not wanted:
-        return _guessed(table, registry, known)
+        return _guessed(table, voters, known)
     found = {}
     for name, given in wanted.items():
         settings = {key: value for key, value in given.items() if key not in {"kind", "columns"}}
-        columns = _columns(name, given.get("columns"), table, registry, known)
+        columns = _columns(name, given.get("columns"), table, voters, known)
         kind = given.get("kind")
-        cls = registry.get(str(kind)) if kind else _surest(table, registry, columns)
+        cls = voters.registry.get(str(kind)) if kind else _surest(table, voters, columns)
         if cls is None:
             raise ConfigError(
                 f"modalities.{name}: no kind suits {listed(columns)}; "
-                f"name one: kind = one of {listed(registry.kinds)}"
+                f"name one: kind = one of {listed(voters.registry.kinds)}"
             )
-        found[name] = _source(table, registry, cls, columns, settings)
+        found[name] = _source(table, voters, cls, columns, settings, guessed=not kind)
     return found
 
 
@@ -135,41 +149,25 @@ def as_toml(found: Mapping[str, Source], left: Sequence[str] = ()) -> str:
     return "\n\n".join(blocks)
 
 
-@contextmanager
-def blaming(cls: type[Modality], registry: Registry, doing: str) -> Iterator[None]:
-    """Turns what a plugin raises into an error that names it: ``doing`` says what it was asked."""
-    try:
-        yield
-    except MmgenError:
-        raise
-    except Exception as error:
-        check = shell.command("plugins", "check", cls.kind, plugins=registry.modules)
-        raise PluginError(
-            f"kind {cls.kind!r} of plugin {registry.provider(cls.kind)} failed to {doing}: "
-            f"{type(error).__name__}: {error}\nTry: {check}"
-        ) from error
-
-
-def _guessed(table: Table, registry: Registry, known: Sequence[str]) -> dict[str, Source]:
+def _guessed(table: Table, voters: Voters, known: Sequence[str]) -> dict[str, Source]:
     chosen: dict[str, list[str]] = {}
     for heading in known:
         if _counts(table.column(heading)):
             continue
-        if cls := _surest(table, registry, [heading]):
-            with blaming(cls, registry, "judge a column"):
-                if cls.reads_files and cls.suits([heading]) > 0.5:
-                    raise DataError(
-                        f"{table.path}: {heading!r} is the name of a file, not a heading; "
-                        "the first line must name the columns"
-                    )
+        if cls := _surest(table, voters, [heading]):
+            if cls.reads_files and voters.suits(cls, [heading]) > 0.5:
+                raise DataError(
+                    f"{table.path}: {heading!r} is the name of a file, not a heading; "
+                    "the first line must name the columns"
+                )
             chosen.setdefault(cls.kind, []).append(heading)
     groups: list[tuple[str, str, list[str]]] = []
     for kind, columns in chosen.items():
-        if registry.kinds[kind].gathers:
+        if voters.kinds[kind].gathers:
             groups.append((kind, kind, columns))
         else:
             # A heading over file names says where they are; one over words, what they are.
-            called = len(columns) == 1 and registry.kinds[kind].reads_files
+            called = len(columns) == 1 and voters.kinds[kind].reads_files
             groups += [(kind if called else _name(each, kind), kind, [each]) for each in columns]
     groups.sort(key=lambda group: known.index(group[2][0]))
     found: dict[str, Source] = {}
@@ -178,7 +176,7 @@ def _guessed(table: Table, registry: Registry, known: Sequence[str]) -> dict[str
         for number in range(2, len(groups) + 2):
             if free in found:
                 free = f"{name}-{number}"
-        found[free] = _source(table, registry, registry.kinds[kind], columns, {})
+        found[free] = _source(table, voters, voters.kinds[kind], columns, {}, guessed=True)
     return found
 
 
@@ -193,13 +191,17 @@ def _counts(cells: Sequence[str]) -> bool:
 
 
 def _columns(
-    name: str, given: Any, table: Table, registry: Registry, known: Sequence[str]
+    name: str,
+    given: Any,
+    table: Table,
+    voters: Voters,
+    known: Sequence[str],
 ) -> list[str]:
     """Returns a modality's columns: those given, the one of its name, or those of the guess."""
     if given is None:
         if name in known:
             return [name]
-        if (guess := _guessed(table, registry, known).get(name)) is not None:
+        if (guess := _guessed(table, voters, known).get(name)) is not None:
             return list(guess.columns)
         raise ConfigError(
             f"modalities.{name}: the table has no column {name!r}{nearest(name, known)}; name "
@@ -217,41 +219,30 @@ def _columns(
     return list(dict.fromkeys(columns))
 
 
-def _surest(table: Table, registry: Registry, columns: Sequence[str]) -> type[Modality] | None:
+def _surest(table: Table, voters: Voters, columns: Sequence[str]) -> type[Modality] | None:
     best, highest = None, 0.0
-    for cls in registry.kinds.values():
+    for cls in voters.kinds.values():
         if len(columns) > 1 and not cls.gathers:
             continue
-        score = min(_suits(cls, registry, table.column(column)) for column in columns)
+        score = min(voters.suits(cls, table.column(column)) for column in columns)
         if score > highest:
             best, highest = cls, score
     return best
 
 
-def _suits(cls: type[Modality], registry: Registry, cells: Sequence[str]) -> float:
-    step = max(1, len(cells) // SAMPLE)
-    with blaming(cls, registry, "judge a column"):
-        score = float(cls.suits(cells[::step])) if cells else 0.0
-        if not 0 <= score <= 1:
-            raise PluginError(
-                f"kind {cls.kind!r} of plugin {registry.provider(cls.kind)}: suits() gave {score}; "
-                "give a number from 0 to 1"
-            )
-    return score
-
-
 def _source(
     table: Table,
-    registry: Registry,
+    voters: Voters,
     cls: type[Modality],
     columns: Sequence[str],
     settings: Mapping[str, Any],
+    *,
+    guessed: bool,
 ) -> Source:
     cells = {column: table.column(column) for column in columns}
     if cls.reads_files:
         cells = {c: [str(table.folder / cell) for cell in each] for c, each in cells.items()}
-    with blaming(cls, registry, f"read settings off {listed(columns)}"):
-        read = {**cls.settings_of(cells)}
+    read = voters.settings_of(cls, cells, guessed=guessed)
     return Source(cls, tuple(columns), {**read, **settings})
 
 

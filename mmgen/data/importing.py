@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from mmgen.brief import OneLine
-from mmgen.data.columns import Source, blaming, build
+from mmgen.data.columns import Source, build
 from mmgen.data.seeding import generator
 from mmgen.data.table import BadRow, Row, Table
 from mmgen.data.tree import SPLIT_WORDS
+from mmgen.data.votes import blaming
 from mmgen.errors import ConfigError, DataError, PluginError, listed
 from mmgen.modality import Modality
 from mmgen.plugins import Registry

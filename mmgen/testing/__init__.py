@@ -20,8 +20,11 @@ from pydantic import ValidationError
 
 from mmgen.brief import OneLine
 from mmgen.config import explain
+from mmgen.discovery import one_line, words_of
+from mmgen.isolation import attempt
 from mmgen.modality import Modality
 from mmgen.plugins import load
+from mmgen.testing.confidence import check_confidence
 from mmgen.testing.likelihood import (
     check_finite,
     check_normalised,
@@ -37,7 +40,7 @@ from mmgen.testing.nets import (
     check_rows,
     check_state,
 )
-from mmgen.testing.tools import Check
+from mmgen.testing.tools import Check, limited, plain
 from mmgen.testing.values import (
     check_configuration,
     check_describe,
@@ -67,6 +70,7 @@ CHECKS: tuple[Check, ...] = (
     check_finite,
     check_support,
     check_normalised,
+    check_confidence,
     check_gradients,
     check_rows,
     check_builds,
@@ -124,12 +128,15 @@ def check_plugin(name: str, modules: Sequence[str] = ()) -> dict[str, list[Check
 
 
 def _run_default(cls: type[Modality]) -> list[CheckResult]:
-    try:
-        return run_checks(cls.specimen())
-    except ValidationError as error:
-        wrong = explain(error, cls, cls.kind)
+    made = attempt(cls.specimen)
+    if isinstance(made.error, ValidationError):
+        wrong = explain(made.error, cls, cls.kind)
         mend = "give fields without a default examples, as in Field(examples=[...])"
         return [CheckResult("defaults", False, f"no example can be built; {mend}\n{wrong}")]
+    if made.value is None:
+        words = one_line(made.error or TypeError("specimen() gave nothing"))
+        return [CheckResult("defaults", False, f"no example can be built: {words}")]
+    return run_checks(made.value)
 
 
 def parametrize_with_checks(*modalities: Modality) -> "pytest.MarkDecorator":
@@ -145,16 +152,18 @@ def parametrize_with_checks(*modalities: Modality) -> "pytest.MarkDecorator":
 
 
 def _run(check: Check, modality: Modality) -> CheckResult:
-    name = _name(check)
-    try:
-        check(modality)
-    except AssertionError as error:
-        return CheckResult(name, False, str(error))
-    except SkipTest as reason:
-        return CheckResult(name, True, f"does not apply: {reason}")
-    except Exception as error:
-        return CheckResult(name, False, f"raised {type(error).__name__}: {error}")
-    return CheckResult(name, True)
+    def run() -> None:
+        with limited():
+            check(modality)
+
+    name, error = _name(check), attempt(run).error
+    if error is None:
+        return CheckResult(name, True)
+    if type(error) is SkipTest:
+        return CheckResult(name, True, f"does not apply: {error}")
+    # An AssertionError, and no subclass of the plugin's, is what a check says.
+    words = words_of(error) if type(error) is AssertionError else f"raised {one_line(error)}"
+    return CheckResult(name, False, plain(words))
 
 
 def _name(check: Check) -> str:

@@ -1,17 +1,27 @@
 """What the checks have in common: values to check with, and how they complain."""
 
+import re
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from mmgen.discovery import shortened
 from mmgen.modality import Modality
 
 LATENT = 5
 """The size of z that decoders are built for."""
+
+LIMIT = 60.0
+"""How many seconds a check may take on the command line."""
+
+MOST_WORDS = 400
+"""How many characters of a message are shown."""
 
 
 class Check(Protocol):
@@ -38,7 +48,44 @@ def seeded(check: Callable[[Modality], None]) -> Check:
 def require(condition: bool | Tensor, message: str) -> None:
     """Raises ``AssertionError`` with a message that tells what is wrong and how to mend it."""
     if not condition:
-        raise AssertionError(message)
+        raise AssertionError(plain(message))
+
+
+def plain(words: str) -> str:
+    r"""Returns a message as one short line, without the numbers of tensors.
+
+    Examples:
+        >>> plain("invalid values:\ntensor([[0.1, 0.2],\n        [0.3, 0.4]], device='cuda:0')")
+        'invalid values: tensor(...)'
+    """
+    words = re.sub(r"tensor\([^()]*\)", "tensor(...)", " ".join(words.split()))
+    return shortened(words, MOST_WORDS)
+
+
+class TooLongError(BaseException):
+    """A check that does not end; no ``except Exception`` of a plugin catches it."""
+
+    def __str__(self) -> str:
+        return f"no end after {LIMIT:g} s"
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Stops Python code after :data:`LIMIT` seconds, where there are alarm clocks."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def stop(_number: int, _frame: Any) -> None:
+        raise TooLongError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT, 1)  # again each second, in case it is swallowed
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager
@@ -47,7 +94,8 @@ def mending(what: str, mend: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, NotImplementedError, TypeError) as error:
-        raise AssertionError(f"{what}: {str(error).splitlines()[0]}; {mend}") from error
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise AssertionError(f"{plain(f'{what}: {first}')}; {mend}") from error
 
 
 def generator() -> torch.Generator:

@@ -1,11 +1,12 @@
 """Checks of a modality's values: configuration, reading, observing, showing."""
 
 import json
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmgen.errors import listed
+from mmgen.isolation import Change, kept
 from mmgen.modality import Modality
 from mmgen.testing.tools import (
     LATENT,
@@ -81,18 +82,16 @@ def check_parse(modality: Modality) -> None:
 
 @seeded
 def check_globals(modality: Modality) -> None:
-    """Observing and building nets leave torch's global state alone."""
+    """Observing and building nets leave torch's and Python's global state alone."""
     values = stored(modality, 7)
-    kept, before, random = values.clone(), _globals(), torch.get_rng_state()
-    try:
+    original, random, seed = values.clone(), torch.get_rng_state(), torch.initial_seed()
+    changes: list[Change] = []
+    with kept(changes, numbers=False):
         first = modality.observe(values, generator())
         second = modality.observe(values, generator())
         observing = torch.get_rng_state()
         modality.encoder(), modality.decoder(LATENT)
-        after = _globals()
-    finally:
-        _restore(before)
-    require(torch.equal(values, kept), "observe() changes its argument; work on a copy")
+    require(torch.equal(values, original), "observe() changes its argument; work on a copy")
     require(
         torch.equal(first, second),
         "observe() gave two results for one generator; draw all with generator=generator",
@@ -101,28 +100,13 @@ def check_globals(modality: Modality) -> None:
         torch.equal(random, observing),
         "observe() uses torch's global random numbers; draw all with generator=generator",
     )
-    for what, value in before.items():
-        require(
-            value == after[what],
-            f"torch's {what} was {value}, and is {after[what]} after observe(), encoder() and "
-            "decoder(); leave global settings to the program",
-        )
-
-
-def _globals() -> dict[str, Any]:
-    return {
-        "default dtype": torch.get_default_dtype(),
-        "default device": torch.get_default_device(),
-        "gradient mode": torch.is_grad_enabled(),
-        "seed": torch.initial_seed(),
-    }
-
-
-def _restore(before: dict[str, Any]) -> None:
-    torch.set_default_dtype(before["default dtype"])
-    torch.set_grad_enabled(before["gradient mode"])
-    if torch.get_default_device() != before["default device"]:
-        torch.set_default_device(before["default device"])
+    changed = [change.what for change in changes]
+    changed += ["torch's seed"] if torch.initial_seed() != seed else []
+    require(
+        not changed,
+        f"observe(), encoder() and decoder() change {listed(changed)}; leave global settings to "
+        "the program",
+    )
 
 
 @seeded
