@@ -16,27 +16,31 @@ process that writes; ``.writer`` says which.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mmgen import shell
+from mmgen import records, restoring, shell
 from mmgen.config import EXPERIMENT, Experiment
 from mmgen.errors import RunError
 from mmgen.files import remove, write
 from mmgen.holding import LOCK
 from mmgen.locks import writing
+from mmgen.reading import Reader, Tensors, exists
+from mmgen.records import FORMAT
 from mmgen.training import Epoch, Training
 
-FORMAT = 1
 CONFIG = "config.toml"
-META = torch.device("meta")
+
+METRICS = "metrics.jsonl"
+COUNTERS = ("epoch", "batch", "rows", "best")
+
+_FILES = Reader(RunError, "put back the file as it was, or train the run again")
 
 
 def create(
@@ -109,7 +113,7 @@ def experiment(path: Path) -> Experiment:
     Raises:
         RunError: If the folder holds no run.
     """
-    if not (path / EXPERIMENT).is_file():
+    if not exists(path / EXPERIMENT):
         raise RunError(f"{path}: holds no run (there is no experiment.json)")
     return Experiment.read(path / EXPERIMENT)
 
@@ -120,18 +124,11 @@ def environment(path: Path) -> dict[str, Any]:
     Raises:
         RunError: If it is damaged, or of a newer version.
     """
-    try:
-        values = json.loads((path / "environment.json").read_text(encoding="utf-8"))
-        version = int(values["format"])
-        for table in ("plugins", "dataset"):
-            dict(values.get(table, {}))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path / 'environment.json'}: damaged: {error}") from None
-    if version > FORMAT:
-        raise RunError(
-            f"{path}: a run of format {version}; this mmgen reads up to {FORMAT}. Update mmgen"
-        )
-    return dict(values)
+    file = path / "environment.json"
+    values = _FILES.json(file)
+    records.check_version(values, file)
+    _FILES.check(records.Environment, values, file)
+    return values
 
 
 def add_command(path: Path, command: str) -> None:
@@ -152,10 +149,10 @@ def save_checkpoint(path: Path, training: Training) -> None:
     for player, optimiser in training.optimisers.items():
         for number, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{player}/{number}/{n}": t for n, t in state.items()}
-    tensors |= {f"random/{n}": t for n, t in random_states(training.device).items()}
+    tensors |= {f"random/{n}": t for n, t in restoring.random_states(training.device).items()}
     if training.sums is not None:
         tensors["sums"] = training.sums
-    counters = {n: getattr(training, n) for n in ("epoch", "batch", "rows", "best")}
+    counters = {n: getattr(training, n) for n in COUNTERS}
     _save(path / "last.safetensors", tensors, counters)
 
 
@@ -165,41 +162,50 @@ def save_weights(path: Path, training: Training, epoch: int) -> None:
     _save(path / "best.safetensors", tensors, {"epoch": epoch})
 
 
-def resume(path: Path, training: Training) -> None:
+def resume(path: Path, training: Training, batches: int | None = None) -> None:
     """Puts a training back to where ``last.safetensors`` was written.
+
+    Args:
+        path: The run folder.
+        training: Changed only if all of the checkpoint fits it.
+        batches: How many an epoch has, to check how far the checkpoint is within one.
 
     Raises:
         RunError: If there is no checkpoint, it is damaged, or does not fit the model.
     """
-    file = path / "last.safetensors"
-    tensors, counters = _read(file)
-    _load(path, training.model, tensors)
-    try:
+    with _opened(path / "last.safetensors", records.Counters) as (tensors, counters):
+        _check_metrics(path / METRICS, counters.epoch)
+        _check_weights(path / "last.safetensors", training.model, tensors)
+        try:
+            restoring.check_checkpoint(training, tensors, counters, batches)
+        except ValueError as error:
+            raise _FILES.wrong(path / "last.safetensors", str(error)) from None
+        training.model.load_state_dict(_under(tensors, "model/"))
         _restore(training, tensors, counters)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise RunError(f"{file}: not a checkpoint of this run: {error}") from None
 
 
-def _restore(
-    training: Training, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]
-) -> None:
+def _restore(training: Training, tensors: Tensors, counters: records.Counters) -> None:
     for player, optimiser in training.optimisers.items():
-        states: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under(tensors, f"optimiser/{player}/").items():
-            number, _, key = name.partition("/")
-            states.setdefault(int(number), {})[key] = tensor
         groups = optimiser.state_dict()["param_groups"]
+        states = restoring.moments(tensors, player)
         optimiser.load_state_dict({"state": states, "param_groups": groups})
-    restore_random_states(_under(tensors, "random/"), training.device)
+    restoring.restore_random_states(restoring.random_states_of(tensors), training.device)
     training.sums = tensors["sums"].to(training.device) if "sums" in tensors else None
-    for name in ("epoch", "batch", "rows", "best"):
-        setattr(training, name, counters[name])
+    for name in COUNTERS:
+        setattr(training, name, getattr(counters, name))
 
 
 def epochs_done(path: Path) -> int:
-    """Returns how many whole epochs a run's checkpoint holds; 0 before the first."""
+    """Returns how many whole epochs a run's checkpoint holds; 0 before the first.
+
+    Raises:
+        RunError: If it is damaged.
+    """
     file = path / "last.safetensors"
-    return int(_read(file)[1]["epoch"]) if file.is_file() else 0
+    if not exists(file):
+        return 0
+    with _opened(file, records.Counters) as (_, counters):
+        return counters.epoch
 
 
 def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
@@ -208,8 +214,10 @@ def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
     Raises:
         RunError: If they are missing, damaged, or do not fit the model.
     """
-    tensors, _ = _read(path / f"{which}.safetensors")
-    _load(path, model, tensors)
+    file = path / f"{which}.safetensors"
+    with _opened(file, records.WeightsHeader) as (tensors, _):
+        _check_weights(file, model, tensors)
+        model.load_state_dict(_under(tensors, "model/"))
 
 
 def check_weights(path: Path, sketch: nn.Module, which: str = "best") -> None:
@@ -219,42 +227,35 @@ def check_weights(path: Path, sketch: nn.Module, which: str = "best") -> None:
         RunError: If they are missing, damaged, or do not fit the model.
     """
     file = path / f"{which}.safetensors"
-    _load(file, sketch, _read(file, META)[0])
+    with _opened(file, records.WeightsHeader) as (tensors, _):
+        _check_weights(file, sketch, tensors)
 
 
 def read_metrics(path: Path, epochs: int | None = None) -> list[dict[str, Any]]:
-    """Reads ``metrics.jsonl``: one dictionary an epoch, up to ``epochs`` of them."""
-    file = path / "metrics.jsonl"
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        return [json.loads(line) for line in lines][:epochs]
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file}: damaged: {error}") from None
+    """Reads ``metrics.jsonl``: one dictionary an epoch, those after ``epochs`` left out.
+
+    Raises:
+        RunError: If it is damaged, or an epoch is missing between others.
+    """
+    file = path / METRICS
+    lines = records.lines(file, _FILES) if exists(file) else []
+    return [line for line in lines if epochs is None or line["epoch"] <= epochs]
+
+
+def _check_metrics(file: Path, done: int) -> None:
+    """Checks that the epochs of a checkpoint are there; one more is, if saving was cut short."""
+    lines = read_metrics(file.parent)
+    if lines and lines[-1]["epoch"] < done:
+        raise RunError(
+            f"{file}: ends with epoch {lines[-1]['epoch']:,}, but last.safetensors is of epoch "
+            f"{done:,}; put back the file as it was, or remove it to go on without"
+        )
 
 
 def append_metrics(path: Path, epoch: Epoch) -> None:
     """Adds one epoch's line to ``metrics.jsonl``; lines of epochs not yet done fall away."""
     lines = [*read_metrics(path, epoch.epoch - 1), asdict(epoch)]
-    write(path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-
-
-def random_states(device: torch.device) -> dict[str, Tensor]:
-    """Returns torch's random state on the CPU and on the device, as uint8 tensors."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def restore_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Puts torch's random state back, as far as the device is of the same kind."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-    elif device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"])
+    write(path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -264,39 +265,32 @@ def _save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) 
     write(path, save(cpu, header))
 
 
-def _read(
-    path: Path, device: torch.device | None = None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads tensors and header of a checkpoint; on the ``meta`` device, the shapes alone."""
-    if not path.is_file():
+@contextmanager
+def _opened(path: Path, model: type[records.M]) -> Iterator[tuple[Tensors, records.M]]:
+    """Opens a checkpoint and checks its header, without a look at its tensors."""
+    if not exists(path):
         raise RunError(f"{path}: there is no such checkpoint")
+    other = "best" if path.stem == "last" else "last"
     try:
-        with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})["mmgen"])
-            if values["format"] > FORMAT:
-                raise ValueError(f"format {values['format']}; this mmgen reads up to {FORMAT}")
-            names = [*file.keys()]
-            if device == META:
-                shapes = {name: file.get_slice(name).get_shape() for name in names}
-                return {n: torch.empty(shape, device=META) for n, shape in shapes.items()}, values
-            return {name: file.get_tensor(name) for name in names}, values
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        other = "best" if path.stem == "last" else "last"
-        hint = ""
-        if path.with_stem(other).is_file():
-            again = shell.command("generate", path.parent, "--weights", other)
-            hint = f".\n  {other}.safetensors may be whole: {again}"
-        raise RunError(f"{path}: damaged, or not a checkpoint of mmgen: {error}{hint}") from None
+        with _FILES.tensors(path) as tensors:
+            records.check_version(tensors.header, path)
+            if not tensors.header:
+                raise _FILES.wrong(path, "is no checkpoint of mmgen")
+            yield tensors, _FILES.check(model, tensors.header, path)
+    except RunError as error:
+        if not exists(path.with_stem(other)):
+            raise
+        again = shell.command("generate", path.parent, "--weights", other)
+        raise RunError(f"{error}.\n  {other}.safetensors may be whole: {again}") from None
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return {n.removeprefix(prefix): tensors[n] for n in tensors if n.startswith(prefix)}
 
 
-def _load(path: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def _check_weights(path: Path, model: nn.Module, tensors: Tensors) -> None:
     try:
-        model.load_state_dict(_under(tensors, "model/"))
-    except RuntimeError as error:
-        raise RunError(
-            f"{path}: the weights do not fit the model of experiment.json: {error}"
-        ) from None
+        restoring.check_weights(model, tensors, "model/")
+    except ValueError as error:
+        cause = f"the weights do not fit the model of experiment.json: {error}"
+        raise _FILES.wrong(path, cause) from None

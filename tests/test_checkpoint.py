@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from toys import (
     KINDS,
@@ -258,15 +259,15 @@ def without_counters(path):
 
 
 def random_state_that_does_not_fit(path):
-    tensors, values = checkpoint._read(path)
-    tensors["random/cpu"] = tensors["random/cpu"][:10]
-    checkpoint._save(path, tensors, values)
+    change(path, {}, {"random/cpu": torch.zeros(10, dtype=torch.uint8)})
 
 
-def change(path, update):
-    tensors, values = checkpoint._read(path)
+def change(path, update, more=None):
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        values = json.loads(file.metadata()["mmgen"])
     values = {k: v for k, v in {**values, **update}.items() if v is not None}
-    save_file(tensors, path, {"mmgen": json.dumps(values)})
+    save_file({**tensors, **(more or {})}, path, {"mmgen": json.dumps(values)})
 
 
 DAMAGES = [
@@ -365,7 +366,7 @@ def test_a_folder_without_a_run_says_so(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "x"}', "\xff"])
 def test_a_damaged_environment_is_an_error(run, content):
     (run / "environment.json").write_text(content, encoding="latin-1")
-    with pytest.raises(RunError, match=r"environment\.json: damaged"):
+    with pytest.raises(RunError, match=r"environment\.json: "):
         checkpoint.environment(run)
 
 

@@ -11,9 +11,11 @@ PLUGINS = ROOT / "plugins"
 
 # Each may import those before it, and its own package.
 ORDER = (
-    *("streams", "stopping", "errors", "memory", "holding", "locks", "files", "console", "shell"),
+    *("streams", "stopping", "errors", "documents", "reading"),
+    *("memory", "holding", "locks", "files", "console", "shell"),
     *("toml", "drawing", "settings", "config", "modality", "hooks", "discovery", "plugins"),
     *("subsets", "nets", "models", "data", "template", "build", "training", "checking"),
+    *("records", "restoring"),
     *("checkpoint", "inventory", "planning", "diagnosis", "running", "generation", "evaluation"),
     *("figures", "report", "reproduction", "testing", "scaffold", "failures", "commands", "cli"),
     "__main__",

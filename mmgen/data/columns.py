@@ -1,7 +1,6 @@
 """Which columns of a table feed which modality: guessed, or as the user says, shown as TOML."""
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from mmgen.data.table import Table
 from mmgen.errors import ConfigError, DataError, MmgenError, PluginError, listed, nearest
 from mmgen.modality import Modality
 from mmgen.plugins import Registry
+from mmgen.reading import Reader
 
 SAMPLE = 5000
 """Of how many cells, evenly from the whole column, its kind is guessed."""
@@ -40,10 +40,7 @@ def read_wanted(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: If it is no such file.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+    content = Reader(ConfigError).toml(path)
     tables = content.get("modalities")
     if not isinstance(tables, dict) or not tables or content.keys() - {"modalities"}:
         raise ConfigError(

@@ -9,7 +9,6 @@ A file of the safetensors format: 8 bytes with the header's length, little-endia
 """
 
 import os
-import stat
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
 from mmgen.errors import DataError
+from mmgen.reading import HEADER, Reader
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -31,8 +31,7 @@ DTYPES = {
 }  # fmt: skip
 """The types of the format."""
 
-LONGEST_HEADER = 100_000_000
-"""Bytes; the format allows no more."""
+_FILES = Reader(DataError, "write the data set again")
 
 BLOCK = 1 << 20
 """Bytes that are read at a time: they stay in the processor's cache until they are used."""
@@ -139,12 +138,9 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # A pipe with a file's name would wait for a writer.
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.descriptor = _FILES.descriptor(path)
         finalize(self, os.close, self.descriptor)
         state = os.fstat(self.descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise DataError(f"{path} is no file; write the data set again")
         self.size, self._changed = state.st_size, state.st_mtime_ns
 
     def read(self, places: list[tuple[int, int]], into: memoryview) -> None:
@@ -243,12 +239,7 @@ def open_shard(path: Path) -> dict[str, FileColumn]:
     Raises:
         DataError: If it is missing, cannot be read, or its header is not what the format allows.
     """
-    try:
-        file = _File(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing; write the data set again") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    file = _File(path)
     try:
         return _columns(file)
     except ValueError as error:
@@ -263,7 +254,7 @@ def _columns(file: _File) -> dict[str, FileColumn]:
         ValueError: If they do not agree.
     """
     length = int.from_bytes(_bytes(file, 0, 8), "little")
-    if length > LONGEST_HEADER:
+    if length > HEADER:
         raise ValueError(f"a header of {length:,} bytes")
     header = _HEADER.validate_json(_bytes(file, 8, length), strict=True)
     header.pop("__metadata__", None)
