@@ -1,6 +1,5 @@
 """The wiring diagram: Experiment + Registry → modalities, data, model, device."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from mmgen.isolation import attempt, kept
 from mmgen.modality import Modality
 from mmgen.models import MODELS, Model
 from mmgen.plugins import Registry
+from mmgen.reading import exists
 from mmgen.settings import SyntheticConfig
 
 
@@ -68,7 +68,7 @@ def dataset(experiment: Experiment, registry: Registry) -> Dataset:
     if isinstance(experiment.data, SyntheticConfig):
         return _synthetic(experiment, experiment.data, registry)
     path = experiment.data.path
-    if not os.path.exists(path) and experiment.data.source:  # noqa: PTH110 - no error of odd names
+    if not exists(path) and experiment.data.source:
         made_by = shell.command("data", *experiment.data.source.split(), "--out", path)
         raise DataError(
             f"{path}: the data set is not there yet. Write it with\n  {made_by}\n"

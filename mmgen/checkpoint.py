@@ -22,22 +22,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mmgen import shell
+from mmgen import records, restoring, shell
 from mmgen.config import EXPERIMENT, Experiment
 from mmgen.errors import RunError
 from mmgen.files import remove, write
 from mmgen.holding import LOCK
 from mmgen.locks import writing
+from mmgen.reading import Reader, exists
+from mmgen.records import FORMAT
 from mmgen.tensors import TensorFile, open_tensors, write_tensors
 from mmgen.training import Epoch, Training
 
-FORMAT = 1
 CONFIG = "config.toml"
-META = torch.device("meta")
+
+METRICS = "metrics.jsonl"
+COUNTERS = ("epoch", "batch", "rows", "best")
+
+_FILES = Reader(RunError, "put back the file as it was, or train the run again")
 
 
 def create(
@@ -110,7 +113,7 @@ def experiment(path: Path) -> Experiment:
     Raises:
         RunError: If the folder holds no run.
     """
-    if not (path / EXPERIMENT).is_file():
+    if not exists(path / EXPERIMENT):
         raise RunError(f"{path}: holds no run (there is no experiment.json)")
     return Experiment.read(path / EXPERIMENT)
 
@@ -121,18 +124,11 @@ def environment(path: Path) -> dict[str, Any]:
     Raises:
         RunError: If it is damaged, or of a newer version.
     """
-    try:
-        values = json.loads((path / "environment.json").read_text(encoding="utf-8"))
-        version = int(values["format"])
-        for table in ("plugins", "dataset"):
-            dict(values.get(table, {}))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path / 'environment.json'}: damaged: {error}") from None
-    if version > FORMAT:
-        raise RunError(
-            f"{path}: a run of format {version}; this mmgen reads up to {FORMAT}. Update mmgen"
-        )
-    return dict(values)
+    file = path / "environment.json"
+    values = _FILES.json(file)
+    records.check_version(values, file)
+    _FILES.check(records.Environment, values, file)
+    return values
 
 
 def add_command(path: Path, command: str) -> None:
@@ -153,10 +149,10 @@ def save_checkpoint(path: Path, training: Training) -> None:
     for player, optimiser in training.optimisers.items():
         for number, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{player}/{number}/{n}": t for n, t in state.items()}
-    tensors |= {f"random/{n}": t for n, t in random_states(training.device).items()}
+    tensors |= {f"random/{n}": t for n, t in restoring.random_states(training.device).items()}
     if training.sums is not None:
         tensors["sums"] = training.sums
-    counters = {n: getattr(training, n) for n in ("epoch", "batch", "rows", "best")}
+    counters = {n: getattr(training, n) for n in COUNTERS}
     _save(path / "last.safetensors", tensors, counters)
 
 
@@ -166,45 +162,50 @@ def save_weights(path: Path, training: Training, epoch: int) -> None:
     _save(path / "best.safetensors", tensors, {"epoch": epoch})
 
 
-def resume(path: Path, training: Training) -> None:
+def resume(path: Path, training: Training, batches: int | None = None) -> None:
     """Puts a training back to where ``last.safetensors`` was written.
+
+    Args:
+        path: The run folder.
+        training: Changed only if all of the checkpoint fits it.
+        batches: How many an epoch has, to check how far the checkpoint is within one.
 
     Raises:
         RunError: If there is no checkpoint, it is damaged, or does not fit the model.
     """
-    file = path / "last.safetensors"
-    with _opened(file) as (stored, counters):
-        _load(path, training.model, stored)
+    with _opened(path / "last.safetensors", records.Counters) as (tensors, counters):
+        _check_metrics(path / METRICS, counters.epoch)
+        _check_weights(path / "last.safetensors", training.model, tensors)
         try:
-            _restore(training, stored, counters)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise RunError(f"{file}: not a checkpoint of this run: {error}") from None
+            restoring.check_checkpoint(training, tensors, counters, batches)
+        except ValueError as error:
+            raise _FILES.wrong(path / "last.safetensors", str(error)) from None
+        tensors.read_module(training.model, "model/")
+        _restore(training, tensors, counters)
 
 
-def _restore(training: Training, stored: TensorFile, counters: Mapping[str, Any]) -> None:
+def _restore(training: Training, tensors: TensorFile, counters: records.Counters) -> None:
     for player, optimiser in training.optimisers.items():
-        states: dict[int, dict[str, Tensor]] = {}
-        for name, key in _under(stored, f"optimiser/{player}/").items():
-            number, _, value = key.partition("/")
-            # Moments are read to where they belong: the optimiser keeps them as they are.
-            device = training.device if stored.tensors[name].shape else "cpu"
-            states.setdefault(int(number), {})[value] = stored.read(name, device)
         groups = optimiser.state_dict()["param_groups"]
+        states = restoring.moments(tensors, player, training.device)
         optimiser.load_state_dict({"state": states, "param_groups": groups})
-    random = {key: stored.read(name) for name, key in _under(stored, "random/").items()}
-    restore_random_states(random, training.device)
-    training.sums = stored.read("sums", training.device) if "sums" in stored.tensors else None
-    for name in ("epoch", "batch", "rows", "best"):
-        setattr(training, name, counters[name])
+    restoring.restore_random_states(restoring.random_states_of(tensors), training.device)
+    training.sums = tensors["sums"].to(training.device) if "sums" in tensors else None
+    for name in COUNTERS:
+        setattr(training, name, getattr(counters, name))
 
 
 def epochs_done(path: Path) -> int:
-    """Returns how many whole epochs a run's checkpoint holds; 0 before the first."""
+    """Returns how many whole epochs a run's checkpoint holds; 0 before the first.
+
+    Raises:
+        RunError: If it is damaged.
+    """
     file = path / "last.safetensors"
-    if not file.is_file():
+    if not exists(file):
         return 0
-    with _opened(file) as (_, counters):
-        return int(counters["epoch"])
+    with _opened(file, records.Counters) as (_, counters):
+        return counters.epoch
 
 
 def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
@@ -213,8 +214,10 @@ def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
     Raises:
         RunError: If they are missing, damaged, or do not fit the model.
     """
-    with _opened(path / f"{which}.safetensors") as (stored, _):
-        _load(path, model, stored)
+    file = path / f"{which}.safetensors"
+    with _opened(file, records.WeightsHeader) as (tensors, _):
+        _check_weights(file, model, tensors)
+        tensors.read_module(model, "model/")
 
 
 def check_weights(path: Path, sketch: nn.Module, which: str = "best") -> None:
@@ -223,45 +226,36 @@ def check_weights(path: Path, sketch: nn.Module, which: str = "best") -> None:
     Raises:
         RunError: If they are missing, damaged, or do not fit the model.
     """
-    with _opened(path / f"{which}.safetensors") as (stored, _):
-        shapes = {key: stored.tensors[name].shape for name, key in _under(stored, "model/").items()}
-    if _shapes(sketch.state_dict()) != shapes:
-        _load_state(path, sketch, {k: torch.empty(s, device=META) for k, s in shapes.items()})
+    file = path / f"{which}.safetensors"
+    with _opened(file, records.WeightsHeader) as (tensors, _):
+        _check_weights(file, sketch, tensors)
 
 
 def read_metrics(path: Path, epochs: int | None = None) -> list[dict[str, Any]]:
-    """Reads ``metrics.jsonl``: one dictionary an epoch, up to ``epochs`` of them."""
-    file = path / "metrics.jsonl"
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        return [json.loads(line) for line in lines][:epochs]
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file}: damaged: {error}") from None
+    """Reads ``metrics.jsonl``: one dictionary an epoch, those after ``epochs`` left out.
+
+    Raises:
+        RunError: If it is damaged, or an epoch is missing between others.
+    """
+    file = path / METRICS
+    lines = records.lines(file, _FILES) if exists(file) else []
+    return [line for line in lines if epochs is None or line["epoch"] <= epochs]
+
+
+def _check_metrics(file: Path, done: int) -> None:
+    """Checks that the epochs of a checkpoint are there; one more is, if saving was cut short."""
+    lines = read_metrics(file.parent)
+    if lines and lines[-1]["epoch"] < done:
+        raise RunError(
+            f"{file}: ends with epoch {lines[-1]['epoch']:,}, but last.safetensors is of epoch "
+            f"{done:,}; put back the file as it was, or remove it to go on without"
+        )
 
 
 def append_metrics(path: Path, epoch: Epoch) -> None:
     """Adds one epoch's line to ``metrics.jsonl``; lines of epochs not yet done fall away."""
     lines = [*read_metrics(path, epoch.epoch - 1), asdict(epoch)]
-    write(path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-
-
-def random_states(device: torch.device) -> dict[str, Tensor]:
-    """Returns torch's random state on the CPU and on the device, as uint8 tensors."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def restore_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Puts torch's random state back, as far as the device is of the same kind."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-    elif device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"])
+    write(path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -269,52 +263,27 @@ def _save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) 
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[TensorFile, dict[str, Any]]]:
-    """Opens a checkpoint, with the values in its header; tensors are read one by one."""
-    if not path.is_file():
+def _opened(path: Path, model: type[records.M]) -> Iterator[tuple[TensorFile, records.M]]:
+    """Opens a checkpoint and checks its header, without a look at its tensors."""
+    if not exists(path):
         raise RunError(f"{path}: there is no such checkpoint")
+    other = "best" if path.stem == "last" else "last"
     try:
-        with open_tensors(path) as stored:
-            values = json.loads(stored.metadata["mmgen"])
-            if values["format"] > FORMAT:
-                raise ValueError(f"format {values['format']}; this mmgen reads up to {FORMAT}")
-            yield stored, values
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        other = "best" if path.stem == "last" else "last"
-        hint = ""
-        if path.with_stem(other).is_file():
-            again = shell.command("generate", path.parent, "--weights", other)
-            hint = f".\n  {other}.safetensors may be whole: {again}"
-        raise RunError(f"{path}: damaged, or not a checkpoint of mmgen: {error}{hint}") from None
+        with open_tensors(path, _FILES) as tensors:
+            records.check_version(tensors.header, path)
+            if not tensors.header:
+                raise _FILES.wrong(path, "is no checkpoint of mmgen")
+            yield tensors, _FILES.check(model, tensors.header, path)
+    except RunError as error:
+        if not exists(path.with_stem(other)):
+            raise
+        again = shell.command("generate", path.parent, "--weights", other)
+        raise RunError(f"{error}.\n  {other}.safetensors may be whole: {again}") from None
 
 
-def _under(stored: TensorFile, prefix: str) -> dict[str, str]:
-    """Returns the names of tensors that begin with a prefix, and what follows it in each."""
-    return {name: name.removeprefix(prefix) for name in stored.tensors if name.startswith(prefix)}
-
-
-def _load(path: Path, model: nn.Module, stored: TensorFile) -> None:
-    """Reads weights to where they lie in the model, or nothing if they do not fit."""
-    names = {key: name for name, key in _under(stored, "model/").items()}
-    shapes = {key: stored.tensors[name].shape for key, name in names.items()}
-    own = model.state_dict(keep_vars=True)
-    lie = {id(t) for t in (*model.parameters(), *model.buffers())}
-    if all(id(t) in lie for t in own.values()) and _shapes(own) == shapes:
-        for key, name in names.items():
-            stored.read_into(own[key], name)
-        return
-    # A module may read old weights in a way of its own; if none does, torch says what is off.
-    _load_state(path, model, {key: stored.read(name) for key, name in names.items()})
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def _load_state(path: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def _check_weights(path: Path, model: nn.Module, tensors: TensorFile) -> None:
     try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise RunError(
-            f"{path}: the weights do not fit the model of experiment.json: {error}"
-        ) from None
+        restoring.check_weights(model, tensors, "model/")
+    except ValueError as error:
+        cause = f"the weights do not fit the model of experiment.json: {error}"
+        raise _FILES.wrong(path, cause) from None

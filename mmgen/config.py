@@ -3,7 +3,6 @@
 Nothing here imports torch, so that a misspelt key is reported at once.
 """
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
+from mmgen.documents import short
 from mmgen.errors import ConfigError, listed, nearest
+from mmgen.reading import Reader
 from mmgen.settings import (
     KINDS,
     DataConfig,
@@ -28,6 +29,11 @@ EXPERIMENT = "experiment.json"
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 """Names of modalities: free of the signs that join subsets and values (+ , = . /)."""
+
+MOST = 20
+"""More wrong keys than this are counted, not listed."""
+
+_FILES = Reader(ConfigError)
 
 
 class Experiment(Section):
@@ -140,7 +146,7 @@ class Experiment(Section):
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
     """Returns pydantic's errors as lines ``key: what is wrong (what was given)``."""
     lines = []
-    for item in error.errors():
+    for item in error.errors(include_url=False)[:MOST]:
         # A discriminated union puts its tag into the location: model.jmvae-kl.latent.
         location = [str(part) for part in item["loc"]]
         if location[:1] in (["model"], ["data"]) and len(location) > 1:
@@ -162,8 +168,10 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
         elif item["type"] == "missing":
             message = "missing"
         elif not isinstance(item["input"], dict):
-            message = f"{message}, not {_short(item['input'])}"
-        lines.append(f"  {key}: {message}")
+            message = f"{message}, not {short(item['input'])}"
+        lines.append(f"  {short(key, str)}: {message}")
+    if (more := error.error_count() - MOST) > 0:
+        lines.append(f"  and {more:,} more")
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -189,15 +197,6 @@ def _check_takes_part(name: str, experiment: Experiment, named: Sequence[str], w
     )
 
 
-def _short(value: object) -> str:
-    """Shows a value as it is, or its beginning: it may be a list of a million numbers."""
-    try:
-        text = repr(value)
-    except ValueError:  # a whole number of thousands of digits
-        return "so long a number"
-    return text if len(text) <= 100 else f"{text[:100]}…"
-
-
 def _leave_out_other_kinds(model: dict[str, Any]) -> None:
     others = {field for section in KINDS.values() for field in section.model_fields}
     if chosen := KINDS.get(str(model["kind"])):
@@ -214,19 +213,7 @@ def _fields(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except (ValueError, RecursionError) as error:  # syntax; too long a number; too deep a table
-        language = "JSON" if path.suffix == ".json" else "TOML"
-        raise ConfigError(f"{path}: not valid {language}: {error}") from None
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path}: holds no tables such as [model] and [train]")
-    return table
+    return _FILES.json(path) if path.suffix == ".json" else _FILES.toml(path)
 
 
 def _section(table: Mapping[str, Any], name: str) -> dict[str, Any]:

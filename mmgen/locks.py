@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from mmgen.errors import RunError, WriteError
 from mmgen.holding import HELD, LOCK, Held, make
+from mmgen.reading import Reader
 
 WRITER = ".writer"
 
@@ -121,8 +122,8 @@ def _lock(folder: Path) -> Locked:
 
 
 def _writer(folder: Path) -> str:
-    with suppress(OSError, UnicodeDecodeError):
-        return (folder / WRITER).read_text(encoding="utf-8") or "another process"
+    with suppress(RunError):
+        return Reader(RunError).text(folder / WRITER, 1000) or "another process"
     return "another process"
 
 

@@ -24,6 +24,7 @@ from mmgen.holding import LostError, check
 from mmgen.locks import writing
 from mmgen.modality import Modality
 from mmgen.plugins import Registry
+from mmgen.reading import Reader, exists
 from mmgen.training import Epoch, NotFiniteError, Step, Training, fit
 
 WHERE = {"train.device", "train.tensorboard", "data.path", "data.source"}
@@ -169,8 +170,8 @@ def go_on(prepared: Prepared, out: Path) -> bool:
             )
         if environment.get("dataset", {}).get("hash") != prepared.dataset.hash:
             raise RunError(f"{out}: was trained on another data set than {prepared.dataset.path}")
-        if (out / "last.safetensors").exists():
-            checkpoint.resume(out, prepared.training)
+        if exists(out / "last.safetensors"):
+            checkpoint.resume(out, prepared.training, len(prepared.train))
         done = prepared.training.epoch
         if done >= prepared.experiment.train.epochs:
             if keys := [key for key in different if key not in WHERE]:
@@ -193,8 +194,8 @@ def go_on(prepared: Prepared, out: Path) -> bool:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        return Reader(RunError).text(file)
+    except RunError:
         return ""
 
 
@@ -302,7 +303,7 @@ def _located(prepared: Prepared, out: Path, error: NotFiniteError) -> str:
     try:
         model = build.model(prepared.experiment, prepared.modalities, device)
         again = Training(model, config, device)
-        if (out / "last.safetensors").exists():
+        if exists(out / "last.safetensors"):
             checkpoint.resume(out, again)
         finding = diagnosis.locate(again, prepared.train)
     except Exception as failure:  # of a plugin's net that cannot be watched, for one

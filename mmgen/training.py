@@ -219,6 +219,11 @@ def fit(
             size = len(next(iter(x.values())))
             # Summed on the device: one synchronisation an epoch.
             total = torch.stack(list(values.values())) * size
+            if training.sums is not None and training.sums.shape != total.shape:
+                raise RunError(  # of a checkpoint, which cannot say how many terms there are
+                    f"the checkpoint sums up {len(training.sums)} terms, but the model has "
+                    f"{len(total)}; train the run again"
+                )
             training.sums = total if training.sums is None else training.sums + total
             training.terms = tuple(values)
             training.rows += size

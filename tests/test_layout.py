@@ -11,12 +11,13 @@ PLUGINS = ROOT / "plugins"
 
 # Each may import those before it, and its own package.
 ORDER = (
-    *("brief", "streams", "stopping", "errors", "memory", "holding", "locks", "files", "tensors"),
-    *("console", "shell", "toml", "drawing", "settings", "config", "modality", "hooks"),
-    *("isolation", "discovery", "plugins", "subsets", "nets", "models", "data", "template"),
-    *("build", "training", "checking", "checkpoint", "inventory", "planning", "diagnosis"),
-    *("running", "given", "generated", "generation", "evaluation", "figures", "report"),
-    *("reproduction", "testing", "scaffold", "failures", "commands", "cli", "__main__"),
+    *("brief", "streams", "stopping", "errors", "documents", "reading", "memory", "holding"),
+    *("locks", "files", "tensors", "console", "shell", "toml", "drawing", "settings", "config"),
+    *("modality", "hooks", "isolation", "discovery", "plugins", "subsets", "nets", "models"),
+    *("data", "template", "build", "training", "checking", "records", "restoring", "checkpoint"),
+    *("inventory", "planning", "diagnosis", "running", "given", "generated", "generation"),
+    *("evaluation", "figures", "report", "reproduction", "testing", "scaffold", "failures"),
+    *("commands", "cli", "__main__"),
 )
 
 

@@ -251,7 +251,7 @@ def test_a_damaged_measurement_is_named(tmp_path):
     file = tmp_path / "jmvae.json"
     file.write_text("{", encoding="utf-8")
     runs = [p for p in RUNS if p.name == "jmvae"]
-    with pytest.raises(RunError, match=r"jmvae\.json: damaged"):
+    with pytest.raises(RunError, match=r"jmvae\.json: is not valid JSON"):
         table.cells({"jmvae": file}, runs)
 
 

@@ -160,7 +160,7 @@ def test_a_configuration_decides_which_modalities_there_are_and_how(mmgen, tmp_p
         ("modalities = 3", "must hold"),
         ("[modalities]\nshape = 3", "must be a table"),
         ("[modalities.'my shape']", "no name for a modality"),
-        ("[modalities", "cannot be read as TOML"),
+        ("[modalities", "not valid TOML"),
     ],
 )
 def test_a_wrong_configuration_is_one_message_with_its_file(mmgen, tmp_path, rows, toml, words):
@@ -313,7 +313,7 @@ def test_what_is_no_table_is_one_message(mmgen, tmp_path, content, words):
         (("--split-column", "fold"), "--split-column fold: the table has file, shape"),
         (("--split-column", "shape", "--test", 0.1), "leave out --validation and --test"),
         (("--split-column", "shape"), "must be train, validation or test, not 'circle'"),
-        (("--config", "absent.toml"), "absent.toml: cannot be read"),
+        (("--config", "absent.toml"), "absent.toml: there is no such file"),
     ],
 )
 def test_wrong_options_are_one_message(mmgen, tmp_path, rows, options, words):

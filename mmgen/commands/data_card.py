@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmgen.commands.common import Settings
 from mmgen.console import stderr, stdout
-from mmgen.errors import MmgenError, WriteError
+from mmgen.errors import DataError, MmgenError, WriteError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from mmgen.data.store import Dataset
     from mmgen.data.table import BadRow
     from mmgen.modality import Modality
+
+MOST = 2**20
+"""The most bytes of a card: one that is longer, or no file, is made anew to be shown."""
 
 
 def write(
@@ -70,10 +73,11 @@ def show(dataset: "Dataset", settings: Settings) -> None:
 
     from mmgen.data.card import card
     from mmgen.data.store import CARD
+    from mmgen.reading import Reader
 
     try:
-        text = (dataset.path / CARD).read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        text = Reader(DataError).text(dataset.path / CARD, MOST, errors="replace")
+    except DataError:
         try:
             made = _modalities(dataset.modalities, settings)
         except MmgenError as error:

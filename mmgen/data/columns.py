@@ -1,7 +1,6 @@
 """Which columns of a table feed which modality: guessed, or as the user says, shown as TOML."""
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from mmgen.data.votes import NoVoteError, Voters
 from mmgen.errors import ConfigError, DataError, listed, nearest
 from mmgen.modality import Modality
 from mmgen.plugins import Registry
+from mmgen.reading import Reader
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,10 +38,7 @@ def read_wanted(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: If it is no such file.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+    content = Reader(ConfigError).toml(path)
     tables = content.get("modalities")
     if not isinstance(tables, dict) or not tables or content.keys() - {"modalities"}:
         raise ConfigError(

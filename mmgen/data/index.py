@@ -3,28 +3,35 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from mmgen.brief import OneLine
+from mmgen.documents import short
 from mmgen.errors import DataError
+from mmgen.reading import Reader, exists
 
 INDEX = "dataset.json"
 FORMAT_VERSION = 1
 
+_FILES = Reader(DataError, "write the data set again")
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
+SplitName = Annotated[str, Field(max_length=200, pattern=r"^[\w-]+$")]
+
 
 class _Record(OneLine, BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ShardRecord(_Record):
     """One safetensors file of a split."""
 
     # A plain name: an index from elsewhere must not reach outside its folder.
-    file: str = Field(pattern=r"^[\w-]+\.safetensors$")
+    file: str = Field(max_length=255, pattern=r"^[\w-]+\.safetensors$")
     count: int = Field(gt=0)
-    sha256: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class SplitRecord(_Record):
@@ -32,6 +39,12 @@ class SplitRecord(_Record):
 
     count: int = Field(gt=0)
     shards: list[ShardRecord] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Self:
+        if (total := sum(shard.count for shard in self.shards)) != self.count:
+            raise ValueError(f"should have {self.count:,} rows, but its shards hold {total:,}")
+        return self
 
 
 class Index(_Record):
@@ -41,9 +54,27 @@ class Index(_Record):
     format_version: int = FORMAT_VERSION
     name: str
     about: str
-    modalities: dict[str, dict[str, JsonValue]] = Field(min_length=1)
-    splits: dict[str, SplitRecord] = Field(min_length=1)
+    modalities: dict[Name, dict[str, JsonValue]] = Field(min_length=1)
+    splits: dict[SplitName, SplitRecord] = Field(min_length=1)
     hash: str = ""
+
+    @field_validator("modalities")
+    @classmethod
+    def _name_their_kinds(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, configuration in value.items():
+            if not isinstance(kind := configuration.get("kind"), str) or not kind:
+                raise ValueError(f"{name!r} names no kind")
+        return value
+
+    @field_validator("splits")
+    @classmethod
+    def _share_no_file(cls, value: dict[str, SplitRecord]) -> dict[str, SplitRecord]:
+        seen: set[str] = set()
+        for file in (shard.file for split in value.values() for shard in split.shards):
+            if file in seen:
+                raise ValueError(f"{file!r} is listed twice")
+            seen.add(file)
+        return value
 
     def content_hash(self) -> str:
         """Returns the SHA-256 over all but name and about, which anyone may reword."""
@@ -65,20 +96,18 @@ def read_index(path: Path) -> Index:
             changed after it was written.
     """
     file = path / INDEX
-    if not path.is_dir():
+    if not exists(path):
         raise DataError(f"no data set at {path}: there is no such folder; `mmgen data` writes one")
-    if not file.is_file():
+    if not exists(file):
         raise DataError(f"no data set at {path}: it holds no {INDEX}; `mmgen data` writes one")
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        if raw["format_version"] != FORMAT_VERSION:
-            raise DataError(
-                f"{file} has format version {raw['format_version']!r}; this mmgen reads version "
-                f"{FORMAT_VERSION}: write the data set again, or use the mmgen that wrote it"
-            )
-        index = Index.model_validate(raw)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is damaged ({_cause(error)}); write the data set again") from error
+    raw = _FILES.json(file)
+    version = raw.get("format_version")
+    if version != FORMAT_VERSION and "format_version" in raw:
+        raise DataError(
+            f"{file} has format version {short(version)}; this mmgen reads version "
+            f"{FORMAT_VERSION}: write the data set again, or use the mmgen that wrote it"
+        )
+    index = _FILES.check(Index, raw, file)
     if index.hash != index.content_hash():
         raise DataError(
             f"{file} was changed after it was written: its hash does not match; "
@@ -91,10 +120,3 @@ def file_hash(file: Path) -> str:
     """Returns the SHA-256 of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return f"{type(error).__name__}: {error}"

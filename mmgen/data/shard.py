@@ -3,13 +3,9 @@
 Rows are read through a descriptor, never through a memory map: a mapped file that another process
 cuts short ends this one (SIGBUS), where a read says so. Whole columns are read as fast as from a
 map; rows here and there cost a system call each, which only splits too large for memory pay.
-
-A file of the safetensors format: 8 bytes with the header's length, little-endian; the header,
-``{"__metadata__": {...}, name: {"dtype", "shape", "data_offsets"}, ...}`` in JSON; the values.
 """
 
 import os
-import stat
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -17,22 +13,13 @@ from typing import Protocol
 from weakref import finalize
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
 from mmgen.errors import DataError
+from mmgen.reading import Reader
+from mmgen.tensors import header_length, parse_header
 
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
-    "BOOL": torch.bool, "C64": torch.complex64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-}  # fmt: skip
-"""The types of the format."""
-
-LONGEST_HEADER = 100_000_000
-"""Bytes; the format allows no more."""
+_FILES = Reader(DataError, "write the data set again")
 
 BLOCK = 1 << 20
 """Bytes that are read at a time: they stay in the processor's cache until they are used."""
@@ -139,12 +126,9 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # A pipe with a file's name would wait for a writer.
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.descriptor = _FILES.descriptor(path)
         finalize(self, os.close, self.descriptor)
         state = os.fstat(self.descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise DataError(f"{path} is no file; write the data set again")
         self.size, self._changed = state.st_size, state.st_mtime_ns
 
     def read(self, places: list[tuple[int, int]], into: memoryview) -> None:
@@ -223,17 +207,6 @@ def _runs(index: Tensor) -> list[tuple[int, int]]:
     return [*runs, (first, count)] if count else []
 
 
-class _Place(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dtype: str
-    shape: list[NonNegativeInt]
-    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
-
-
-_HEADER = TypeAdapter(dict[str, _Place | dict[str, str]])
-
-
 def open_shard(path: Path) -> dict[str, FileColumn]:
     """Opens a file of rows; none of them is read.
 
@@ -243,12 +216,7 @@ def open_shard(path: Path) -> dict[str, FileColumn]:
     Raises:
         DataError: If it is missing, cannot be read, or its header is not what the format allows.
     """
-    try:
-        file = _File(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing; write the data set again") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    file = _File(path)
     try:
         return _columns(file)
     except ValueError as error:
@@ -262,37 +230,14 @@ def _columns(file: _File) -> dict[str, FileColumn]:
     Raises:
         ValueError: If they do not agree.
     """
-    length = int.from_bytes(_bytes(file, 0, 8), "little")
-    if length > LONGEST_HEADER:
-        raise ValueError(f"a header of {length:,} bytes")
-    header = _HEADER.validate_json(_bytes(file, 8, length), strict=True)
-    header.pop("__metadata__", None)
-    columns, filled = {}, 0
-    for name, place in sorted(header.items(), key=_start):
-        if not isinstance(place, _Place) or place.dtype not in DTYPES:
-            raise ValueError(f"{name!r} is of no known type")
-        start, stop = place.data_offsets
-        dtype = DTYPES[place.dtype]
-        # Values lie one after the other and fill the file: no two share bytes, none is outside.
-        if start != filled or stop - start != prod(place.shape) * dtype.itemsize:
-            raise ValueError(f"the values of {name!r} are not where they should be")
-        if not place.shape or max(place.shape) > file.size:
-            raise ValueError(f"{name!r} cannot have the shape {tuple(place.shape)}")
-        columns[name] = FileColumn(file, 8 + length + start, torch.Size(place.shape), dtype)
-        filled = stop
-    if 8 + length + filled != file.size:
-        raise ValueError(f"{file.size:,} bytes, not {8 + length + filled:,}")
-    return columns
+    length = header_length(_bytes(file, 0, min(8, file.size)), file.size)
+    stored, _ = parse_header(_bytes(file, 8, length), file.size)
+    if flat := [name for name, each in stored.items() if not each.shape]:
+        raise ValueError(f"{flat[0][:80]!r} has no rows")
+    return {n: FileColumn(file, each.start, each.shape, each.dtype) for n, each in stored.items()}
 
 
 def _bytes(file: _File, start: int, length: int) -> bytes:
-    if start + length > file.size:
-        raise ValueError(f"it ends within its header, after {file.size:,} bytes")
     content = bytearray(length)
     file.read([(start, length)], memoryview(content))
     return bytes(content)
-
-
-def _start(item: tuple[str, _Place | dict[str, str]]) -> tuple[int, int]:
-    place = item[1]
-    return place.data_offsets if isinstance(place, _Place) else (0, 0)

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,9 +14,15 @@ from pathlib import Path
 from mmgen.brief import OneLine
 from mmgen.data.cells import number
 from mmgen.errors import DataError, listed
+from mmgen.reading import Reader
 
 DELIMITERS = ",;\t|"
 """What may separate the cells of a line if the user does not say."""
+
+MOST = 256 * 2**20
+"""The most bytes of a table: its rows take some ten times as much memory."""
+
+_FILES = Reader(DataError)
 
 
 MOST_COLUMNS = 10_000
@@ -152,9 +159,7 @@ def _blank(cells: list[str] | str) -> bool:
 
 
 def _text(path: Path, encoding: str) -> str:
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file")
-    if not path.is_file():
+    if os.path.isdir(path):  # noqa: PTH112 - of a name that cannot be, it is no error
         raise DataError(f"{path} is no file; for a folder of pictures, see `mmgen data folder`")
     try:
         codecs.lookup(encoding)
@@ -163,9 +168,7 @@ def _text(path: Path, encoding: str) -> str:
             f"--encoding {encoding}: unknown; try utf-8, cp932 (Japanese), cp1252 or utf-16"
         ) from None
     try:
-        text = path.read_bytes().decode(encoding)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        text = _FILES.content(path, MOST).decode(encoding)
     except (UnicodeError, LookupError) as error:  # LookupError: a codec that is not for text
         raise DataError(
             f"{path} is not text in {encoding.removesuffix('-sig')} ({error}). If it is a CSV "

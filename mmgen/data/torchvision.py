@@ -81,7 +81,7 @@ def _read(name: str, root: Path, *, train: bool, download: bool) -> tuple[Tensor
         )
     try:
         values = source(root, train=train, download=download)
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+    except (RuntimeError, OSError, ValueError, AssertionError, LookupError) as error:
         raise DataError(
             f"cannot read {name} from {folder}: {error}. Name the folder that holds a complete "
             f"{source.__name__}/raw, or fetch the set with --download"

@@ -10,11 +10,11 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from pydantic import Field
 from torch import Tensor, nn
 
 from mmgen.brief import OneLine
@@ -26,7 +26,10 @@ from mmgen.evaluation.readings import Reading
 from mmgen.modality import Modality
 from mmgen.nets.blocks import convolutional_encoder
 from mmgen.nets.posterior import features
-from mmgen.tensors import write_tensors
+from mmgen.reading import Reader, exists
+from mmgen.records import Record
+from mmgen.restoring import check_weights
+from mmgen.tensors import open_tensors, write_tensors
 from mmgen.training import random_state
 
 FORMAT = 1
@@ -43,6 +46,12 @@ SPECIMENS = 64
 """Observations that tell whether a kept classifier was trained on ones like these."""
 
 HELD_OUT = ("test", "validation")
+
+_FILES = Reader(DataError)
+
+
+class _Kept(Record):
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None
 
 
 @dataclass(frozen=True)
@@ -131,11 +140,11 @@ def classifier(
     folder = _folder(dataset)
     file = None if folder is None else folder / f"classifier-{seen}-{about}-{key}.safetensors"
     notes = []
-    if file is not None and file.exists():
+    if file is not None and exists(file):
         try:
             return Classifier(net.eval(), reading, _restore(file, net, identity))
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except (DataError, ValueError) as error:
+            cause = str(error).removeprefix(f"{file}: ")
             notes.append(f"{file} was damaged ({cause}) and is trained anew")
     say(f"training a classifier of {about} in {seen}")
     with random_state(device, recipe.seed), device:
@@ -247,10 +256,10 @@ def _keep(file: Path, net: nn.Module, header: dict[str, Any]) -> None:
 
 
 def _restore(file: Path, net: nn.Module, identity: dict[str, Any]) -> float | None:
-    with safe_open(file, framework="pt") as tensors:
-        header = json.loads((tensors.metadata() or {})["mmgen"])
-        if {n: header[n] for n in identity} != identity:
+    with open_tensors(file, _FILES) as tensors:
+        if {n: tensors.header.get(n) for n in identity} != identity:
             raise ValueError("its header is of another classifier")
-        accuracy = header["accuracy"]
-        net.load_state_dict({n: tensors.get_tensor(n) for n in tensors.keys()})  # noqa: SIM118
-    return None if accuracy is None else float(accuracy)
+        accuracy = _FILES.check(_Kept, tensors.header, file).accuracy
+        check_weights(net, tensors, "")
+        tensors.read_module(net, "")
+    return accuracy

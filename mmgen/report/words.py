@@ -5,14 +5,16 @@ from collections.abc import Sequence
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Writes a number to read: a real minus, thousands apart, never an exponent.
+    """Writes a number to read: a real minus, thousands apart, an exponent only from 10^15 on.
 
     Examples:
-        >>> [number(v) for v in (-164.3216, 0.00012345, 123456.7, 0.0, float("nan"))]
-        ['−164.3', '0.00012', '123,457', '0', 'not finite']
+        >>> [number(v) for v in (-164.3216, 0.00012345, 123456.7, 0.0, -1e308, float("nan"))]
+        ['−164.3', '0.00012', '123,457', '0', '−1.0e+308', 'not finite']
     """
     if not math.isfinite(value):
         return "not finite"
+    if abs(value) >= 1e15:  # hundreds of digits would hide the rest of the page
+        return f"{value:.1e}".replace("-", "−")
     before = math.floor(math.log10(abs(value))) + 1 if value else 1
     decimals = min(max(digits - before, 0), 5)
     text = f"{value:,.{decimals}f}"

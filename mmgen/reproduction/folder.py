@@ -19,7 +19,9 @@ from mmgen.errors import RunError
 from mmgen.files import deliver
 from mmgen.holding import LOCK
 from mmgen.locks import WRITER
+from mmgen.reading import exists
 from mmgen.reproduction.jobs import Job
+from mmgen.reproduction.measured import manifest, same_text
 from mmgen.reproduction.mnist import (
     BEYOND,
     IMAGE,
@@ -83,8 +85,8 @@ class Reproduction(OneLine):
             WriteError: If it cannot be written to.
         """
         asked = {"experiment": "mnist", "profile": self.profile, "epochs": self.epochs}
-        if (self.out / MANIFEST).exists():
-            begun = _manifest(self.out / MANIFEST)
+        if exists(self.out / MANIFEST):
+            begun = manifest(self.out / MANIFEST)
             for key in ("experiment", "profile", "epochs"):
                 if begun.get(key) != asked[key]:
                     raise RunError(
@@ -172,17 +174,6 @@ def _newer(file: Path, than: Path) -> bool:
     return file.exists() and than.exists() and file.stat().st_mtime_ns > than.stat().st_mtime_ns
 
 
-def _manifest(path: Path) -> dict[str, object]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{path}: damaged: {error}") from None
-
-
 def _write(path: Path, text: str) -> None:
-    try:
-        same = path.read_text(encoding="utf-8") == text
-    except (OSError, UnicodeDecodeError):  # not there yet, or damaged
-        same = False
-    if not same:
+    if not same_text(path, text):
         deliver(path, text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from mmgen.brief import OneLine
 from mmgen.errors import RunError
 from mmgen.holding import check, make
+from mmgen.reproduction.measured import FILES
 
 POLL = 0.25
 """Seconds between two looks at the processes."""
@@ -108,6 +109,6 @@ def _stop(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
 
 def _message(job: Job) -> str:
     """Returns what a job said last: its error, or the last line of its output."""
-    text = job.log.read_text(encoding="utf-8", errors="replace").strip()
+    text = FILES.text(job.log, errors="replace").strip()
     _, found, error = text.rpartition("error: ")
     return error if found else (text.splitlines() or ["ended without a word"])[-1]

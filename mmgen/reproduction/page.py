@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -11,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from mmgen import checkpoint, generation
 from mmgen.data.store import Split, read_dataset
 from mmgen.files import write
 from mmgen.generation import Run
-from mmgen.reproduction import drawings, table
+from mmgen.reading import exists
+from mmgen.reproduction import drawings, measured, table
 from mmgen.reproduction.chains import Point, latents, likelihood_by_iteration, pictures
 from mmgen.reproduction.claims import Claim, claims
 from mmgen.reproduction.folder import COHERENCE, Reproduction
@@ -73,17 +73,18 @@ class _Figures:
     def figure_3(self) -> None:
         after = [t for t in AFTER if t <= self.effort.iterations]
         file = self.reproduction.out / "figure-3.safetensors"
-        if not file.exists():
+        if not exists(file):
             shown = {m: pictures(self._run(m), LABEL, IMAGE, after) for m in ORDER[:2]}
             write(file, save({m: _bytes(means) for m, means in shown.items()}))
-        stored = load_file(file)
-        shown = {m: stored[m].float() / 255 for m in ORDER[:2]}
-        image = self._run(ORDER[0]).modalities[IMAGE]
+        modalities = self._run(ORDER[0]).modalities
+        image, choices = modalities[IMAGE], modalities[LABEL].choices()
+        shape = (len(after), len(choices), 1, *image.shape)
+        shown = measured.pictures_of(file, dict.fromkeys(ORDER[:2], shape))
         drawings.figure_3(shown, after, image, file.with_suffix(".png"))
 
     def figure_4(self) -> list[Point]:
         file = self.reproduction.out / "figure-4.csv"
-        if not file.exists():
+        if not exists(file):
             part = self._part(ORDER[0])
             points = [
                 point
@@ -101,18 +102,10 @@ class _Figures:
             ]
             names = [field.name for field in fields(Point)]
             write(file, _lines(names, (asdict(point) for point in points)))
-        rows = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
-        points = [
-            Point(
-                model=row["model"],
-                target=row["target"],
-                given=row["given"],
-                iteration=int(row["iteration"]),
-                nats=float(row["nats"]),
-                standard_error=float(row["standard_error"]),
-            )
-            for row in rows
-        ]
+        points = [Point(**line.model_dump()) for line in measured.lines(file, measured.PointLine)]
+        wanted = {(m, t) for m in ORDER for t in (LABEL, IMAGE)}
+        if wanted - {(p.model, p.target) for p in points}:
+            raise measured.FILES.wrong(file, "is not whole")
         drawings.figure_4(points, file.with_suffix(".png"))
         return points
 
@@ -121,7 +114,7 @@ class _Figures:
         run = self._run(ORDER[0])
         names = run.modalities[LABEL].choices()
         givens = {"image and label": (IMAGE, LABEL), "label": (LABEL,)}
-        if not file.exists():
+        if not exists(file):
             part = self._part(ORDER[0])
             classes = part.take(torch.arange(part.count), [LABEL])[LABEL].tolist()
             records = []
@@ -140,17 +133,7 @@ class _Figures:
                         for c, (x, y) in zip(classes, z, strict=True)
                     ]
             write(file, _lines(["model", "given", "class", "z1", "z2"], records))
-        rows = [*csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))]
-
-        def column(name: str, model: str, words: str) -> Tensor:
-            chosen = [r for r in rows if (r["model"], r["given"]) == (model, words)]
-            return torch.tensor([float(r[name]) for r in chosen])
-
-        spaces = {
-            m: {w: torch.stack([column("z1", m, w), column("z2", m, w)], 1) for w in givens}
-            for m in ORDER
-        }
-        numbers = column("class", ORDER[0], "label")
+        spaces, numbers = measured.latents_of(file, ORDER, [*givens], len(names))
         drawings.figure_5(spaces, numbers, names, file.with_suffix(".png"))
 
     def _run(self, model: str, suffix: str = "") -> Run:
@@ -258,11 +241,11 @@ def _recognised(reproduction: Reproduction) -> str:
     lines = ["| | mean z | sampled z | real pictures |", "|---|---:|---:|---:|"]
     for planned in reproduction.runs:
         file = reproduction.run(planned.name) / COHERENCE
-        if not planned.row or not file.exists():
+        if not planned.row or not exists(file):
             continue
-        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
-        by_z = {row["z"]: f"{100 * row['value']:.1f}" for row in rows}
-        real = f"{100 * rows[0]['ceiling']:.1f}"
+        rows = measured.recognised(file)
+        by_z = {row.z: f"{100 * row.value:.1f}" for row in rows}
+        real = f"{100 * rows[0].ceiling:.1f}"
         mean, sampled = by_z.get("mean", "–"), by_z.get("sampled", "–")
         lines.append(f"| {planned.row} | {mean} | {sampled} | {real} |")
     return "\n".join(lines) + "\n"

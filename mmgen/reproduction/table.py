@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmgen.brief import OneLine
-from mmgen.errors import RunError
 from mmgen.files import write
+from mmgen.reproduction.measured import likelihoods, not_measured
 from mmgen.reproduction.mnist import CELLS, PAPER, Planned
 
 if TYPE_CHECKING:
@@ -59,17 +59,16 @@ def cells(measured: Mapping[str, Path], runs: Iterable[Planned]) -> list[Cell]:
     for planned in runs:
         if not planned.row:
             continue
-        for record in _records(measured[planned.name]):
+        for record in likelihoods(measured[planned.name]):
             for column, (quantity, targets, given, estimator) in enumerate(CELLS):
-                key = (record["targets"], record["given"], record["estimator"])
+                key = (record.targets, record.given, record.estimator)
                 if key != ([*targets], [*given], estimator):
                     continue
                 paper = PAPER[planned.row][column] if planned.row in PAPER else None
-                nats, error = record["mean_of_logs"], record["standard_error"]
-                z = record["z_from"]
-                cell = Cell(
-                    planned.row, quantity, nats, error, z, planned.name, record["rows"], paper
-                )
+                nats, error, z = record.mean_of_logs, record.standard_error, record.z_from
+                if nats is None or error is None:
+                    raise not_measured(planned.row, quantity)
+                cell = Cell(planned.row, quantity, nats, error, z, planned.name, record.rows, paper)
                 found.append((column, cell))
     # The paper's rows in its order, then what goes beyond it.
     rows = list(dict.fromkeys([*PAPER, *(cell.row for _, cell in found)]))
@@ -77,17 +76,16 @@ def cells(measured: Mapping[str, Path], runs: Iterable[Planned]) -> list[Cell]:
     return [cell for _, cell in found]
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    try:
-        records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["likelihoods"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: damaged: {error}. Remove it, to measure again") from None
-    return records
-
-
 def value(found: Sequence[Cell], row: str, quantity: str) -> Cell:
-    """Returns one cell."""
-    return next(cell for cell in found if (cell.row, cell.quantity) == (row, quantity))
+    """Returns one cell.
+
+    Raises:
+        RunError: If it was not measured.
+    """
+    for cell in found:
+        if (cell.row, cell.quantity) == (row, quantity):
+            return cell
+    raise not_measured(row, quantity)
 
 
 HEADINGS = tuple(quantity for quantity, *_ in CELLS)
