@@ -12,21 +12,11 @@ PLUGINS = ROOT / "plugins"
 # Each may import those before it, and its own package.
 ORDER = (
     *("brief", "streams", "stopping", "errors", "memory", "holding", "locks", "files", "console"),
-    *(
-        "shell",
-        "toml",
-        "drawing",
-        "settings",
-        "config",
-        "modality",
-        "hooks",
-        "discovery",
-        "plugins",
-    ),
-    *("subsets", "nets", "models", "data", "template", "build", "training", "checking"),
-    *("checkpoint", "inventory", "planning", "diagnosis", "running", "given", "generated"),
-    *("generation", "evaluation", "figures", "report", "reproduction", "testing", "scaffold"),
-    *("failures", "commands", "cli", "__main__"),
+    *("shell", "toml", "drawing", "settings", "config", "modality", "hooks", "discovery"),
+    *("plugins", "subsets", "nets", "models", "data", "template", "build", "training"),
+    *("checking", "checkpoint", "inventory", "planning", "diagnosis", "running", "given"),
+    *("generated", "generation", "evaluation", "figures", "report", "reproduction", "testing"),
+    *("scaffold", "failures", "commands", "cli", "__main__"),
 )
 
 
