@@ -1,5 +1,6 @@
 """What people have in Python, handed to ``run.generate``: taken, or refused in one error."""
 
+import dataclasses
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -481,3 +482,9 @@ def test_a_kind_without_accept_takes_numbers_lists_and_stored_tensors(tmp_path):
     with pytest.raises(GenerationError, match=r"stored value is torch\.uint8"):
         run.generate({"colour": torch.tensor(300)})
     assert "PIL.Image" in sys.modules
+
+
+def test_memory_is_asked_for_all_rows(run):
+    small = dataclasses.replace(run, sample_memory=2.0**40)
+    with pytest.raises(GenerationError, match="generating 4 samples for each of 3 rows"):
+        small.generate({"digit": ["7"] * 3}, samples=4)
