@@ -708,7 +708,7 @@ def work(root: Path, seed: int, numbers: range, note: Path, loud: bool) -> None:
             guard.on = False
             seconds = time.perf_counter() - started
             faults = [*judged(code, printed), *guard.broken]
-            if seconds > SECONDS / 3:
+            if seconds > SECONDS * 2 / 3:
                 faults.append(f"took {seconds:.0f} s")
             if mmgen_state() != state:
                 faults.append(f"left behind: {state} became {mmgen_state()}")

@@ -72,8 +72,13 @@ def _read(library: str, path: str) -> Any:
         return None
 
 
+def _environment() -> dict[str, str]:
+    """Returns the variables, without those that torch's compiler sets itself when it is loaded."""
+    return {n: v for n, v in os.environ.items() if not n.startswith(("TORCHINDUCTOR_", "TRITON_"))}
+
+
 def _put_environment(before: dict[str, str]) -> None:
-    for name in os.environ.keys() - before.keys():
+    for name in _environment().keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
 
@@ -186,7 +191,7 @@ PYTHON = (
     # First, because a low one lets nothing else be put back.
     Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     Setting("the working directory", os.getcwd, os.chdir),
-    Setting("the environment variables", lambda: dict(os.environ), _put_environment),
+    Setting("the environment variables", _environment, _put_environment),
     Setting("sys.path", lambda: list(sys.path), _put_path, matters=_hides),
     Setting("the umask", _umask, os.umask),
     Setting(
