@@ -189,7 +189,8 @@ def _restore(training: Training, tensors: TensorFile, counters: records.Counters
         groups = optimiser.state_dict()["param_groups"]
         states = restoring.moments(tensors, player, training.device)
         optimiser.load_state_dict({"state": states, "param_groups": groups})
-    restoring.restore_random_states(restoring.random_states_of(tensors), training.device)
+    random = restoring.random_states_of(tensors, training.device)
+    restoring.restore_random_states(random, training.device)
     training.sums = tensors["sums"].to(training.device) if "sums" in tensors else None
     for name in COUNTERS:
         setattr(training, name, getattr(counters, name))

@@ -14,6 +14,9 @@ FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
 MOMENTS = {"exp_avg", "exp_avg_sq"}
 
+RANDOM = 1 << 20
+"""The most bytes of a random state; the CPU's has 5,056."""
+
 
 def check_weights(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
     """Checks that stored weights are exactly a module's, and numbers, before one is replaced.
@@ -36,8 +39,12 @@ def check_weights(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
         _check_like(name, stored[name], tensor)
     for name, parameter in module.named_parameters():
         # Weights are checked before they are saved. Buffers may hold infinity: a mask does.
-        if parameter.requires_grad and not bool(tensors[prefix + name].isfinite().all()):
+        if parameter.requires_grad and not _finite(tensors, prefix + name):
             raise ValueError(f"{name!r} is not finite")
+
+
+def _finite(tensors: TensorFile, name: str) -> bool:
+    return all(bool(block.isfinite().all()) for block in tensors.blocks(name))
 
 
 def _check_like(name: str, stored: Stored, tensor: Tensor) -> None:
@@ -80,25 +87,26 @@ def check_checkpoint(
             raise ValueError(f"there should be no {name[:80]!r}")
     for player, optimiser in training.optimisers.items():
         _check_moments(optimiser, tensors, player, counters)
-    for kind, state in random_states_of(tensors).items():
-        device = "cpu" if kind == "cpu" else training.device
-        if kind in ("cpu", training.device.type):
-            try:
-                torch.Generator(device).set_state(state)  # on one of its own, to try it
-            except (RuntimeError, TypeError) as error:
-                raise ValueError(f"the random state cannot be: {error}") from None
+    for kind, state in random_states_of(tensors, training.device).items():
+        try:
+            # On a generator of its own, to try it.
+            torch.Generator("cpu" if kind == "cpu" else training.device).set_state(state)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"the random state cannot be: {error}") from None
 
 
-def random_states_of(tensors: TensorFile) -> dict[str, Tensor]:
-    """Returns the stored random states by device.
+def random_states_of(tensors: TensorFile, device: torch.device) -> dict[str, Tensor]:
+    """Reads the random states of the CPU and of the device, as far as they are stored.
 
     Raises:
-        ValueError: If the CPU's is missing.
+        ValueError: If the CPU's is missing, or one is larger than any can be.
     """
-    states = {n.removeprefix("random/"): tensors[n] for n in tensors if n.startswith("random/")}
-    if "cpu" not in states:
+    if "random/cpu" not in tensors:
         raise ValueError("there is no 'random/cpu'")
-    return states
+    kinds = [kind for kind in {"cpu", device.type} if f"random/{kind}" in tensors]
+    if any(tensors.stored[f"random/{kind}"].shape.numel() > RANDOM for kind in kinds):
+        raise ValueError("no random state is so large")
+    return {kind: tensors[f"random/{kind}"] for kind in kinds}
 
 
 def _check_counters(
@@ -116,7 +124,7 @@ def _check_counters(
         return
     if len(sums.shape) != 1 or sums.dtype not in FLOATS:
         raise ValueError(f"sums of terms have the shape {_shape(sums)}")
-    if not bool(tensors["sums"].isfinite().all()):
+    if not _finite(tensors, "sums"):
         raise ValueError("sums of terms are not finite")
 
 
@@ -139,10 +147,9 @@ def _check_moments(
             dtype, shape = stored.dtype if stored.dtype in FLOATS else dtype, ()
         if stored.shape != shape or stored.dtype != dtype:
             raise ValueError(f"{name!r} is {stored.dtype} {_shape(stored)}, not {dtype} {shape}")
-        values = tensors[name]
-        if not bool(values.isfinite().all()):
+        if not _finite(tensors, name):
             raise ValueError(f"{name!r} is not finite")
-        if key != "exp_avg" and bool((values < 0).any()):
+        if key != "exp_avg" and any(bool((block < 0).any()) for block in tensors.blocks(name)):
             raise ValueError(f"{name!r} is below 0")
     for number, keys in found.items():
         if lost := {"step", *MOMENTS} - keys:

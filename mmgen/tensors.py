@@ -37,6 +37,9 @@ DTYPES = {
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+BLOCK = 1 << 18
+"""Numbers that are looked at at a time."""
+
 MOST_DIMENSIONS = 64
 """What torch can tell of a tensor."""
 
@@ -152,7 +155,12 @@ def parse_header(raw: bytes, size: int) -> tuple[dict[str, Stored], dict[str, st
         if start != filled or stop - start != prod(place.shape) * dtype.itemsize:
             raise ValueError(f"the values of {name[:80]!r} are not where they should be")
         # Of no elements, 0 × 10^18 × 10^18, the file needs no byte, but torch needs the strides.
-        if max(place.shape, default=0) > size or len(place.shape) > MOST_DIMENSIONS:
+        strides = prod(max(length, 1) for length in place.shape)
+        if (
+            max(place.shape, default=0) > size
+            or len(place.shape) > MOST_DIMENSIONS
+            or strides >= 2**63
+        ):
             raise ValueError(f"{name[:80]!r} cannot have the shape {str(place.shape)[:80]}")
         tensors[name] = Stored(dtype, torch.Size(place.shape), begin + start)
         filled = stop
@@ -194,6 +202,15 @@ class TensorFile(Mapping[str, Tensor]):
         self._fill(tensor, name)
         return tensor
 
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        """Reads the numbers of a tensor, flat, in blocks that take no memory to speak of."""
+        stored, done = self.stored[name], 0
+        while left := stored.shape.numel() - done:
+            block = torch.empty(min(left, BLOCK), dtype=stored.dtype, device="cpu")
+            self._fill(block, name, done * block.itemsize)
+            yield block
+            done += len(block)
+
     def __iter__(self) -> Iterator[str]:
         """Goes through the names."""
         return iter(self.stored)
@@ -234,10 +251,10 @@ class TensorFile(Mapping[str, Tensor]):
         else:  # a module may keep its weights in a way of its own
             module.load_state_dict({name: self[prefix + name] for name in own})
 
-    def _fill(self, tensor: Tensor, name: str) -> None:
+    def _fill(self, tensor: Tensor, name: str, skip: int = 0) -> None:
         content = _bytes(tensor)
         try:
-            self._file.seek(self.stored[name].start)
+            self._file.seek(self.stored[name].start + skip)
             read = self._file.readinto(content)
         except OSError as error:
             cause = f"cannot be read: {error.strerror or error}"

@@ -242,6 +242,10 @@ def foreign_metadata(path):
     save_file({"weight": torch.ones(3)}, path, {"mmgen": "[]"})
 
 
+def deep_metadata(path):
+    save_file({"weight": torch.ones(3)}, path, {"mmgen": "[" * 100_000})
+
+
 def not_json(path):
     save_file({"weight": torch.ones(3)}, path, {"mmgen": "{"})
 
@@ -281,6 +285,7 @@ DAMAGES = [
     foreign,
     foreign_metadata,
     not_json,
+    deep_metadata,
     removed,
     weights_alone,
     newer,
@@ -296,7 +301,7 @@ def test_a_damaged_or_foreign_checkpoint_is_an_error_that_names_it(run, damage):
         checkpoint.resume(run, training("jmvae", MODALITIES))
 
 
-@pytest.mark.parametrize("damage", DAMAGES[:7], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("damage", DAMAGES[:8], ids=lambda f: f.__name__)
 def test_damaged_weights_are_an_error_that_names_them(run, damage):
     damage(run / "best.safetensors")
     with pytest.raises(RunError, match=r"best\.safetensors|do not fit"):

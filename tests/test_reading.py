@@ -241,6 +241,10 @@ TENSORS = {
     "10^12 elements in no byte": ({"a": entry([10**12], 10**12)},),
     "10^12 elements in one byte": ({"a": entry([10**12], 1)}, b"x"),
     "rows of nothing": ({"a": entry([0, 10**18, 10**18], 0)},),
+    "strides of nothing": (
+        {"a": entry([0, *[1000] * 7], 0), "b": entry([1000], 1000)},
+        b"x" * 1000,
+    ),
     "negative": ({"a": entry([-1], 1)}, b"x"),
     "a fraction": ({"a": entry([1.0], 1)}, b"x"),
     "twice": (b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},' * 2 + b'"b":1}', b"x"),
@@ -335,6 +339,7 @@ SHAPES = {
     "a short random state": {"random/cpu": lambda t: t[:10]},
     "a random state of zeros": {"random/cpu": lambda t: t * 0},
     "a random state of 255": {"random/cpu": lambda t: t * 0 + 255},
+    "a random state of megabytes": {"random/cpu": lambda t: t.repeat(1000)},
     "a random state of floats": {"random/cpu": lambda t: t.float()},
     "no random state": {"random/cpu": None},
     "no sums": {"sums": None},
