@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
-from mmgen import build
+from mmgen import build, shell
 from mmgen.data.seeding import generator
 from mmgen.data.split import Split
 from mmgen.data.store import Dataset
@@ -66,7 +66,7 @@ def check_stored(dataset: Dataset, modalities: Mapping[str, Modality], registry:
                 raise DataError(
                     f"{dataset.path}: split {split!r} does not hold what modalities.{name} "
                     f"expects, of kind {modality.kind!r} of plugin {provider}:\n  {fault}\n  "
-                    f"{_advice(dataset, name, modality)}"
+                    f"{_advice(dataset, name, modality, registry)}"
                 )
 
 
@@ -88,13 +88,14 @@ def _check_settings(dataset: Dataset, name: str, modality: Modality, kind: str) 
             )
 
 
-def _advice(dataset: Dataset, name: str, modality: Modality) -> str:
+def _advice(dataset: Dataset, name: str, modality: Modality, registry: Registry) -> str:
     written, now = dataset.modalities[name], modality.configuration()
     changed = {key: value for key, value in now.items() if written.get(key, value) != value}
     if not changed:
+        check = shell.command("plugins", "check", modality.kind, plugins=registry.modules)
         return (
             "That is by the data set's own settings: write it again, or see whether the plugin is "
-            f"in order: mmgen plugins check {modality.kind}"
+            f"in order: {check}"
         )
     told = (
         f"{key} = {_short(value)}, not {_short(written[key])}" for key, value in changed.items()

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from mmgen.brief import OneLine
 from mmgen.documents import KEYS, MIB, first_of, from_json, from_toml, size
 from mmgen.errors import MmgenError
 
@@ -40,8 +41,8 @@ _SORTS = {
 M = TypeVar("M", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Reader:
+@dataclass(frozen=True, repr=False)
+class Reader(OneLine):
     """How files of one sort are read.
 
     Attributes:

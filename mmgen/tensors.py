@@ -22,6 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
+from mmgen.brief import OneLine
 from mmgen.errors import WriteError
 from mmgen.files import write
 from mmgen.reading import HEADER, Reader
@@ -87,8 +88,8 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.resolve_conj().reshape(-1).view(torch.uint8).numpy().data
 
 
-@dataclass(frozen=True)
-class Stored:
+@dataclass(frozen=True, repr=False)
+class Stored(OneLine):
     """Where a tensor is in a file.
 
     Attributes:

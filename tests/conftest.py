@@ -1,5 +1,6 @@
 """What all tests share: one thread, data sets and runs small enough to train in seconds."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,11 @@ from mmgen.data.glyphs import glyphs
 from mmgen.data.store import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# What a shell in the background, or nohup, ignores, the processes that tests start would ignore too.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
 
 torch.set_num_threads(
     1

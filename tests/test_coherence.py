@@ -403,11 +403,11 @@ def test_runs_whose_nets_differ_share_a_classifier_unless_they_observe_otherwise
 
 
 def test_a_folder_that_cannot_be_written_costs_the_file_alone(kept, tmp_path, monkeypatch):
-    def refuse(path, content):
+    def refuse(path, *_):
         raise WriteError(f"{path}: cannot be written: no permission. Nothing was changed")
 
     dataset = copied(kept, tmp_path / "three")
-    monkeypatch.setattr(judging, "write", refuse)
+    monkeypatch.setattr(judging, "write_tensors", refuse)
     found, _ = judge(dataset)
     assert found.accuracy is not None
     assert found.accuracy > 0.95

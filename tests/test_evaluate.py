@@ -259,7 +259,7 @@ def test_a_table_that_cannot_be_written_is_an_error_before_the_work(mmgen, train
     (tmp_path / "file").write_text("")
     code, out, err = mmgen("evaluate", trained, *QUICK, "-o", tmp_path / "file" / "a.md")
     assert code == 2
-    assert "folder cannot be made" in err
+    assert "Not a directory" in err
     assert out == ""
 
 

@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any
 
 from mmgen import shell
+from mmgen.brief import OneLine
 from mmgen.console import stderr
 from mmgen.discovery import one_line
 from mmgen.errors import MmgenError, PluginError, listed
@@ -29,8 +30,8 @@ class NoVoteError(Exception):
         self.kind = kind
 
 
-@dataclass(frozen=True)
-class Voters:
+@dataclass(frozen=True, repr=False)
+class Voters(OneLine):
     """The kinds that are asked whose a column is.
 
     Attributes:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from mmgen.brief import OneLine
 from mmgen.errors import listed
 from mmgen.isolation.process import Change, signals_kept, streams_kept
 from mmgen.isolation.settings import SETTINGS, Setting, loaded
@@ -22,8 +23,8 @@ __all__ = ["SETTINGS", "Change", "Outcome", "Setting", "attempt", "kept"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Outcome(Generic[T]):
+@dataclass(frozen=True, repr=False)
+class Outcome(OneLine, Generic[T]):
     """What came of a call: a value, or else an error; and what it changed.
 
     Attributes:

@@ -9,11 +9,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from mmgen.brief import OneLine
 from mmgen.errors import listed
 
 
-@dataclass(frozen=True)
-class Change:
+@dataclass(frozen=True, repr=False)
+class Change(OneLine):
     """A setting that was changed by code that had no business to.
 
     Attributes:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from operator import attrgetter, ne
 from typing import Any
 
+from mmgen.brief import OneLine
 
-@dataclass(frozen=True)
-class Setting:
+
+@dataclass(frozen=True, repr=False)
+class Setting(OneLine):
     """One thing that the whole process shares.
 
     Attributes:
