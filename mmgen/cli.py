@@ -97,7 +97,10 @@ def main() -> None:
     code = 0
     try:
         with stopping.handled(stop):
-            code = app(spread(sys.argv[1:]), obj=settings, standalone_mode=False) or 0
+            code = (
+                app(spread(sys.argv[1:]), prog_name="mmgen", obj=settings, standalone_mode=False)
+                or 0
+            )
     except SystemExit as exit_:
         error = exit_.__context__ if isinstance(exit_.__context__, OSError) else None
         code = exit_.code if isinstance(exit_.code, int) else 2

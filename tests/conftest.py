@@ -14,7 +14,7 @@ from mmgen.data.store import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# What a shell in the background, or nohup, ignores, the processes that tests start would ignore too.
+# What a shell in the background or nohup ignores, processes that tests start would ignore too.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, usual)

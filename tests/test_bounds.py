@@ -385,6 +385,7 @@ def test_a_forged_run_takes_no_memory_that_its_weights_do_not_have(forged, monke
     assert set(devices) == {META}
 
 
+@pytest.mark.ci
 def test_a_forged_run_is_refused_within_a_gibibyte(forged):
     """The same from outside: a limit on all addresses that the process may have."""
     run = forged(latent=2**31 - 1)

@@ -179,6 +179,7 @@ def test_a_finished_run_is_told_so_and_drawn_if_it_is_not(mmgen, trained, tmp_pa
     assert [file.read_bytes() for file in kept] == before
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(small_glyphs, tmp_path, number):
     words = [*small(small_glyphs, epochs=8), "train.batch_size=8", "--no-figures"]

@@ -328,6 +328,7 @@ if multiprocessing.parent_process() is not None:
 """
 
 
+@pytest.mark.ci
 def test_a_process_that_is_killed_is_one_message(mmgen, trained, tmp_path):
     (tmp_path / "dies.py").write_text(DIES)
     plugin = ("-p", tmp_path / "dies.py")
@@ -338,6 +339,7 @@ def test_a_process_that_is_killed_is_one_message(mmgen, trained, tmp_path):
     assert out == ""
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 130), ("SIGKILL", -9)])
 def test_no_process_outlives_the_first(trained, tmp_path, number, code):
     words = ["evaluate", str(trained), "--iterations", "1000000", "--jobs", "2"]
@@ -360,6 +362,7 @@ def test_no_process_outlives_the_first(trained, tmp_path, number, code):
 # Coherence on the command line.
 
 
+@pytest.mark.ci
 def test_coherence_is_told_and_written(mmgen, trained, tmp_path):
     file = tmp_path / "new" / "coherence.csv"
     code, out, err = mmgen("evaluate", trained, "--coherence", "--rows", 40, "-n", 2, "-o", file)

@@ -188,6 +188,7 @@ def command(*words: object, limit: int | None = None) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.ci
 def test_a_full_disk_in_mid_training_loses_nothing_and_says_how_to_go_on(small_glyphs, tmp_path):
     train = ("train", "examples/glyphs.toml", *small(small_glyphs, 3), "--no-figures", "--out")
     whole = command(*train, tmp_path / "whole")

@@ -393,6 +393,7 @@ def training(server: Server, data: Path, run: Path, *words: object) -> int:
     return child
 
 
+@pytest.mark.ci
 @linux
 @pytest.mark.parametrize(
     ("event", "said", "left"),

@@ -117,6 +117,7 @@ def words(data: Path, run: Path, epochs: int) -> list[str]:
     return ["train", str(config), *small(data, epochs), "--out", str(run)]
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_a_run_killed_at_30_random_moments_ends_as_one_that_was_not(server, small_glyphs, tmp_path):
     epochs = 20

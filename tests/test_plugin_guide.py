@@ -19,6 +19,7 @@ def fences(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, flags=re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.ci
 def test_the_commands_lead_from_nothing_to_a_trained_fourth_modality(tmp_path):
     scripts = fences("sh")
     assert len(scripts) == 2

@@ -469,6 +469,7 @@ for words in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_reading_pictures_starts_no_process(tmp_path, trained, every):
     tools = tmp_path / "bin"

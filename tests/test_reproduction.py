@@ -160,6 +160,7 @@ def test_a_failing_job_says_what_it_said_and_stops_the_others(tmp_path):
     assert not (tmp_path / "never.log").exists()
 
 
+@pytest.mark.ci
 def test_who_stops_looking_stops_the_jobs(tmp_path):
     endless = tmp_path / "endless.toml"
     endless.write_text(

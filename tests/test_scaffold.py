@@ -36,6 +36,7 @@ def audio(tmp_path_factory):
     )
 
 
+@pytest.mark.ci
 def test_a_new_package_is_installed_found_checked_trained_and_generates(mmgen, tmp_path):
     """In an environment of its own, as the fourth modality beside image, label and attributes."""
     words = ("plugins", "new", "mmgen-audio", "--out", tmp_path / "mmgen-audio")

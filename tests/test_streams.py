@@ -184,6 +184,7 @@ def test_no_file_gets_the_number_of_a_stream_that_was_closed():
     assert done.returncode == 0
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("streams_", ["2>&1 | true", "> /dev/full 2> /dev/full", ">&- 2>&-"])
 def test_no_training_is_lost_with_what_it_prints_to(small_glyphs, tmp_path, streams_):
     run = tmp_path / "run"

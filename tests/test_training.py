@@ -381,7 +381,7 @@ def test_auto_takes_the_accelerator_that_is_there(monkeypatch):
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "cpu:x"])
 def test_a_device_that_is_not_there_is_an_error(name):
     with pytest.raises(ConfigError, match=r"train\.device"):
-        build.device(name)
+        build.device(name, "train.device")
 
 
 @on_gpu
