@@ -78,9 +78,11 @@ def installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
     allowed = None if allow is None else {word.strip() for word in allow.split(",")} - {""}
     distributions: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
+        if not _mentions_mmgen(distribution):
+            continue  # reading the names of all that is installed would take a fifth of a second
         name = re.sub("[-_.]+", "-", _header(distribution, "Name") or "").lower()
-        # The first on the path is the one that an import finds.
-        distributions.setdefault(name or f"nameless {len(distributions)}", distribution)
+        if not name or _is_found_first(distribution, name):
+            distributions.setdefault(name or f"nameless {len(distributions)}", distribution)
     names = set()
     for _, distribution in sorted(distributions.items()):
         origin = Record("", _header(distribution, "Name"), _header(distribution, "Version"))
@@ -88,8 +90,7 @@ def installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
             points = sorted(distribution.entry_points.select(group=hooks.GROUP))
         except Exception as error:
             points = []
-            if _mentions_mmgen(distribution):
-                yield broken(replace(origin, name="entry_points.txt"), error), None
+            yield broken(replace(origin, name="entry_points.txt"), error), None
         for point in points:
             names.add(point.name)
             record = replace(origin, name=point.name)
@@ -107,6 +108,15 @@ def _mentions_mmgen(distribution: importlib.metadata.Distribution) -> bool:
     try:
         return f"[{hooks.GROUP}]" in (distribution.read_text("entry_points.txt") or "")
     except Exception:  # not UTF-8, or not for us to read: nobody can say whose fault it hides
+        return True
+
+
+def _is_found_first(distribution: importlib.metadata.Distribution, name: str) -> bool:
+    """Tells whether an import finds this distribution, and no other of its name before it."""
+    try:
+        first = importlib.metadata.distribution(name)
+        return first.locate_file("") == distribution.locate_file("")
+    except Exception:  # a finder that fails at some other distribution
         return True
 
 

@@ -454,6 +454,8 @@ def options(world: World) -> list[str]:
                 words += [name, str(world.scratch / rng.choice(("out", "a.png", "a.csv", "a.md")))]
             elif parameter.name == "given" and rng.random() < 0.7:
                 words += [name, f"{rng.choice(('digit', 'image', 'vector'))}={world.some()}"]
+            elif path[0] == "reproduce" and parameter.name == "data":
+                words += [name, world.word()]  # of a healthy one, trainings would start
             else:
                 words += [name, world.some()]
     if path[-1] == "glyphs" and "--train" not in words:

@@ -168,7 +168,7 @@ def test_a_fault_is_named(kind, change, what, split, whole, monkeypatch) -> None
     assert what in message
     assert f"split {split!r}" in message
     assert f"modalities.{kind}" in message
-    assert "mmgen plugins check" in message
+    assert "plugins check" in message
 
 
 class Between(Numbers):

@@ -160,7 +160,7 @@ def _show_plan(planned: "Plan") -> None:
         "Adam's moments": memory.optimiser,
         f"a step of {planned.rows:,} rows": memory.step,
         "data": memory.data,
-        "holes between": memory.kept,
+        "fragmentation": memory.kept,
     }
     told = ", ".join(f"{part} {size(taken)}" for part, taken in parts.items() if taken)
     peak = memory.peak if memory.shared else memory.total
