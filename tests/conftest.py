@@ -2,11 +2,12 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributions import Distribution
 
 from mmgen.cli import main
 from mmgen.data.glyphs import glyphs
@@ -22,6 +23,18 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 torch.set_num_threads(
     1
 )  # the nets are too small for more, and threads fight when tests share cores
+
+
+@pytest.fixture(autouse=True)
+def left_as_it_was() -> Iterator[None]:
+    """Fails a test that leaves torch in another state, which would change those after it."""
+
+    def state() -> tuple[object, ...]:
+        return torch.get_default_dtype(), torch.is_grad_enabled(), Distribution._validate_args
+
+    before = state()
+    yield
+    assert state() == before
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from mmgen import generation
 from mmgen.errors import GenerationError, MmgenError
 
+pytestmark = pytest.mark.ci  # many examples each
+
 GLYPHS = ROOT / "examples" / "glyphs.toml"
 
 
@@ -115,7 +117,6 @@ def one_message(test: str, code: int, err: str) -> bool:
     return code == 0 or (code == 2 and err.count("error:") == 1) or (code == 2 and "Usage" in err)
 
 
-@pytest.mark.ci
 @many(250)
 @given(overrides)
 def test_any_configuration_is_planned_or_refused_in_one_message(mmgen, small_glyphs, changes):
@@ -124,7 +125,6 @@ def test_any_configuration_is_planned_or_refused_in_one_message(mmgen, small_gly
     assert one_message("planned", code, err), (changes, err)
 
 
-@pytest.mark.ci
 @many(30)
 @given(overrides)
 def test_any_configuration_trains_or_leaves_nothing(mmgen, small_glyphs, tmp_path_factory, changes):

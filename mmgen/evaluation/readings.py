@@ -86,7 +86,7 @@ def _reading(modality: Modality, split: Split, name: str) -> Reading | None:
         cells = torch.stack([modality.parse(cell) for cell in choices])
     except (ValueError, OSError, RuntimeError) as error:
         raise PluginError(
-            f"{name}: kind {modality.kind!r} lists choices that its parse() cannot read: {error}"
+            f"{name}: kind {modality.kind!r} lists choices that it cannot read: {error}"
         ) from error
     codes = modality.observe(cells).flatten(1)
     one_of = Reading("one of", choices, codes)
