@@ -768,6 +768,7 @@ class Hostile(Tone):
         raise SpeechlessError
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the alarm
 def test_a_check_that_leaves_loops_or_raises_anything_is_a_failed_check(monkeypatch, capsys):
     monkeypatch.setattr(tools, "LIMIT", 0.3)
     before = Path.cwd()

@@ -1,5 +1,6 @@
 """Subset posteriors by a normalising flow: densities integrate, samples fit, gradients flow."""
 
+import subprocess
 import sys
 
 import pytest
@@ -235,3 +236,13 @@ def test_without_zuko_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "zuko.flows", None)
     with pytest.raises(ConfigError, match=r"pip install \"mmgen\[flow\]\""):
         flow()
+
+
+def test_the_import_of_the_library_changes_nothing_for_other_distributions():
+    code = (
+        "from torch.distributions import Distribution\n"
+        "from mmgen.nets.flow import SubsetFlow\n"
+        "SubsetFlow(2, 1, [4])\n"
+        "assert Distribution._validate_args"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -41,12 +41,15 @@ class SubsetFlow(nn.Module):
 
     def __init__(self, latent: int, transforms: int, widths: Sequence[int]) -> None:
         super().__init__()
+        validates = Distribution._validate_args  # noqa: SLF001
         try:
             from zuko.flows import MAF
         except ImportError:
             raise ConfigError(
                 'model.subset_posterior = "flow" needs zuko: pip install "mmgen[flow]"'
             ) from None
+        finally:  # zuko turns it off when it is imported, for all that the process computes
+            Distribution.set_default_validate_args(validates)
         widths_of_each = [3 * latent, *widths, 2 * latent]
         weights = sum(before * after for before, after in pairwise(widths_of_each))
         check_fits(  # even of a sketch, see below
