@@ -697,8 +697,11 @@ def work(root: Path, seed: int, numbers: range, note: Path, loud: bool) -> None:
     guard = Guard(world)
     os.chdir(world.scratch)
     outside = listing(world)
+    parent = os.getppid()
     with note.open("a", buffering=1) as journal:
         for number in numbers:
+            if os.getppid() != parent:
+                return  # the first process was killed
             world.rng = random.Random(f"{seed}/{number}")
             kind = KINDS[number % len(KINDS)]
             words = [word.replace("\0", "") for word in kind(world)]
