@@ -27,8 +27,8 @@ from mmgen.settings import (
 EXPERIMENT = "experiment.json"
 """The file of a run with its configuration; it makes a folder a run."""
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-"""Names of modalities: free of the signs that join subsets and values (+ , = . /)."""
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+"""Names of modalities: free of the signs that join subsets and values (+ , = . /), and not long."""
 
 MOST = 20
 """More wrong keys than this are counted, not listed."""

@@ -479,3 +479,15 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_data(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write the data set"):
         write(tmp_path / "file" / "toy")
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    with pytest.raises(DataError, match=r"cannot write the data set .*modalities"):
+        write_dataset(
+            tmp_path / "data",
+            name="long",
+            about="",
+            modalities={"a" * 201: {"kind": "label"}},
+            splits={"train": {"a" * 201: torch.zeros(3)}},
+        )
+    assert list(tmp_path.iterdir()) == []

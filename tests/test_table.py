@@ -608,3 +608,11 @@ def test_any_file_gives_a_data_set_that_adds_up_or_one_error_and_nothing_else(tm
 
 
 REGISTRY = build.registry()
+
+
+def test_a_heading_too_long_for_a_name_is_called_by_its_kind(mmgen, tmp_path):
+    lines = [f"{'a' * 300},b", *(f"{'xyz'[row % 3]},{'uv'[row % 2]}" for row in range(40))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    code, out, err = mmgen("data", "table", tmp_path / "t.csv", "--out", tmp_path / "data")
+    assert code == 0, err
+    assert "modalities label, b" in out

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,6 +29,7 @@ from mmgen.data.folder import appearing
 from mmgen.data.index import INDEX, Index, ShardRecord, SplitRecord, file_hash, read_index
 from mmgen.data.shard import Column, open_shard
 from mmgen.data.split import Split
+from mmgen.documents import first_of
 from mmgen.errors import DataError, listed
 
 __all__ = ["CARD", "SHEET", "Dataset", "Split", "check_free", "read_dataset", "write_dataset"]
@@ -154,8 +156,11 @@ def write_dataset(
                 modalities=json.loads(json.dumps({key: {**modalities[key]} for key in modalities})),
                 splits={key: _write_split(folder, key, splits[key], shard_rows) for key in splits},
             ).write(folder)
+            read_index(folder)  # what could not be read again does not appear
             if beside is not None:
                 beside(folder)
+    except ValidationError as error:
+        raise DataError(f"cannot write the data set {path}: {first_of(error)}") from None
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot write the data set {path}: {error}") from error
     return read_dataset(path)
