@@ -450,8 +450,9 @@ def options(world: World) -> list[str]:
             name = rng.choice([*parameter.opts, *parameter.secondary_opts])
             if getattr(parameter, "is_flag", False):
                 words.append(name)
-            elif parameter.name in ("out", "file") and rng.random() < 0.7:
-                words += [name, str(world.scratch / rng.choice(("out", "a.png", "a.csv", "a.md")))]
+            elif parameter.name in ("out", "file"):  # a healthy file named here would be replaced
+                there = str(world.scratch / rng.choice(("out", "a.png", "a.csv", "a.md")))
+                words += [name, there if rng.random() < 0.7 else world.word()]
             elif parameter.name == "given" and rng.random() < 0.7:
                 words += [name, f"{rng.choice(('digit', 'image', 'vector'))}={world.some()}"]
             elif path[0] == "reproduce" and parameter.name == "data":
