@@ -34,7 +34,9 @@ def left_as_it_was() -> Iterator[None]:
 
     before = state()
     yield
-    assert state() == before
+    after = state()
+    Distribution.set_default_validate_args(True)
+    assert after[:2] == before[:2]
 
 
 @pytest.fixture(scope="session")
