@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -369,8 +370,8 @@ def forged(tmp_path: Path):
     ids=str,
 )
 def test_a_forged_run_takes_no_memory_that_its_weights_do_not_have(forged, monkeypatch, model):
-    if "subset_posterior" in model:
-        pytest.importorskip("zuko")
+    if "subset_posterior" in model and find_spec("zuko") is None:  # its import changes torch
+        pytest.skip("zuko is not installed")
     devices: list[torch.device] = []
     real = build.model
 
