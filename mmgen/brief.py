@@ -35,14 +35,24 @@ def line(name: str, values: Mapping[str, Any]) -> str:
     """
     told = ", ".join(f"{key}={short(value)}" for key, value in values.items())
     room = LONGEST - len(name) - 2
-    return f"{name}({told if len(told) <= room else f'{told[: room - 1]}…'})"
+    return f"{name}({cut(told, room)})"
+
+
+def cut(words: str, most: int = LONGEST) -> str:
+    """Leaves out the end of words that have more than ``most`` letters.
+
+    Examples:
+        >>> cut("from the first to the last", 15)
+        'from the first…'
+    """
+    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def short(value: Any) -> str:
     """Writes a value in few words; an object as its class's name alone."""
     told = type(value).__name__
     if isinstance(value, str | PurePath):
-        told = repr(str(value) if len(str(value)) <= 60 else f"{str(value)[:59]}…")
+        told = repr(cut(str(value), 60))
     elif isinstance(value, float):
         told = f"{value:.6g}"
     elif isinstance(value, int) and value.bit_length() > 64:

@@ -8,6 +8,7 @@ with, the shape of an observation, and the support of its likelihood.
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from math import prod
 
 import torch
@@ -18,6 +19,7 @@ from mmgen import build, shell
 from mmgen.data.seeding import generator
 from mmgen.data.split import Split
 from mmgen.data.store import Dataset
+from mmgen.documents import short
 from mmgen.errors import ConfigError, DataError, PluginError
 from mmgen.modality import Modality
 from mmgen.plugins import Registry
@@ -201,5 +203,4 @@ def _shown(value: Tensor) -> str:
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:80]}…"
+    return short(value, partial(json.dumps, ensure_ascii=False))

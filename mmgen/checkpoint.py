@@ -16,7 +16,7 @@ process that writes; ``.writer`` says which.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -175,7 +175,7 @@ def resume(path: Path, training: Training, batches: int | None = None) -> None:
     """
     with _opened(path / "last.safetensors", records.Counters) as (tensors, counters):
         _check_metrics(path / METRICS, counters.epoch)
-        _check_weights(path / "last.safetensors", training.model, tensors)
+        _check(restoring.check_weights, path / "last.safetensors", training.model, tensors)
         try:
             restoring.check_checkpoint(training, tensors, counters, batches)
         except ValueError as error:
@@ -217,11 +217,11 @@ def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
     """
     file = path / f"{which}.safetensors"
     with _opened(file, records.WeightsHeader) as (tensors, _):
-        _check_weights(file, model, tensors)
+        _check(restoring.check_weights, file, model, tensors)
         tensors.read_module(model, "model/")
 
 
-def check_weights(path: Path, sketch: nn.Module, which: str = "best") -> None:
+def check_shapes(path: Path, sketch: nn.Module, which: str = "best") -> None:
     """Checks that weights fit a model on the ``meta`` device, before memory is taken for it.
 
     Raises:
@@ -229,7 +229,7 @@ def check_weights(path: Path, sketch: nn.Module, which: str = "best") -> None:
     """
     file = path / f"{which}.safetensors"
     with _opened(file, records.WeightsHeader) as (tensors, _):
-        _check_weights(file, sketch, tensors)
+        _check(restoring.check_shapes, file, sketch, tensors)
 
 
 def read_metrics(path: Path, epochs: int | None = None) -> list[dict[str, Any]]:
@@ -282,9 +282,14 @@ def _opened(path: Path, model: type[records.M]) -> Iterator[tuple[TensorFile, re
         raise RunError(f"{error}.\n  {other}.safetensors may be whole: {again}") from None
 
 
-def _check_weights(path: Path, model: nn.Module, tensors: TensorFile) -> None:
+def _check(
+    how: Callable[[nn.Module, TensorFile, str], None],
+    path: Path,
+    model: nn.Module,
+    tensors: TensorFile,
+) -> None:
     try:
-        restoring.check_weights(model, tensors, "model/")
+        how(model, tensors, "model/")
     except ValueError as error:
         cause = f"the weights do not fit the model of experiment.json: {error}"
         raise _FILES.wrong(path, cause) from None

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-MIB = 2**20
+from mmgen.brief import cut
 
 DEPTH = 32
 """The most levels of a document: ours have five."""
@@ -97,12 +97,7 @@ def short(value: object, write: Callable[[Any], str] = repr) -> str:
         text = write(value)
     except ValueError:  # a whole number of thousands of digits
         return "so long a number"
-    return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def size(count: float) -> str:
-    """Writes a number of bytes to read."""
-    return f"{count / MIB:,.1f} MiB" if count >= MIB else f"{count:,.0f} bytes"
+    return cut(text, 80)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

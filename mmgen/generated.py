@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from mmgen.brief import LONGEST
+from mmgen.brief import LONGEST, cut
 
 
 class Generated(Mapping[str, Distribution]):
@@ -34,9 +34,7 @@ class Generated(Mapping[str, Distribution]):
     def __repr__(self) -> str:
         shapes = {n: (*p.batch_shape, *p.event_shape) for n, p in self.items()}
         told = ", ".join(f"{n} {shape}" for n, shape in shapes.items())
-        most = LONGEST - 60
-        cut = told if len(told) <= most else f"{told[:most]}…"
-        return f"Generated({cut}{', ' if told else ''}z {tuple(self.z.shape)})"
+        return f"Generated({cut(told, LONGEST - 60)}{', ' if told else ''}z {tuple(self.z.shape)})"
 
 
 class Rows(Distribution):

@@ -282,7 +282,7 @@ def load(
             # Sizes come from a file that anyone may have written: the weights show that they are
             # true before memory is taken for them.
             sketch = build.sketch(experiment, modalities)
-            checkpoint.check_weights(path, sketch, weights)
+            checkpoint.check_shapes(path, sketch, weights)
             each = sample_memory(sketch, modalities)
             check_fits(
                 f"{path}: the model of experiment.json",

@@ -17,11 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmgen.brief import cut
 from mmgen.errors import GenerationError, listed
 from mmgen.modality import Modality
-
-LONGEST = 200
-"""Letters of a value, or of what is said of it, that a message shows."""
 
 
 def observations(
@@ -50,7 +48,7 @@ def observations(
         try:
             read[name] = _read(modalities[name], value, device, dtype)
         except Exception as error:  # whatever a value or a plugin raises, this value was wrong
-            shown = f"={_cut(value)}" if issubclass(type(value), str) else ""
+            shown = f"={cut(value)}" if issubclass(type(value), str) else ""
             raise GenerationError(f"{name}{shown}: {_said(error)}") from None
     counts = {name: len(x) for name, (x, several) in read.items() if several}
     if len({*counts.values()}) > 1:
@@ -130,13 +128,9 @@ def _checked(modality: Modality, x: Tensor, stored: Tensor | None = None) -> tup
 
 def _said(error: Exception) -> str:
     try:
-        words = _cut(" ".join(str(error).split()))
+        words = cut(" ".join(str(error).split()))
     except Exception:
         words = ""
     if isinstance(error, ValueError | OSError) and words:
         return words
     return f"it cannot be read: {type(error).__name__}{f': {words}' if words else ''}"
-
-
-def _cut(words: str) -> str:
-    return words if len(words) <= LONGEST else f"{words[:LONGEST]}…"

@@ -18,8 +18,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mmgen.brief import OneLine
-from mmgen.documents import KEYS, MIB, first_of, from_json, from_toml, size
+from mmgen.documents import KEYS, first_of, from_json, from_toml
 from mmgen.errors import MmgenError
+from mmgen.memory import size
+
+MIB = 2**20
 
 DOCUMENT = 16 * MIB
 """The most bytes of a JSON or TOML document: a configuration takes a few KiB."""
@@ -125,33 +128,52 @@ class Reader(OneLine):
             raise self.wrong(where, first_of(error)) from None
 
     def descriptor(self, path: Path, most: float = math.inf) -> int:
-        """Opens a regular file of at most ``most`` bytes, without waiting; the caller closes it."""
-        # NONBLOCK: a pipe that nobody writes to opens at once; its sort is then seen on what was
-        # opened, which nobody can exchange any more. NOCTTY: a terminal stays a stranger.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+        """Opens a regular file, as :func:`open_regular` does; the caller closes it."""
         try:
-            descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
-        except (FileNotFoundError, NotADirectoryError):
-            link = ", only a link to it" if path.is_symlink() else ""
-            raise self.wrong(path, f"there is no such file{link}") from None
-        except (OSError, ValueError) as error:  # ValueError: a name that holds a zero byte
-            cause = getattr(error, "strerror", None) or str(error)
-            raise self.wrong(path, f"cannot be read: {cause}") from None
-        status, cause = os.fstat(descriptor), ""
-        if not stat.S_ISREG(status.st_mode):
-            cause = f"is {_SORTS.get(stat.S_IFMT(status.st_mode), 'something else')}, not a file"
-        elif status.st_size > most:
-            cause = f"is {size(status.st_size)}, more than {size(most)}"
-        if cause:
-            os.close(descriptor)
-            raise self.wrong(path, cause)
-        return descriptor
+            return open_regular(path, most)
+        except ValueError as error:
+            raise self.wrong(path, str(error)) from None
 
     @contextmanager
     def opened(self, path: Path, most: float = math.inf) -> Iterator[Any]:
         """Opens a regular file of at most ``most`` bytes to read."""
         with os.fdopen(self.descriptor(path, most), "rb") as file:
             yield file
+
+
+def open_regular(path: Path, most: float = math.inf) -> int:
+    """Opens a regular file to read, without waiting for anyone who writes to it.
+
+    Args:
+        path: The file.
+        most: The most bytes that it may have.
+
+    Returns:
+        The descriptor, which the caller closes.
+
+    Raises:
+        ValueError: If it is not there, no regular file, too large, or cannot be read; says which.
+    """
+    # NONBLOCK: a pipe that nobody writes to opens at once; its sort is then seen on what was
+    # opened, which nobody can exchange any more. NOCTTY: a terminal stays a stranger.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
+    except (FileNotFoundError, NotADirectoryError):
+        link = ", only a link to it" if path.is_symlink() else ""
+        raise ValueError(f"there is no such file{link}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that holds a zero byte
+        cause = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"cannot be read: {cause}") from None
+    status, cause = os.fstat(descriptor), ""
+    if not stat.S_ISREG(status.st_mode):
+        cause = f"is {_SORTS.get(stat.S_IFMT(status.st_mode), 'something else')}, not a file"
+    elif status.st_size > most:
+        cause = f"is {size(status.st_size)}, more than {size(most)}"
+    if cause:
+        os.close(descriptor)
+        raise ValueError(cause)
+    return descriptor
 
 
 def exists(path: Path) -> bool:

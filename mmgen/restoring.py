@@ -18,16 +18,16 @@ RANDOM = 1 << 20
 """The most bytes of a random state; the CPU's has 5,056."""
 
 
-def check_weights(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
-    """Checks that stored weights are exactly a module's, and numbers, before one is replaced.
+def check_shapes(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
+    """Checks that stored weights are exactly a module's, by their header: none of them is read.
 
     Args:
-        module: The module that they are for.
+        module: The module that they are for; it may be on the ``meta`` device.
         tensors: The file; names begin with ``prefix``.
         prefix: ``"model/"``.
 
     Raises:
-        ValueError: If one is missing, unknown, of another shape or type, or not finite.
+        ValueError: If one is missing, unknown, or of another shape or type.
     """
     own = module.state_dict()
     stored = {n.removeprefix(prefix): s for n, s in tensors.stored.items() if n.startswith(prefix)}
@@ -37,6 +37,15 @@ def check_weights(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
         raise ValueError(f"the model has no {min(unknown)[:80]!r}")
     for name, tensor in own.items():
         _check_like(name, stored[name], tensor)
+
+
+def check_weights(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
+    """Checks stored weights as :func:`check_shapes` does, and that they are numbers.
+
+    Raises:
+        ValueError: If one is missing, unknown, of another shape or type, or not finite.
+    """
+    check_shapes(module, tensors, prefix)
     for name, parameter in module.named_parameters():
         # Weights are checked before they are saved. Buffers may hold infinity: a mask does.
         if parameter.requires_grad and not _finite(tensors, prefix + name):

@@ -11,7 +11,7 @@ PLUGINS = ROOT / "plugins"
 
 # Each may import those before it, and its own package.
 ORDER = (
-    *("brief", "streams", "stopping", "errors", "documents", "reading", "memory", "holding"),
+    *("brief", "streams", "stopping", "errors", "memory", "documents", "reading", "holding"),
     *("locks", "files", "tensors", "console", "shell", "toml", "drawing", "settings", "config"),
     *("modality", "hooks", "isolation", "discovery", "plugins", "subsets", "nets", "models"),
     *("data", "template", "build", "training", "checking", "records", "restoring", "checkpoint"),

@@ -115,7 +115,7 @@ def test_what_is_no_file_of_tensors_is_one_message(tmp_path, node):
 @pytest.mark.skipif(not Path("/proc/kallsyms").exists(), reason="reads a file of Linux")
 def test_a_file_that_grows_is_bounded_too(tmp_path):
     growing(tmp_path / "file")
-    with pytest.raises(RunError, match="larger than 1,000 bytes"):
+    with pytest.raises(RunError, match="larger than 1000 B"):
         READER.content(tmp_path / "file", 1000)
 
 

@@ -157,6 +157,7 @@ batches.Batches._rows = cut
 file = sys.argv.pop()
 main()
 """
+from mmgen.tensors import write_tensors
 
 
 def test_a_shard_cut_short_in_training_ends_it_with_one_message(
@@ -402,13 +403,13 @@ def test_a_crash_leaves_nothing_half_written(
     before = write(path).hash if replacing else None
     written = []
 
-    def fail_at_the_third(tensors: dict[str, Tensor], file: Path) -> None:
+    def fail_at_the_third(file: Path, tensors: dict[str, Tensor], words: dict[str, str]) -> None:
         written.append(file)
         if len(written) == 3:
             raise failure
-        save_file(tensors, file)
+        write_tensors(file, tensors, words)
 
-    monkeypatch.setattr(store, "save_file", fail_at_the_third)
+    monkeypatch.setattr(store, "write_tensors", fail_at_the_third)
     with pytest.raises(DataError if isinstance(failure, OSError) else type(failure)):
         write(path, force=True, splits={"train": values(30, seed=2)})
     assert [entry.name for entry in tmp_path.iterdir()] == (["toy"] if replacing else [])

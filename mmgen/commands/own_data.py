@@ -7,10 +7,10 @@ from pathlib import Path
 from mmgen import shell
 from mmgen.config import EXPERIMENT
 from mmgen.data.index import INDEX
+from mmgen.data.raster import SUFFIXES
 from mmgen.errors import ConfigError, listed
 
 TABLES = (".csv", ".tsv", ".tab")
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 SEEN = 1000
 """Of how many files a folder is judged."""
 
@@ -87,7 +87,7 @@ def free(path: Path) -> Path:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES
+    return path.suffix.lower() in SUFFIXES
 
 
 def _entries(folder: Path) -> list[Path]:

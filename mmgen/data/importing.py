@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmgen.brief import OneLine
+from mmgen.brief import OneLine, cut
 from mmgen.data.columns import Source, build
 from mmgen.data.seeding import generator
 from mmgen.data.table import BadRow, Row, Table
@@ -22,9 +22,6 @@ from mmgen.plugins import Registry
 
 SHOWN = 20
 """How many bad rows a message lists."""
-
-LONGEST = 200
-"""Letters of what is said of one row: a cell can hold a book."""
 
 CHUNK = 256
 """Rows that are read at a time, so that Ctrl-C waits for few."""
@@ -172,7 +169,7 @@ class _Reader:
             if not word:
                 return BadRow(row.place, self.split_column, "the cell is empty", "empty cell")
             if word.lower() not in SPLIT_WORDS:
-                cause = _cut(f"it must be train, validation or test, not {word!r}")
+                cause = cut(f"it must be train, validation or test, not {word!r}")
                 return BadRow(row.place, self.split_column, cause, "no such split")
             split = SPLIT_WORDS[word.lower()]
         values = {}
@@ -192,7 +189,7 @@ class _Reader:
                 if cell and not os.path.isfile(self.table.folder / cell):  # noqa: PTH113
                     other = os.path.exists(self.table.folder / cell)  # noqa: PTH110
                     cause = f"there is no file {cell!r}{', but a folder or a pipe' * other}"
-                    return BadRow(place, column, _cut(cause), "no such file")
+                    return BadRow(place, column, cut(cause), "no such file")
             cells = {c: str(self.table.folder / cell) if cell else "" for c, cell in cells.items()}
         with blaming(type(modality), self.registry, f"read {place} ({name})"):
             try:
@@ -212,11 +209,7 @@ class _Reader:
         if self.table.folder.name:
             cause = cause.replace(f"{self.table.folder}{os.sep}", "")
         column = next(iter(cells)) if len(cells) == 1 else name
-        return BadRow(place, column, _cut(cause), f"unreadable {self.modalities[name].kind}")
-
-
-def _cut(words: str) -> str:
-    return words if len(words) <= LONGEST else f"{words[:LONGEST]}…"
+        return BadRow(place, column, cut(cause), f"unreadable {self.modalities[name].kind}")
 
 
 def _alike(values: Sequence[Tensor], modality: Modality, registry: Registry) -> None:

@@ -16,12 +16,6 @@ from torch import Tensor
 from mmgen.data import pixels, raster
 from mmgen.modality import Modality
 
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif"),
-    *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
-)
-"""Of the names of picture files."""
-
 LONGEST = 64
 """What the longer side of a picture becomes, in pixels, if nothing else is asked for."""
 
@@ -94,7 +88,8 @@ class PictureFiles(Modality):
     @classmethod
     def suits(cls, cells: Sequence[str]) -> float:
         """Returns the share of cells that are names of picture files, by their suffix."""
-        return sum(Path(cell).suffix.lower() in SUFFIXES for cell in cells) / max(1, len(cells))
+        named = sum(Path(cell).suffix.lower() in raster.SUFFIXES for cell in cells)
+        return named / max(1, len(cells))
 
     @classmethod
     def settings_of(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ programs (EPS runs Ghostscript), whatever the name of the file says.
 
 import os
 import re
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,8 @@ from io import BytesIO
 from pathlib import Path
 from threading import Condition
 from typing import TYPE_CHECKING
+
+from mmgen.reading import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,6 +32,12 @@ FORMATS = {
     "PPM": "Ppm",  # PBM, PGM and PFM too
 }
 """The formats that are opened, and Pillow's modules that read them: decoders and nothing else."""
+
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif"),
+    *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
+)
+"""Of the names of picture files."""
 
 MOST_PIXELS = 100_000_000
 """Pixels of one picture, and of all that are decoded at a time: under 2 GB, as WEBP needs most."""
@@ -172,22 +179,13 @@ class _TooLargeError(ValueError):
 
 @contextmanager
 def _content(name: str) -> Iterator[BytesIO]:
-    # Neither waits for the writer of a pipe, nor becomes the terminal's process. What is open
-    # cannot be exchanged any more, as what is under a name can.
-    extra = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-    with open(
-        name, "rb", buffering=0, opener=lambda path, flags: os.open(path, flags | extra)
-    ) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is a pipe or a device, not a file")
-        if found.st_size > MOST_BYTES:
-            raise _TooLargeError(
-                f"has {found.st_size:,} bytes, more than the {MOST_BYTES:,} that are read"
-            )
-        with _BYTES.lend(found.st_size):
+    with os.fdopen(open_regular(Path(name)), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_BYTES:
+            raise _TooLargeError(f"has {size:,} bytes, more than the {MOST_BYTES:,} that are read")
+        with _BYTES.lend(size):
             # In memory: a file that is cut off while it is mapped would end the process.
-            yield BytesIO(file.read(found.st_size) or b"")
+            yield BytesIO(file.read(size) or b"")
 
 
 def _identified(content: BytesIO) -> "Image":
@@ -211,8 +209,6 @@ def _identified(content: BytesIO) -> "Image":
 
 
 def _cause(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
     words = " ".join((getattr(error, "strerror", None) or str(error)).split())
     return words[:200] or type(error).__name__
 

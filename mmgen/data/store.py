@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmgen.brief import OneLine
@@ -30,7 +28,8 @@ from mmgen.data.index import INDEX, Index, ShardRecord, SplitRecord, file_hash, 
 from mmgen.data.shard import Column, open_shard
 from mmgen.data.split import Split
 from mmgen.documents import first_of
-from mmgen.errors import DataError, listed
+from mmgen.errors import DataError, WriteError, listed
+from mmgen.tensors import write_tensors
 
 __all__ = ["CARD", "SHEET", "Dataset", "Split", "check_free", "read_dataset", "write_dataset"]
 
@@ -161,7 +160,7 @@ def write_dataset(
                 beside(folder)
     except ValidationError as error:
         raise DataError(f"cannot write the data set {path}: {first_of(error)}") from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, WriteError) as error:
         raise DataError(f"cannot write the data set {path}: {error}") from error
     return read_dataset(path)
 
@@ -218,19 +217,10 @@ def _write_split(
     shards = []
     for number, start in enumerate(range(0, count, shard_rows)):
         file = folder / f"{split}-{number:05d}.safetensors"
-        # Own memory for each: the format refuses views of one storage.
-        rows = {
-            name: value[start : start + shard_rows].cpu().clone() for name, value in values.items()
-        }
-        file.touch()
-        mode = file.stat().st_mode  # as the umask says; the format's library lets no one else read
-        save_file({name: value.contiguous() for name, value in rows.items()}, file)
-        file.chmod(mode)
-        shards.append(
-            ShardRecord(
-                file=file.name, count=len(next(iter(rows.values()))), sha256=file_hash(file)
-            )
-        )
+        rows = {name: value[start : start + shard_rows] for name, value in values.items()}
+        write_tensors(file, rows, {})
+        here = min(shard_rows, count - start)
+        shards.append(ShardRecord(file=file.name, count=here, sha256=file_hash(file)))
     return SplitRecord(count=count, shards=shards)
 
 
