@@ -18,6 +18,7 @@ from mmgen.data import shard, store
 from mmgen.data.index import INDEX
 from mmgen.data.store import Dataset, Split, check_free, read_dataset, write_dataset
 from mmgen.errors import DataError
+from mmgen.tensors import write_tensors
 
 MODALITIES: dict[str, dict[str, Any]] = {
     "photo": {"kind": "image", "channels": 1},
@@ -157,7 +158,6 @@ batches.Batches._rows = cut
 file = sys.argv.pop()
 main()
 """
-from mmgen.tensors import write_tensors
 
 
 def test_a_shard_cut_short_in_training_ends_it_with_one_message(
