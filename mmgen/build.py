@@ -94,7 +94,7 @@ def _synthetic(experiment: Experiment, data: SyntheticConfig, registry: Registry
         return synthetic_dataset(made, data.rows, data.classes, data.seed)
     except MmgenError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever example() of a plugin raises
         kinds = listed(f"{m.kind} of plugin {registry.provider(m.kind)}" for m in made.values())
         raise PluginError(f"no synthetic data can be made of the kinds {kinds}: {error}") from error
 

@@ -88,7 +88,7 @@ def installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
         origin = Record("", _header(distribution, "Name"), _header(distribution, "Version"))
         try:
             points = sorted(distribution.entry_points.select(group=hooks.GROUP))
-        except Exception as error:
+        except Exception as error:  # a damaged entry_points.txt
             points = []
             yield broken(replace(origin, name="entry_points.txt"), error), None
         for point in points:
@@ -185,7 +185,7 @@ def broken(record: Record, error: BaseException) -> Record:
     """Returns the record of a plugin that raised."""
     try:
         trace = shortened("".join(traceback.format_exception(error)), MOST_TRACEBACK)
-    except Exception:
+    except Exception:  # what it raised may raise again when it is asked for its words
         trace = "Traceback: cannot be read"
     return replace(record, status="broken", cause=one_line(error), traceback=trace)
 

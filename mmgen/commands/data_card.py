@@ -48,7 +48,7 @@ def write(
             text = card(name, about, made, splits, command=command, bad=bad, sheet=sheet)
         except (OSError, WriteError):
             raise
-        except Exception as error:
+        except Exception as error:  # of a plugin: it costs the card, never the data set
             stderr.print(f"no card: {type(error).__name__}: {error}")
             (folder / SHEET).unlink(missing_ok=True)
         else:

@@ -37,24 +37,16 @@ Show = Annotated[
         help="Print which columns would make which modality, as TOML for --config; write nothing.",
     ),
 ]
-Validation = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        help="Share of the rows to hold out for validation, from 0 to 1.",
-        show_default="0.1",
-    ),
-]
-Test = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        help="Share of the rows to hold out for tests, from 0 to 1.",
-        show_default="0.1",
-    ),
-]
+
+
+def _share(purpose: str) -> typer.models.OptionInfo:
+    words = f"Share of the rows to hold out for {purpose}, from 0 to 1."
+    option: typer.models.OptionInfo = typer.Option(min=0, max=1, help=words, show_default="0.1")
+    return option
+
+
+Validation = Annotated[float | None, _share("validation")]
+Test = Annotated[float | None, _share("tests")]
 SkipBad = Annotated[
     bool,
     typer.Option(

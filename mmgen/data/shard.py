@@ -1,8 +1,9 @@
 """One file of a data set: its header is checked when it is opened, its rows are read on demand.
 
 Rows are read through a descriptor, never through a memory map: a mapped file that another process
-cuts short ends this one (SIGBUS), where a read says so. Whole columns are read as fast as from a
-map; rows here and there cost a system call each, which only splits too large for memory pay.
+cuts short ends this one (SIGBUS), where a read says so. Whole columns are read about
+as fast as from a map; rows here and there cost a system call each, which only splits too large for
+memory pay.
 """
 
 import os
