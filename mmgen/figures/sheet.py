@@ -266,9 +266,8 @@ def _write(path: Path, page: NDArray[np.uint8], texts: Sequence[_Text]) -> Path:
     # Half a pixel more, because the size in pixels is rounded down.
     figure = Figure(((width + 0.5) / DPI, (height + 0.5) / DPI), DPI, facecolor="white")
 
-    class Page(
-        Artist
-    ):  # what figimage() would draw takes 100 bytes a pixel to be resampled to itself
+    class Page(Artist):
+        # figimage() would take 100 bytes for each pixel, to resample the page to itself.
         def draw(self, renderer: Any) -> None:
             renderer.draw_image(renderer.new_gc(), 0, 0, np.flipud(page).copy())
 
