@@ -26,7 +26,7 @@ data/glyphs/dataset.json: | install
 	$(BIN)/mmgen data glyphs --out data/glyphs
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadscope
 
 ci: install
 	$(BIN)/python -m pytest -m ci tests

@@ -741,7 +741,7 @@ def judged(code: int, printed: str) -> list[str]:
     faults = []
     if code not in (0, 2):
         faults.append(f"exit code {code}")
-    if "Traceback (most recent call last)" in printed:
+    if any(line.startswith("Traceback (most recent") for line in printed.splitlines()):
         faults.append("a traceback")
     errors = sum(line.startswith("error:") for line in printed.splitlines())
     if code == 2 and errors != 1 and "the contract is broken" not in printed:

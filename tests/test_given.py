@@ -133,7 +133,7 @@ def test_a_class_s_number_counts_where_no_class_is_called_by_one(run):
     [
         "bold,thin",
         ["bold", "thin"],
-        {"bold", "thin"},
+        pytest.param({"bold", "thin"}, id="set"),
         {"bold": True, "italic": False, "thin": True},
         {"thin": 1, "bold": "yes"},
         {"thin": np.True_, "bold": 1.0, "italic": -1},
