@@ -23,11 +23,11 @@ from rich.table import Table
 from torch import Tensor
 
 from mmgen import build
-from mmgen.config import Experiment
 from mmgen.data.store import Split
-from mmgen.evaluation.estimates import Effort
-from mmgen.evaluation.likelihood import likelihoods
-from mmgen.evaluation.pairs import all_pairs
+from mmgen.evaluation.directions import all_pairs
+from mmgen.evaluation.likelihood.estimates import Effort
+from mmgen.evaluation.likelihood.estimators import likelihoods
+from mmgen.experiment import Experiment
 from mmgen.models import Model
 from mmgen.nets.posterior import rows as row
 

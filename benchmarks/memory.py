@@ -17,17 +17,17 @@ from pathlib import Path
 TRAIN = """
 import json, sys
 from pathlib import Path
-from mmgen import planning
-from mmgen.cli import main
+from mmgen.training import plan
+from mmgen.cli.app import main
 
-plan, told = planning.plan, Path(sys.argv.pop())
+plan, told = plan.plan, Path(sys.argv.pop())
 
 def noting(*args, **kwargs):
     made = plan(*args, **kwargs)
     told.write_text(json.dumps({**vars(made.memory), "peak": made.memory.peak}))
     return made
 
-planning.plan = noting
+plan.plan = noting
 main()
 """
 

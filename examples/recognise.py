@@ -24,8 +24,8 @@ from torch import Tensor, nn
 import mmgen
 from mmgen.data.store import Dataset, read_dataset
 from mmgen.figures import compare
-from mmgen.generation import Run, sample_latent
 from mmgen.nets.blocks import convolutional_encoder
+from mmgen.run import Run, sample_latent
 
 SAMPLES = 200
 """Pictures generated for each class."""

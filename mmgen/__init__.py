@@ -7,18 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmgen.generation import Run as Run
-    from mmgen.generation import load as load
     from mmgen.hooks import hookimpl as hookimpl
     from mmgen.modality import Modality as Modality
+    from mmgen.run import Run as Run
+    from mmgen.run import load as load
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Modality": "mmgen.modality",
-    "Run": "mmgen.generation",
+    "Run": "mmgen.run",
     "hookimpl": "mmgen.hooks",
-    "load": "mmgen.generation",
+    "load": "mmgen.run",
 }
 
 __all__ = ["Modality", "Run", "__version__", "hookimpl", "load"]

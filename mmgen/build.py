@@ -7,24 +7,25 @@ from typing import Any
 import torch
 from torch.distributions import Distribution
 
-from mmgen import plugins, shell
-from mmgen.config import NAME, Experiment
+from mmgen import shell
 from mmgen.console import stderr
+from mmgen.data.sources.synthetic import synthetic_dataset
 from mmgen.data.store import Dataset, read_dataset
-from mmgen.data.synthetic import synthetic_dataset
-from mmgen.discovery import one_line
 from mmgen.errors import ConfigError, DataError, MmgenError, PluginError, listed, nearest
+from mmgen.experiment import NAME, Experiment
+from mmgen.files.reading import exists
 from mmgen.isolation import attempt, kept
 from mmgen.modality import Modality
 from mmgen.models import MODELS, Model
-from mmgen.plugins import Registry
-from mmgen.reading import exists
+from mmgen.registry import loading
+from mmgen.registry.discovery import one_line
+from mmgen.registry.loading import Registry
 from mmgen.settings import SyntheticConfig
 
 
 def registry(modules: Sequence[str] = ()) -> Registry:
     """Finds the plugins; ``modules`` are one-file plugins as with ``mmgen -p``."""
-    return plugins.load(modules)
+    return loading.load(modules)
 
 
 def device(name: str, key: str = "device") -> torch.device:

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.distributions.constraints import Constraint
 
 from mmgen import build, shell
-from mmgen.data.seeding import generator
 from mmgen.data.split import Split
 from mmgen.data.store import Dataset
-from mmgen.documents import short
 from mmgen.errors import ConfigError, DataError, PluginError
+from mmgen.files.documents import short
 from mmgen.modality import Modality
-from mmgen.plugins import Registry
+from mmgen.registry.loading import Registry
+from mmgen.seeding import generator
 
 WHOLE = 1 << 22
 """So many numbers may all observations of a split have, for all to be looked at."""

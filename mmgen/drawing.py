@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmgen.files import deliver
+from mmgen.files.atomic import deliver
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen import toml
-from mmgen.config import Experiment
 from mmgen.data.index import read_index
+from mmgen.experiment import Experiment
 from mmgen.settings import Section
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.distributions import Distribution
 
-from mmgen.cli import main
-from mmgen.data.glyphs import glyphs
+from mmgen.cli.app import main
+from mmgen.data.sources.glyphs import glyphs
 from mmgen.data.store import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,14 +66,14 @@ def mmgen(
 @pytest.fixture(scope="session")
 def trained(small_glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of jmvae-kl with small nets, two epochs."""
-    from mmgen import running
-    from mmgen.config import Experiment
+    from mmgen.experiment import Experiment
+    from mmgen.training import session
 
     out = tmp_path_factory.mktemp("runs") / "small"
     experiment = Experiment.read(ROOT / "examples" / "glyphs.toml", small(small_glyphs))
-    prepared = running.prepare(experiment)
-    running.start(prepared, out)
-    list(running.train(prepared, out))
+    prepared = session.prepare(experiment)
+    session.start(prepared, out)
+    list(session.train(prepared, out))
     return out
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 MARK = "-- end of a command --"
 DRIVER = f"""
 import ast, sys
-from mmgen.cli import main
+from mmgen.cli.app import main
 for words in ast.literal_eval(sys.argv[1]):
     sys.argv = ["mmgen", *words]
     try:

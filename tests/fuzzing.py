@@ -481,7 +481,7 @@ def commands() -> Iterator[tuple[list[str], Any]]:
     """Yields every command of the command line, with the words that name it."""
     from typer.main import get_command
 
-    from mmgen.cli import app
+    from mmgen.cli.app import app
 
     def walk(words: list[str], command: Any) -> Iterator[tuple[list[str], Any]]:
         below = getattr(command, "commands", {})
@@ -630,13 +630,13 @@ KINDS: tuple[Callable[[World], list[str]], ...] = (files, settings, options, wor
 
 def call(words: list[str]) -> tuple[int, str]:
     """Runs the command line in this process: exit code, and all that it printed."""
-    from mmgen import cli
+    from mmgen.cli import app
 
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     before = sys.argv, sys.stdout, sys.stderr
     sys.argv, sys.stdout, sys.stderr = ["mmgen", *words], out, out
     try:
-        cli.main()
+        app.main()
         code: Any = 0
     except SystemExit as stop:
         code = stop.code if stop.code is not None else 0

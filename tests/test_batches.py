@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from mmgen.data import batches
 from mmgen.data.batches import Batches
-from mmgen.data.seeding import generator
+from mmgen.data.sources.synthetic import synthetic
 from mmgen.data.store import Split
-from mmgen.data.synthetic import synthetic
 from mmgen.errors import DataError
 from mmgen.modality import Modality
+from mmgen.seeding import generator
 
 CPU = torch.device("cpu")
 ROWS = 23

@@ -15,22 +15,25 @@ import pytest
 import torch
 import typer
 from conftest import ROOT, small
-from toys import FIVE, PLUGIN, Numbers, experiment, run_folder, toy_modalities, toy_model
+from toys import FIVE, PLUGIN, Numbers, experiment, toy_modalities, toy_model, write_run
 
 import mmgen.memory
-from mmgen import build, cli, files, generation, inventory
-from mmgen.commands import common
-from mmgen.config import Experiment
-from mmgen.data.glyphs import glyphs
-from mmgen.data.synthetic import synthetic
-from mmgen.data.table import read_table
+from mmgen import build
+from mmgen.cli import app, common
+from mmgen.data.sources.glyphs import glyphs
+from mmgen.data.sources.synthetic import synthetic
+from mmgen.data.tables.table import read_table
 from mmgen.errors import ConfigError, DataError, GenerationError, RunError, WriteError
 from mmgen.evaluation import growth as counting
-from mmgen.evaluation.pairs import all_pairs
+from mmgen.evaluation.directions import all_pairs
+from mmgen.experiment import Experiment
+from mmgen.files import atomic
 from mmgen.modality import Modality
 from mmgen.report import gallery
 from mmgen.report.held_out import HeldOut
+from mmgen.run import Run, load
 from mmgen.subsets import chosen, proper
+from mmgen.training import memory
 
 META = torch.device("meta")
 GIBIBYTE = 2**30
@@ -46,7 +49,7 @@ def commands(app: typer.Typer, path: tuple[str, ...] = ()):
 
 def options():
     """Yields every option and argument: command, name, type and typer's description."""
-    for path, function in commands(cli.app):
+    for path, function in commands(app.app):
         hints = get_type_hints(function, include_extras=True)
         for name in inspect.signature(function).parameters:
             if get_origin(hint := hints[name]) is Annotated:
@@ -192,20 +195,20 @@ def test_where_no_file_can_be_written_nothing_is(places, tmp_path, place):
         with pytest.raises(ConfigError, match="cannot be reached"):
             common.reachable(path)
         return
-    for attempt in (files.check_writable, lambda p: files.deliver(p, "text")):
+    for attempt in (atomic.check_writable, lambda p: atomic.deliver(p, "text")):
         with pytest.raises(WriteError):
             attempt(path)
     with pytest.raises(WriteError):
-        files.write(path, "text")
+        atomic.write(path, "text")
     assert sorted(p for p in tmp_path.rglob("*") if p.name != "new") == before
     assert (tmp_path / "pipe").is_fifo()
     assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_a_file_in_a_folder_to_be_made_is_checked_without_making_it(tmp_path):
-    files.check_writable(tmp_path / "new" / "folder" / "x.png")
+    atomic.check_writable(tmp_path / "new" / "folder" / "x.png")
     assert not any(tmp_path.iterdir())
-    files.deliver(tmp_path / "new" / "folder" / "x.png", b"x")
+    atomic.deliver(tmp_path / "new" / "folder" / "x.png", b"x")
     assert (tmp_path / "new" / "folder" / "x.png").read_bytes() == b"x"
 
 
@@ -213,7 +216,7 @@ def test_a_file_in_a_folder_to_be_made_is_checked_without_making_it(tmp_path):
 def test_a_barred_folder_is_refused(tmp_path):
     (tmp_path / "barred").mkdir(mode=0o500)
     with pytest.raises(WriteError, match="Permission denied"):
-        files.check_writable(tmp_path / "barred" / "x.png")
+        atomic.check_writable(tmp_path / "barred" / "x.png")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -230,7 +233,7 @@ def test_a_barred_folder_is_refused(tmp_path):
 def test_commands_refuse_such_a_file_before_their_work(
     mmgen, places, monkeypatch, tmp_path, words, place
 ):
-    monkeypatch.setattr(generation, "load", None)
+    monkeypatch.setattr("mmgen.run.load", None)
     monkeypatch.setattr(counting, "growth", None)
     before = sorted(tmp_path.rglob("*"))
     code, out, err = mmgen(*words, places[place])
@@ -295,11 +298,11 @@ def test_what_does_not_fit_says_what_is_needed_what_is_free_and_what_to_try(monk
 def test_what_a_sample_takes_is_measured_without_taking_it(kind):
     modalities = toy_modalities(4)
     settings: dict[str, Any] = {"targets": ("picture",)} if kind == "cvae" else {}
-    told = inventory.sample_memory(
+    told = memory.sample_memory(
         build.sketch(experiment(kind, modalities, settings), modalities), modalities
     )
     model, count = toy_model(kind, modalities, **settings).eval(), 200
-    with torch.no_grad(), inventory._Live() as live:
+    with torch.no_grad(), memory._Live() as live:
         z = torch.randn(count, model.latent)
         kept = [(p, p.mean, p.sample()) for p in model.decode(z).values()]
     assert live.peak <= 1.1 * count * told
@@ -316,7 +319,7 @@ def test_a_net_that_cannot_run_on_the_meta_device_is_not_measured():
 
     modalities = {"a": Numbers(), "b": Reading()}
     model = build.sketch(experiment("jmvae", toy_modalities(2)), modalities)
-    assert inventory.sample_memory(model, modalities) == 0
+    assert memory.sample_memory(model, modalities) == 0
 
 
 def test_more_samples_than_fit_are_refused_with_the_numbers(mmgen, trained):
@@ -338,7 +341,7 @@ def test_a_grid_too_large_to_draw_is_refused(mmgen, trained, tmp_path):
 def test_many_samples_in_words_are_told_in_parts(mmgen, trained, monkeypatch):
     words = ("generate", trained, "--targets", "label", "-n", "100", "--seed", "1")
     whole = mmgen(*words)
-    monkeypatch.setattr("mmgen.commands.generate.TOLD", 7)
+    monkeypatch.setattr("mmgen.cli.generate.TOLD", 7)
     assert mmgen(*words) == whole
 
 
@@ -348,7 +351,7 @@ def forged(tmp_path: Path):
 
     def forge(**model: Any) -> Path:
         run = tmp_path / "run"
-        run_folder(run, "jmvae", toy_modalities(2), {})
+        write_run(run, "jmvae", toy_modalities(2), {})
         table = json.loads((run / "experiment.json").read_text())
         table["modalities"]["point"]["widths"] = model.pop("point", [8])
         table["model"] |= model
@@ -382,7 +385,7 @@ def test_a_forged_run_takes_no_memory_that_its_weights_do_not_have(forged, monke
     run = forged(**model)
     monkeypatch.setattr(build, "model", watched)
     with pytest.raises((RunError, ConfigError)):
-        generation.load(run, device="cpu", plugin_modules=[PLUGIN])
+        load(run, device="cpu", plugin_modules=[PLUGIN])
     assert set(devices) == {META}
 
 
@@ -391,10 +394,10 @@ def test_a_forged_run_is_refused_within_a_gibibyte(forged):
     """The same from outside: a limit on all addresses that the process may have."""
     run = forged(latent=2**31 - 1)
     code = (
-        "import resource, sys, torch, mmgen.generation\n"
+        "import resource, sys, torch, mmgen.run\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (size + {GIBIBYTE},) * 2)\n"
-        "from mmgen.cli import main\n"
+        "from mmgen.cli.app import main\n"
         "sys.argv = ['mmgen', *sys.argv[1:]]\n"
         "main()\n"
     )
@@ -410,10 +413,10 @@ def test_a_forged_run_is_refused_within_a_gibibyte(forged):
 
 
 def test_a_run_that_does_not_fit_is_not_loaded(tmp_path, monkeypatch):
-    run_folder(tmp_path / "run", "jmvae", toy_modalities(2), {})
+    write_run(tmp_path / "run", "jmvae", toy_modalities(2), {})
     free(monkeypatch, 1000)
     with pytest.raises(RunError, match=r"needs about .* where 1000 B are free"):
-        generation.load(tmp_path / "run", device="cpu", plugin_modules=[PLUGIN])
+        load(tmp_path / "run", device="cpu", plugin_modules=[PLUGIN])
 
 
 MANY = tuple(f"m{k}" for k in range(30))
@@ -443,9 +446,7 @@ def test_directions_of_many_modalities_are_refused_by_their_number():
 def test_the_report_lists_the_same_subsets_with_and_without_listing_all(tmp_path, monkeypatch):
     modalities = {n: Numbers(size=1, widths=(2,)) for n in MANY[:7]}
     model = toy_model("jmvae", modalities).eval()
-    run = generation.Run(
-        tmp_path, experiment("jmvae", modalities), modalities, model, torch.device("cpu")
-    )
+    run = Run(tmp_path, experiment("jmvae", modalities), modalities, model, torch.device("cpu"))
     rows = HeldOut(None, "test", {n: torch.randn(4, 1) for n in modalities})  # type: ignore[arg-type]
     monkeypatch.setattr(gallery, "sample_latent", lambda *_, **__: torch.zeros(1, 4, 3))
     whole = gallery.from_subsets(run, rows)
@@ -516,8 +517,8 @@ def test_a_flow_that_does_not_fit_is_refused_before_it_is_built():
     ],
 )
 def test_evaluation_that_does_not_fit_is_refused(mmgen, trained, monkeypatch, words, message):
-    loaded = generation.load(trained)
-    monkeypatch.setattr(generation, "load", lambda *_, **__: loaded)
+    loaded = load(trained)
+    monkeypatch.setattr("mmgen.run.load", lambda *_, **__: loaded)
     free(monkeypatch, 100 * 2**20)
     code, _, err = mmgen("evaluate", trained, *words)
     assert code == 2
@@ -529,7 +530,7 @@ NOT_UTF8 = os.fsdecode(b"\xff")
 
 
 def test_a_page_of_a_name_that_is_not_utf8_is_written(tmp_path):
-    files.deliver(tmp_path / NOT_UTF8, f"<html>{NOT_UTF8}")
+    atomic.deliver(tmp_path / NOT_UTF8, f"<html>{NOT_UTF8}")
     assert (tmp_path / NOT_UTF8).read_text(encoding="utf-8") == "<html>?"
 
 

@@ -13,14 +13,15 @@ from conftest import ROOT
 from torch import nn
 
 import mmgen as package
-from mmgen import build, running
+from mmgen import build
 from mmgen.brief import OneLine
-from mmgen.config import Experiment
 from mmgen.data.index import read_index
 from mmgen.data.store import read_dataset
-from mmgen.evaluation.estimates import Effort
-from mmgen.generation import load
+from mmgen.evaluation.likelihood.estimates import Effort
+from mmgen.experiment import Experiment
 from mmgen.modality import Modality
+from mmgen.run import load
+from mmgen.training import session
 from mmgen_attributes import Attributes
 from mmgen_image import Image
 from mmgen_label import Label
@@ -32,7 +33,7 @@ MANY = tuple(f"word {i}" for i in range(1000))
 def public() -> list[type]:
     found = {}
     for module in pkgutil.walk_packages(package.__path__, "mmgen."):
-        if module.name.startswith(("mmgen.commands", "mmgen.__main__")):
+        if module.name.startswith(("mmgen.cli", "mmgen.__main__")):
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
             here = inspect.isclass(value) and value.__module__ == module.name
@@ -103,7 +104,7 @@ def test_a_line_says_what_matters():
 def test_the_objects_of_a_training_and_a_run_are_one_line(trained, small_glyphs):
     experiment = Experiment.read(ROOT / "examples" / "glyphs.toml", [f"data.path='{small_glyphs}'"])
     dataset = read_dataset(small_glyphs)
-    prepared = running.prepare(experiment)
+    prepared = session.prepare(experiment)
     run = load(trained)
     registry = build.registry()
     objects = [

@@ -81,9 +81,9 @@ def test_other_data_for_a_run_is_held_against_its_modalities(mmgen, trained, tmp
 
 
 def mmgen_load(run: Path):
-    from mmgen import generation
+    from mmgen.run import load
 
-    return generation.load(run, device="cpu")
+    return load(run, device="cpu")
 
 
 def test_a_report_says_which_values_it_cannot_read(mmgen, small_glyphs, trained, monkeypatch):

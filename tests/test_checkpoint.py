@@ -13,14 +13,16 @@ from toys import (
     differing,
     experiment,
     on_gpu,
-    run_folder,
     toy_modalities,
     training,
+    write_run,
 )
 
-from mmgen import build, checkpoint, files
+from mmgen import build
 from mmgen.errors import MmgenError, RunError, WriteError
-from mmgen.training import Epoch, Step, fit
+from mmgen.files import atomic
+from mmgen.training import run_folder
+from mmgen.training.loop import Epoch, Step, fit
 
 MODALITIES = toy_modalities(3)
 ROWS = 20  # three batches: 8, 8 and 4
@@ -55,7 +57,7 @@ def interrupted(kind, path, stop, device=None):
     state = training(kind, MODALITIES, epochs=3, device=device)
     items = fit(state, data(device=device), data(1, device))
     seen = [next(items) for _ in range(stop)]
-    checkpoint.save_checkpoint(path, state)
+    run_folder.save_checkpoint(path, state)
     items.close()
     torch.manual_seed(1234)  # another process has another random state
 
@@ -63,7 +65,7 @@ def interrupted(kind, path, stop, device=None):
     with torch.no_grad():
         for p in again.model.parameters():
             p.normal_()
-    checkpoint.resume(path, again)
+    run_folder.resume(path, again)
     seen += fit(again, data(device=device), data(1, device))
     return everything(again), [comparable(e) for e in seen if isinstance(e, Epoch)]
 
@@ -95,9 +97,9 @@ def test_a_resumed_training_on_the_gpu_equals_an_uninterrupted_one(tmp_path, kin
 def test_a_training_of_the_gpu_goes_on_without_it(tmp_path):
     state = training("jmvae-kl", MODALITIES, device=build.device("cuda"))
     next(fit(state, data(device=state.device)))
-    checkpoint.save_checkpoint(tmp_path, state)
+    run_folder.save_checkpoint(tmp_path, state)
     again = training("jmvae-kl", MODALITIES)
-    checkpoint.resume(tmp_path, again)
+    run_folder.resume(tmp_path, again)
     assert differing({n: t.cpu() for n, t in everything(state).items()}, everything(again)) == []
     *_, epoch = fit(again, data())
     assert epoch.epoch == 2
@@ -113,9 +115,9 @@ def test_resuming_before_the_first_step_is_starting(tmp_path):
 def test_the_best_loss_is_remembered(tmp_path):
     state = training("jmvae", MODALITIES)
     list(fit(state, data(), data(1)))
-    checkpoint.save_checkpoint(tmp_path, state)
+    run_folder.save_checkpoint(tmp_path, state)
     again = training("jmvae", MODALITIES)
-    checkpoint.resume(tmp_path, again)
+    run_folder.resume(tmp_path, again)
     assert (again.best, again.epoch) == (state.best, 2)
 
 
@@ -123,15 +125,15 @@ def test_best_weights_are_loaded_by_name(tmp_path):
     state = training("jmvae", MODALITIES)
     items = fit(state, data())
     next(items)
-    checkpoint.save_weights(tmp_path, state, epoch=1)
+    run_folder.save_weights(tmp_path, state, epoch=1)
     best = everything(state)
     list(items)
-    checkpoint.save_checkpoint(tmp_path, state)
+    run_folder.save_checkpoint(tmp_path, state)
 
     model = training("jmvae", MODALITIES).model
     names = {n: f"model/{n}" for n in model.state_dict()}
     for which, expected in (("best", best), ("last", everything(state))):
-        checkpoint.load_weights(tmp_path, model, which)
+        run_folder.load_weights(tmp_path, model, which)
         loaded = model.state_dict()
         assert all(torch.equal(loaded[n], expected[names[n]]) for n in names)
     assert any(not torch.equal(best[n], everything(state)[n]) for n in names.values())
@@ -149,12 +151,12 @@ def header(path):
 def test_a_checkpoint_is_safetensors_and_json_without_pickle(tmp_path):
     state = training("jmvae", MODALITIES)
     next(fit(state, data()))
-    checkpoint.save_checkpoint(tmp_path, state)
-    checkpoint.save_weights(tmp_path, state, 1)
+    run_folder.save_checkpoint(tmp_path, state)
+    run_folder.save_weights(tmp_path, state, 1)
     for name in ("last", "best"):
         entries, content = header(tmp_path / f"{name}.safetensors")
         metadata = json.loads(entries.pop("__metadata__")["mmgen"])
-        assert metadata["format"] == checkpoint.FORMAT
+        assert metadata["format"] == run_folder.FORMAT
         for entry in entries.values():
             assert set(entry) == {"dtype", "shape", "data_offsets"}
         assert max(e["data_offsets"][1] for e in entries.values()) + 8 <= len(content)
@@ -166,14 +168,14 @@ def test_a_checkpoint_is_safetensors_and_json_without_pickle(tmp_path):
 def test_best_holds_the_weights_alone(tmp_path):
     state = training("jmvae", MODALITIES)
     next(fit(state, data()))
-    checkpoint.save_weights(tmp_path, state, 1)
+    run_folder.save_weights(tmp_path, state, 1)
     entries, _ = header(tmp_path / "best.safetensors")
     assert set(entries) - {"__metadata__"} == {f"model/{n}" for n in state.model.state_dict()}
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, monkeypatch):
     state = training("jmvae", MODALITIES)
-    checkpoint.save_checkpoint(tmp_path, state)
+    run_folder.save_checkpoint(tmp_path, state)
     before = (tmp_path / "last.safetensors").read_bytes()
     next(fit(state, data()))
 
@@ -183,27 +185,27 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(WriteError, match=r"last\.safetensors: cannot be written: no space"):
-            checkpoint.save_checkpoint(tmp_path, state)
+            run_folder.save_checkpoint(tmp_path, state)
     assert (tmp_path / "last.safetensors").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
 
     # Nor is anything left of what fails between two tensors.
     for error in (MemoryError("none left"), KeyboardInterrupt()):
         with monkeypatch.context() as patch:
-            patch.setattr("mmgen.tensors._bytes", Mock(side_effect=[b"some", error]))
+            patch.setattr("mmgen.files.tensors._bytes", Mock(side_effect=[b"some", error]))
             with pytest.raises(type(error)):
-                checkpoint.save_checkpoint(tmp_path, state)
+                run_folder.save_checkpoint(tmp_path, state)
         assert (tmp_path / "last.safetensors").read_bytes() == before
         assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
 
-    checkpoint.save_checkpoint(tmp_path, state)
+    run_folder.save_checkpoint(tmp_path, state)
     assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
 
 
 def test_nothing_appears_under_a_name_before_it_is_whole(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.append((tmp_path / "file").exists()))
-    files.write(tmp_path / "file", "text")
+    atomic.write(tmp_path / "file", "text")
     assert seen[0] is False  # synced beside its name, then renamed
     assert (tmp_path / "file").read_text() == "text"
 
@@ -214,10 +216,10 @@ def test_nothing_appears_under_a_name_before_it_is_whole(tmp_path, monkeypatch):
 @pytest.fixture
 def run(tmp_path):
     path = tmp_path / "run"
-    state = run_folder(path, "jmvae", MODALITIES, {})
+    state = write_run(path, "jmvae", MODALITIES, {})
     items = fit(state, data())
     assert isinstance(next(items), Step)
-    checkpoint.save_checkpoint(path, state)
+    run_folder.save_checkpoint(path, state)
     return path
 
 
@@ -259,7 +261,7 @@ def weights_alone(path):
 
 
 def newer(path):
-    change(path, {"format": checkpoint.FORMAT + 1})
+    change(path, {"format": run_folder.FORMAT + 1})
 
 
 def without_counters(path):
@@ -298,22 +300,22 @@ DAMAGES = [
 def test_a_damaged_or_foreign_checkpoint_is_an_error_that_names_it(run, damage):
     damage(run / "last.safetensors")
     with pytest.raises(RunError, match=r"run"):
-        checkpoint.resume(run, training("jmvae", MODALITIES))
+        run_folder.resume(run, training("jmvae", MODALITIES))
 
 
 @pytest.mark.parametrize("damage", DAMAGES[:8], ids=lambda f: f.__name__)
 def test_damaged_weights_are_an_error_that_names_them(run, damage):
     damage(run / "best.safetensors")
     with pytest.raises(RunError, match=r"best\.safetensors|do not fit"):
-        checkpoint.load_weights(run, training("jmvae", MODALITIES).model)
+        run_folder.load_weights(run, training("jmvae", MODALITIES).model)
 
 
 @pytest.mark.parametrize(("broken", "whole"), [("best", "last"), ("last", "best")])
 def test_where_one_file_is_damaged_the_other_is_named(run, broken, whole):
     truncated(run / f"{broken}.safetensors")
     with pytest.raises(RunError, match=f"mmgen generate .* --weights {whole}"):
-        checkpoint.load_weights(run, training("jmvae", MODALITIES).model, broken)
-    checkpoint.load_weights(run, training("jmvae", MODALITIES).model, whole)
+        run_folder.load_weights(run, training("jmvae", MODALITIES).model, broken)
+    run_folder.load_weights(run, training("jmvae", MODALITIES).model, whole)
 
 
 @pytest.mark.parametrize(
@@ -322,9 +324,9 @@ def test_where_one_file_is_damaged_the_other_is_named(run, broken, whole):
 def test_weights_of_another_model_do_not_fit(run, kind, model):
     other = training(kind, MODALITIES, model)
     with pytest.raises(RunError, match="do not fit the model"):
-        checkpoint.load_weights(run, other.model)
+        run_folder.load_weights(run, other.model)
     with pytest.raises(RunError, match="do not fit the model"):
-        checkpoint.resume(run, other)
+        run_folder.resume(run, other)
 
 
 # Run folders.
@@ -332,20 +334,20 @@ def test_weights_of_another_model_do_not_fit(run, kind, model):
 
 def test_a_run_folder_gives_its_experiment_and_environment_back(tmp_path):
     resolved = build.resolved(experiment("hierarchical", MODALITIES), MODALITIES)
-    checkpoint.create(tmp_path / "a" / "run", resolved, {"versions": {"mmgen": "1"}})
-    assert checkpoint.experiment(tmp_path / "a" / "run") == resolved
-    environment = checkpoint.environment(tmp_path / "a" / "run")
-    assert environment == {"format": checkpoint.FORMAT, "versions": {"mmgen": "1"}}
+    run_folder.create(tmp_path / "a" / "run", resolved, {"versions": {"mmgen": "1"}})
+    assert run_folder.experiment(tmp_path / "a" / "run") == resolved
+    environment = run_folder.environment(tmp_path / "a" / "run")
+    assert environment == {"format": run_folder.FORMAT, "versions": {"mmgen": "1"}}
 
 
 def test_a_run_is_not_overwritten_unless_forced(run):
     resolved = experiment("jmvae", MODALITIES)
     with pytest.raises(RunError, match="--force"):
-        checkpoint.create(run, resolved, {})
+        run_folder.create(run, resolved, {})
     assert (run / "last.safetensors").exists()
-    checkpoint.create(run, resolved, {}, force=True)
+    run_folder.create(run, resolved, {}, force=True)
     assert not (run / "last.safetensors").exists()
-    assert checkpoint.experiment(run) == resolved
+    assert run_folder.experiment(run) == resolved
 
 
 @pytest.mark.parametrize("force", [True, False])
@@ -353,21 +355,21 @@ def test_what_is_no_run_is_never_overwritten(tmp_path, force):
     resolved = experiment("jmvae", MODALITIES)
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="no run folder"):
-        checkpoint.create(tmp_path, resolved, {}, force=force)
+        run_folder.create(tmp_path, resolved, {}, force=force)
     with pytest.raises(RunError, match=r"thesis\.txt"):
-        checkpoint.create(tmp_path / "thesis.txt", resolved, {}, force=force)
+        run_folder.create(tmp_path / "thesis.txt", resolved, {}, force=force)
     with pytest.raises(WriteError):
-        checkpoint.create(tmp_path / "thesis.txt" / "run", resolved, {}, force=force)
+        run_folder.create(tmp_path / "thesis.txt" / "run", resolved, {}, force=force)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_an_empty_folder_becomes_a_run(tmp_path):
-    checkpoint.create(tmp_path, experiment("jmvae", MODALITIES), {})
-    assert checkpoint.experiment(tmp_path).model.kind == "jmvae"
+    run_folder.create(tmp_path, experiment("jmvae", MODALITIES), {})
+    assert run_folder.experiment(tmp_path).model.kind == "jmvae"
 
 
 def test_a_folder_without_a_run_says_so(tmp_path):
-    for read in (checkpoint.experiment, checkpoint.environment):
+    for read in (run_folder.experiment, run_folder.environment):
         with pytest.raises(RunError, match=str(tmp_path)):
             read(tmp_path)
 
@@ -376,20 +378,20 @@ def test_a_folder_without_a_run_says_so(tmp_path):
 def test_a_damaged_environment_is_an_error(run, content):
     (run / "environment.json").write_text(content, encoding="latin-1")
     with pytest.raises(RunError, match=r"environment\.json: "):
-        checkpoint.environment(run)
+        run_folder.environment(run)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "\xff"])
 def test_a_damaged_experiment_is_an_error(run, content):
     (run / "experiment.json").write_text(content, encoding="latin-1")
     with pytest.raises(MmgenError, match=r"experiment\.json"):
-        checkpoint.experiment(run)
+        run_folder.experiment(run)
 
 
 def test_a_run_of_a_newer_version_is_refused(run):
     (run / "environment.json").write_text('{"format": 99}')
     with pytest.raises(RunError, match="Update mmgen"):
-        checkpoint.environment(run)
+        run_folder.environment(run)
 
 
 def epochs(count):
@@ -400,27 +402,27 @@ def epochs(count):
 def test_metrics_are_lines_of_json_one_an_epoch(tmp_path):
     done = epochs(3)
     for epoch in done:
-        checkpoint.append_metrics(tmp_path, epoch)
-    lines = checkpoint.read_metrics(tmp_path)
+        run_folder.append_metrics(tmp_path, epoch)
+    lines = run_folder.read_metrics(tmp_path)
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert lines[1]["train"] == done[1].train
     assert lines[2]["validation"] == done[2].validation
-    assert len(checkpoint.read_metrics(tmp_path, 2)) == 2
+    assert len(run_folder.read_metrics(tmp_path, 2)) == 2
 
 
 def test_metrics_of_epochs_that_are_done_again_are_replaced(tmp_path):
     done = epochs(3)
     for epoch in done:
-        checkpoint.append_metrics(tmp_path, epoch)
-    checkpoint.append_metrics(tmp_path, done[1])  # resumed from the end of epoch 1
-    assert [line["epoch"] for line in checkpoint.read_metrics(tmp_path)] == [1, 2]
+        run_folder.append_metrics(tmp_path, epoch)
+    run_folder.append_metrics(tmp_path, done[1])  # resumed from the end of epoch 1
+    assert [line["epoch"] for line in run_folder.read_metrics(tmp_path)] == [1, 2]
 
 
 def test_no_metrics_are_no_lines(tmp_path):
-    assert checkpoint.read_metrics(tmp_path) == []
+    assert run_folder.read_metrics(tmp_path) == []
 
 
 def test_damaged_metrics_are_an_error(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
     with pytest.raises(RunError, match=r"metrics\.jsonl"):
-        checkpoint.read_metrics(tmp_path)
+        run_folder.read_metrics(tmp_path)

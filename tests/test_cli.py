@@ -13,8 +13,8 @@ import torch
 from conftest import ROOT, small
 from safetensors.torch import load_file
 
-from mmgen import generation
-from mmgen.cli import spread
+from mmgen.cli.app import spread
+from mmgen.run import load
 from mmgen.testing import CHECKS
 
 CONFIG = ROOT / "examples" / "glyphs.toml"
@@ -97,7 +97,7 @@ def test_a_run_that_cannot_be_drawn_is_whole_nevertheless(mmgen, tmp_path):
     code, _, err = mmgen("-p", plugin, "train", tmp_path / "config.toml", "--out", run)
     assert code == 2
     assert "is trained and whole, but cannot be drawn: KeyError: 'no words for it'" in err
-    loaded = generation.load(run, plugin_modules=[str(plugin)])
+    loaded = load(run, plugin_modules=[str(plugin)])
     assert loaded.generate({"label": "yes"}, ["ghost"], 3)["ghost"].mean.shape == (3, 2)
 
 

@@ -13,19 +13,19 @@ from toys import CPU, ONE_WAY, Grid, Numbers, Word, on_gpu, toy_model
 
 from mmgen.data.store import Dataset, Split, check_free, read_dataset, write_dataset
 from mmgen.errors import ConfigError, DataError, PluginError, WriteError
-from mmgen.evaluation import classifier as judging
-from mmgen.evaluation.classifier import Recipe, classifier
-from mmgen.evaluation.coherence import Coherence, coherence
-from mmgen.evaluation.coherence_tables import (
+from mmgen.evaluation.coherence import classifier as judging
+from mmgen.evaluation.coherence.classifier import Recipe, classifier
+from mmgen.evaluation.coherence.coherence import Coherence, coherence
+from mmgen.evaluation.coherence.readout import readings
+from mmgen.evaluation.coherence.scores import scores
+from mmgen.evaluation.coherence.tables import (
     coherence_csv,
     coherence_json,
     coherence_markdown,
     coherence_table,
     save_coherence,
 )
-from mmgen.evaluation.pairs import Pair
-from mmgen.evaluation.readings import readings
-from mmgen.evaluation.scores import scores
+from mmgen.evaluation.directions import Pair
 from mmgen.models.base import Model
 from mmgen_attributes import Attributes
 from mmgen_label import Label
@@ -237,7 +237,7 @@ def test_the_error_of_f1_is_how_much_it_varies_between_samples_of_rows():
 def test_the_bootstrap_is_the_same_in_blocks(monkeypatch):
     truth = torch.rand(50, 2, generator=torch.Generator().manual_seed(1)) < 0.5
     whole = scores(truth, truth.roll(1, 0)[None], seed=3)
-    monkeypatch.setattr("mmgen.evaluation.scores.BLOCK", 7 * 50)
+    monkeypatch.setattr("mmgen.evaluation.coherence.scores.BLOCK", 7 * 50)
     assert scores(truth, truth.roll(1, 0)[None], seed=3) == whole
     assert scores(truth, truth.roll(1, 0)[None], seed=4) != whole
 
@@ -266,7 +266,7 @@ def test_one_switch_is_a_switch():
 def test_what_never_varies_or_has_too_many_choices_is_not_read(monkeypatch):
     always = {"one": torch.ones(4, 1, dtype=torch.uint8)}
     assert readings({"one": Attributes(names=("smiling",))}, Split((always,))) == {}
-    monkeypatch.setattr("mmgen.evaluation.readings.MOST", 4)
+    monkeypatch.setattr("mmgen.evaluation.coherence.readout.MOST", 4)
     assert set(readings(THREE, Split((split_of(20, 0),)))) == {"bits"}
 
 

@@ -22,13 +22,14 @@ from toys import (
     training,
 )
 
-from mmgen import build, checkpoint, diagnosis, inventory
+from mmgen import build
 from mmgen.errors import ConfigError, GenerationError
 from mmgen.evaluation import latent
-from mmgen.generation import sample_latent
 from mmgen.models import CMMA, CVAE
 from mmgen.nets.posterior import VARIANCE_FLOOR, normal
-from mmgen.training import Epoch, fit
+from mmgen.run import sample_latent
+from mmgen.training import memory, nonfinite, run_folder
+from mmgen.training.loop import Epoch, fit
 
 ABC = {n: FIVE[n] for n in ("colour", "point", "picture")}
 PAIR = {n: FIVE[n] for n in ("colour", "point")}
@@ -507,11 +508,11 @@ def test_models_of_all_directions_are_given_nothing_in_particular():
 @every_kind
 def test_saved_weights_give_the_same_model(kind, tmp_path):
     state = training_of(kind, "one from two")
-    checkpoint.save_weights(tmp_path, state, 1)
+    run_folder.save_weights(tmp_path, state, 1)
     other = training_of(kind, "one from two", seed=1).model
     x = observations(ABC, 4)
     assert differing(state.model.state_dict(), other.state_dict()) == [*other.state_dict()]
-    checkpoint.load_weights(tmp_path, other, "best")
+    run_folder.load_weights(tmp_path, other, "best")
     assert differing(state.model.state_dict(), other.state_dict()) == []
     for known in (x, {n: x[n] for n in ("colour", "picture")}):
         assert torch.equal(
@@ -537,11 +538,11 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(kind, stop, 
     state = training_of(kind, "one left out", epochs=3)
     items = fit(state, data(), data(1))
     seen = [next(items) for _ in range(stop)]
-    checkpoint.save_checkpoint(tmp_path, state)
+    run_folder.save_checkpoint(tmp_path, state)
     items.close()
     torch.manual_seed(99)
     again = training_of(kind, "one left out", epochs=3, seed=0)
-    checkpoint.resume(tmp_path, again)
+    run_folder.resume(tmp_path, again)
     seen += fit(again, data(), data(1))
     assert differing(everything(whole), everything(again)) == []
     losses = [e.validation["loss"] for e in seen if isinstance(e, Epoch)]
@@ -625,10 +626,10 @@ def test_each_net_is_listed_under_its_modality(kind, direction):
     own = "conditions" if kind == "cvae" else "prior_encoder.encoders"
     both = {"decoders": T, "encoder.encoders": model.names, own: C}
     assert model.owners() == both
-    names = [net.name for net in inventory.nets(model)]
+    names = [net.name for net in memory.nets(model)]
     for path, owners in both.items():
         assert [n for n in names if n.startswith(path)] == [f"{path}.{owner}" for owner in owners]
-    assert sum(net.parameters for net in inventory.nets(model)) == sum(
+    assert sum(net.parameters for net in memory.nets(model)) == sum(
         p.numel() for p in model.parameters()
     )
     nets = model.encoder_nets()
@@ -650,7 +651,7 @@ def test_a_net_that_breaks_is_named_by_its_modality(kind, part, name):
     with torch.no_grad():
         for p in state.model.get_submodule(part).parameters():
             p.fill_(math.nan)
-    found = diagnosis.locate(state, batches(ABC, 16))
+    found = nonfinite.locate(state, batches(ABC, 16))
     assert found is not None
     assert found.what.startswith(f"the output of the net {name}")
     assert found.modality == name.rpartition(".")[2]

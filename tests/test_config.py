@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from mmgen.config import Experiment, explain
 from mmgen.errors import ConfigError, listed, nearest
+from mmgen.experiment import Experiment, explain
 from mmgen.settings import JMVAEKLConfig
 
 TOML = """

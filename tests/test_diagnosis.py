@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 from toys import CPU, KINDS, SMALL, Numbers, Word, training
 
-from mmgen import diagnosis, hookimpl
-from mmgen.config import Experiment
+from mmgen import hookimpl
 from mmgen.data.batches import Batches
 from mmgen.data.store import Split, write_dataset
 from mmgen.errors import RunError
+from mmgen.experiment import Experiment
 from mmgen.modality import Modality
 from mmgen.nets.blocks import Likelihood
-from mmgen.running import prepare, start, train
+from mmgen.training import nonfinite
+from mmgen.training.session import prepare, start, train
 
 PLUGIN = str(Path(__file__).resolve())
 ROWS = 24  # three batches of eight
@@ -104,7 +105,7 @@ def found(kind, modality, *, point=None, **settings):
     stored = {"point": values, "colour": torch.arange(ROWS) % 3}
     state = training(kind, modalities, **settings)
     data = Batches(Split((stored,)), modalities, device=CPU, batch_size=8)
-    return diagnosis.locate(state, data), data
+    return nonfinite.locate(state, data), data
 
 
 def where(data, epoch, rows):
@@ -166,7 +167,7 @@ def test_a_weight_that_overflows_is_found_by_name(kind):
     assert finding.source == "weight"
     assert finding.what.startswith("the weight ")
     assert finding.batch == 1
-    assert "smaller train.learning_rate" in diagnosis.advice(finding, None, "")
+    assert "smaller train.learning_rate" in nonfinite.advice(finding, None, "")
 
 
 def test_nothing_is_found_where_nothing_is_broken_and_the_steps_are_those_of_training():
@@ -201,7 +202,7 @@ def test_a_modality_that_takes_no_part_is_not_blamed():
     stored = {"point": values, "colour": torch.arange(ROWS) % 3, "other": values * math.nan}
     state = training("cvae", modalities, model={"targets": ["point"], "given": ["colour"]})
     data = Batches(Split((stored,)), modalities, device=CPU, batch_size=8)
-    finding = diagnosis.locate(state, data)
+    finding = nonfinite.locate(state, data)
     assert (finding.modality, finding.what) == (
         "point",
         "the output of the net decoders.point.net.1",
@@ -213,7 +214,7 @@ def test_watching_changes_no_weight():
     stored = {"point": torch.randn(ROWS, 3), "colour": torch.arange(ROWS) % 3}
     data = Batches(Split((stored,)), modalities, device=CPU, batch_size=8)
     watched = training("jmvae-kl", modalities)
-    assert diagnosis.locate(watched, data) is None  # two epochs
+    assert nonfinite.locate(watched, data) is None  # two epochs
     plain = training("jmvae-kl", modalities)
     plain.model.train()
     for epoch in range(2):
@@ -224,7 +225,7 @@ def test_watching_changes_no_weight():
 
 
 def test_many_rows_are_counted_not_listed():
-    finding = diagnosis.Finding("x", None, 1, 2, tuple(range(20)), 32, "term")
+    finding = nonfinite.Finding("x", None, 1, 2, tuple(range(20)), 32, "term")
     assert "rows 0, 1, 2, 3, 4, 5, 6, 7 and 12 more of" in str(finding)
 
 
@@ -257,11 +258,12 @@ def test_a_run_that_breaks_keeps_its_last_good_checkpoint(tmp_path, kind):
     assert epoch > 1
     assert "The last checkpoint is kept; go on from there:" in message
     assert f"\n  mmgen -p {PLUGIN} train {out} --resume" in message
-    from mmgen import checkpoint, generation
+    from mmgen.run import load
+    from mmgen.training import run_folder
 
-    again = generation.load(out, weights="last", plugin_modules=[PLUGIN])
+    again = load(out, weights="last", plugin_modules=[PLUGIN])
     assert all(p.isfinite().all() for p in again.model.parameters())
-    assert len(checkpoint.read_metrics(out)) == epoch - 1
+    assert len(run_folder.read_metrics(out)) == epoch - 1
 
 
 def test_a_gradient_that_breaks_in_the_last_step_of_an_epoch_never_reaches_a_checkpoint(tmp_path):
@@ -306,7 +308,7 @@ def test_a_cause_that_cannot_be_looked_for_still_names_the_term(tmp_path, monkey
     def unwatchable(*_):
         raise TypeError("no hooks here")
 
-    monkeypatch.setattr(diagnosis, "locate", unwatchable)
+    monkeypatch.setattr(nonfinite, "locate", unwatchable)
     values = torch.randn(ROWS, 3)
     values[3] = 1e30
     _, message, _ = run(tmp_path, "jmvae", Numbers(), values)

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from mmgen import settings
-from mmgen.config import Experiment
+from mmgen.experiment import Experiment
 from mmgen.models import MODELS
 from mmgen.testing import CHECKS
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from conftest import ROOT, small
 
-from mmgen import running
-from mmgen.config import Experiment
-from mmgen.data.glyphs import glyphs
+from mmgen.data.sources.glyphs import glyphs
 from mmgen.data.store import write_dataset
-from mmgen.evaluation.estimates import Effort, Estimate
-from mmgen.evaluation.tables import Evaluation
-from mmgen.generation import load
+from mmgen.evaluation.likelihood.estimates import Effort, Estimate
+from mmgen.evaluation.likelihood.tables import Evaluation
+from mmgen.experiment import Experiment
+from mmgen.run import load
+from mmgen.training import session
 
 QUICK = ("--rows", 30, "--samples", 3, "--importance", 5, "--device", "cpu")
 
@@ -30,9 +30,9 @@ def one_way(small_glyphs, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "cvae"
     overrides = ["model.kind=cvae", "model.targets=['image']", *small(small_glyphs, epochs=1)]
     experiment = Experiment.read(ROOT / "examples" / "glyphs.toml", overrides)
-    prepared = running.prepare(experiment)
-    running.start(prepared, out)
-    list(running.train(prepared, out))
+    prepared = session.prepare(experiment)
+    session.start(prepared, out)
+    list(session.train(prepared, out))
     return out
 
 
@@ -269,9 +269,9 @@ def test_another_data_set_must_be_named(mmgen, tmp_path, small_glyphs):
         modalities, splits = glyphs(60, 20, 20, seed=seed)
         write_dataset(path, name="g", about="", modalities=modalities, splits=splits)
     experiment = Experiment.read(ROOT / "examples" / "glyphs.toml", small(data, epochs=1))
-    prepared = running.prepare(experiment)
-    running.start(prepared, run)
-    list(running.train(prepared, run))
+    prepared = session.prepare(experiment)
+    session.start(prepared, run)
+    list(session.train(prepared, run))
     assert mmgen("evaluate", run, *QUICK)[0] == 0
     data.rename(tmp_path / "gone")
     code, _, err = mmgen("evaluate", run, *QUICK)
@@ -289,8 +289,8 @@ def test_another_data_set_must_be_named(mmgen, tmp_path, small_glyphs):
 
 def test_from_python_the_rows_are_there_one_by_one(trained, small_glyphs):
     from mmgen.data.store import read_dataset
-    from mmgen.evaluation.likelihood import likelihoods as estimate
-    from mmgen.evaluation.pairs import Pair
+    from mmgen.evaluation.directions import Pair
+    from mmgen.evaluation.likelihood.estimators import likelihoods as estimate
 
     run = load(trained, device="cpu")
     split = read_dataset(small_glyphs).splits["test"]

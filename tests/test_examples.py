@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import ROOT, small
 
-from mmgen.config import Experiment
+from mmgen.data.sources.synthetic import synthetic
 from mmgen.data.store import write_dataset
-from mmgen.data.synthetic import synthetic
-from mmgen.plugins import load
+from mmgen.experiment import Experiment
+from mmgen.registry.loading import load
 
 PRESETS = sorted((ROOT / "examples").glob("*.toml"))
 SCRIPTS = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])

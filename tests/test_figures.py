@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
 
 from mmgen import figures
-from mmgen.config import Experiment
 from mmgen.errors import GenerationError
 from mmgen.evaluation.growth import growth, plot_growth
+from mmgen.experiment import Experiment
 from mmgen.figures.losses import loss_curves
 from mmgen.figures.sheet import MARGIN, Block, Strip, beside, draw, magnified
 from mmgen.figures.tools import likelihood_of, way_of
-from mmgen.generation import Run
 from mmgen.modality import Modality
 from mmgen.models import MODELS
 from mmgen.nets.blocks import Likelihood, mlp
 from mmgen.reproduction.chains import Point
 from mmgen.reproduction.drawings import figure_4
+from mmgen.run import Run
 
 
 class Tile(Modality):

@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT, small
 from safetensors.torch import load_file
 
-from mmgen import checkpoint, files, locks
 from mmgen.errors import RunError, WriteError
+from mmgen.files import atomic, locks
+from mmgen.training import run_folder
 
 
 def names(folder: Path) -> set[str]:
@@ -22,22 +23,22 @@ def names(folder: Path) -> set[str]:
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):
-    files.write(tmp_path / "file", "first")
-    files.write(tmp_path / "file", b"second")
+    atomic.write(tmp_path / "file", "first")
+    atomic.write(tmp_path / "file", b"second")
     assert (tmp_path / "file").read_bytes() == b"second"
     assert names(tmp_path) == {"file"}
 
 
 @pytest.mark.parametrize("broken", ["fsync", "open", "replace"])
 def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path, monkeypatch, broken):
-    files.write(tmp_path / "file", "old")
+    atomic.write(tmp_path / "file", "old")
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, broken, full)
     with pytest.raises(WriteError, match="file: cannot be written: No space left on device"):
-        files.write(tmp_path / "file", "new")
+        atomic.write(tmp_path / "file", "new")
     monkeypatch.undo()
     assert (tmp_path / "file").read_text() == "old"
     assert names(tmp_path) == {"file"}
@@ -45,7 +46,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path, monkeypatch, brok
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(WriteError, match="cannot be written: No such file"):
-        files.write(tmp_path / "nowhere" / "file", "text")
+        atomic.write(tmp_path / "nowhere" / "file", "text")
 
 
 # Locks.
@@ -54,7 +55,7 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from mmgen.locks import writing
+from mmgen.files.locks import writing
 with writing(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -160,7 +161,7 @@ def test_forcing_through_a_link_keeps_the_link_and_what_is_not_the_runs(trained,
     shutil.copytree(trained, run)
     (run / "notes.txt").write_text("mine")
     link.symlink_to(run)
-    checkpoint.create(link, checkpoint.experiment(run), {}, force=True)
+    run_folder.create(link, run_folder.experiment(run), {}, force=True)
     assert link.is_symlink()
     assert (run / "notes.txt").read_text() == "mine"
     assert names(run) == {"notes.txt", "experiment.json", "environment.json", locks.LOCK}

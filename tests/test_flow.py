@@ -8,11 +8,11 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from toys import OneDevice, differing, observations, on_gpu, toy_modalities, training
 
-from mmgen import inventory
 from mmgen.errors import ConfigError
-from mmgen.generation import sample_latent
 from mmgen.nets.flow import SubsetFlow
 from mmgen.nets.posterior import draw, gaussian
+from mmgen.run import sample_latent
+from mmgen.training import memory
 
 MODALITIES = toy_modalities(3)
 FLOW = {"subset_posterior": "flow", "flow_widths": (16,)}
@@ -215,7 +215,7 @@ def test_a_step_stays_on_its_device():
     meta = torch.device("meta")
     model = training("jmvae-kl", MODALITIES, model=FLOW, device=meta).model
     with OneDevice(meta):
-        assert inventory.training_memory(model, MODALITIES, 8).step > 0
+        assert memory.training_memory(model, MODALITIES, 8).step > 0
 
 
 @on_gpu

@@ -2,12 +2,12 @@ import json
 
 import pytest
 import torch
-from toys import CPU, KINDS, PLUGIN, on_gpu, run_folder, toy_modalities
+from toys import CPU, KINDS, PLUGIN, on_gpu, toy_modalities, write_run
 
 import mmgen
-from mmgen import generation
 from mmgen.errors import GenerationError, MmgenError, PluginError, RunError
-from mmgen.generation import Run
+from mmgen.run import Run
+from mmgen.training import run_folder
 
 MODALITIES = toy_modalities(3)
 
@@ -15,14 +15,14 @@ MODALITIES = toy_modalities(3)
 @pytest.fixture(scope="module", params=KINDS)
 def run(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / request.param
-    run_folder(path, request.param, MODALITIES, {})
+    write_run(path, request.param, MODALITIES, {})
     return load(path)
 
 
 @pytest.fixture(scope="module")
 def jmvae_kl(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "jmvae-kl"
-    run_folder(path, "jmvae-kl", MODALITIES, {})
+    write_run(path, "jmvae-kl", MODALITIES, {})
     return load(path)
 
 
@@ -205,10 +205,10 @@ def test_a_run_whose_plugin_is_gone_is_an_error_that_names_the_kind(jmvae_kl):
 
 
 def test_the_weights_are_those_that_were_asked_for(tmp_path):
-    state = run_folder(tmp_path / "run", "jmvae", MODALITIES, {})
+    state = write_run(tmp_path / "run", "jmvae", MODALITIES, {})
     with torch.no_grad():
         state.model.decoders[1].net[0].weight.fill_(2.0)
-    generation.checkpoint.save_weights(tmp_path / "run", state, 3)
+    run_folder.save_weights(tmp_path / "run", state, 3)
     assert (load(tmp_path / "run").model.decoders[1].net[0].weight == 2).all()
     assert (load(tmp_path / "run", weights="last").model.decoders[1].net[0].weight != 2).any()
     with pytest.raises(RunError, match="there is no such checkpoint"):
@@ -216,14 +216,14 @@ def test_the_weights_are_those_that_were_asked_for(tmp_path):
 
 
 def test_a_run_that_was_never_saved_says_so(tmp_path):
-    run_folder(tmp_path / "run", "jmvae", MODALITIES, {})
+    write_run(tmp_path / "run", "jmvae", MODALITIES, {})
     (tmp_path / "run" / "best.safetensors").unlink()
     with pytest.raises(RunError, match=r"best\.safetensors: there is no such checkpoint"):
         load(tmp_path / "run")
 
 
 def test_settings_that_no_longer_fit_their_plugin_are_an_error(tmp_path):
-    run_folder(tmp_path / "run", "jmvae", MODALITIES, {})
+    write_run(tmp_path / "run", "jmvae", MODALITIES, {})
     file = tmp_path / "run" / "experiment.json"
     table = json.loads(file.read_text())
     table["modalities"]["point"]["colour"] = 3
@@ -235,7 +235,7 @@ def test_settings_that_no_longer_fit_their_plugin_are_an_error(tmp_path):
 @on_gpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_generates_on_the_gpu(tmp_path, kind):
-    run_folder(tmp_path / kind, kind, MODALITIES, {})
+    write_run(tmp_path / kind, kind, MODALITIES, {})
     run = mmgen.load(tmp_path / kind, device="cuda", plugin_modules=[PLUGIN])
     for given in ({}, {"colour": "red"}, {"point": torch.ones(3)}):
         for p in run.generate(given, samples=4).values():

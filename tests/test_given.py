@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toys import PLUGIN, run_folder, toy_modalities
+from toys import PLUGIN, toy_modalities, write_run
 
 import mmgen
 from mmgen.errors import GenerationError
@@ -36,7 +36,7 @@ OWN = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "own"
-    run_folder(path, "jmvae", OWN, {"latent": 3})
+    write_run(path, "jmvae", OWN, {"latent": 3})
     return mmgen.load(path, device="cpu")
 
 
@@ -231,7 +231,7 @@ def test_each_row_has_a_result_of_its_own_and_one_value_stands_for_all(run):
 
 def test_rows_do_not_mix(tmp_path):
     modalities = toy_modalities(3)
-    run_folder(tmp_path / "run", "jmvae-kl", modalities, {})
+    write_run(tmp_path / "run", "jmvae-kl", modalities, {})
     run = mmgen.load(tmp_path / "run", device="cpu", plugin_modules=[PLUGIN])
     words = ["red", "blue", "green"]
     several = run.generate({"colour": words}, ["picture", "point"], 2, temperature=0.0)
@@ -470,7 +470,7 @@ def test_what_is_refused_is_told_why(run, name, value, message):
 
 
 def test_a_kind_without_accept_takes_numbers_lists_and_stored_tensors(tmp_path):
-    run_folder(tmp_path / "run", "jmvae", toy_modalities(2), {})
+    write_run(tmp_path / "run", "jmvae", toy_modalities(2), {})
     run = mmgen.load(tmp_path / "run", device="cpu", plugin_modules=[PLUGIN])
     for value in ([1, 2, 3], (1.0, 2.0, 3.0), np.array([1, 2, 3]), torch.tensor([1, 2, 3])):
         assert observed(run, "point", value)[0].tolist() == [[1, 2, 3]]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmgen.data.glyphs import ATTRIBUTES, CLASSES, glyphs
-from mmgen.data.measure import balance, slant, stroke_width
+from mmgen.data.sources.glyphs import ATTRIBUTES, CLASSES, glyphs
+from mmgen.data.sources.measure import balance, slant, stroke_width
 from mmgen.data.store import write_dataset
 from mmgen.errors import DataError
 

@@ -14,9 +14,9 @@ import pytest
 from conftest import ROOT, small
 from test_kill import Server
 
-from mmgen import files, holding, locks
 from mmgen.data.folder import appearing
 from mmgen.errors import RunError, WriteError
+from mmgen.files import atomic, holding, locks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs folders' descriptors")
 
@@ -95,14 +95,14 @@ linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks /pro
 def test_nothing_is_written_to_a_run_that_is_no_longer_its_own(tmp_path, event):
     run = tmp_path / "a" / "run"
     with locks.writing(run):
-        files.write(run / "before", "")
+        atomic.write(run / "before", "")
         event(run)
         after = tree(tmp_path)
         for attempt in (
-            lambda: files.write(run / "file", "text"),
-            lambda: files.write(run / "figures" / "file", "text"),
+            lambda: atomic.write(run / "file", "text"),
+            lambda: atomic.write(run / "figures" / "file", "text"),
             lambda: holding.make(run / "figures"),
-            lambda: files.remove(run / "before"),
+            lambda: atomic.remove(run / "before"),
             lambda: holding.check(run),
             lambda: locks.writing(run).__enter__(),
         ):
@@ -125,7 +125,7 @@ def test_a_write_that_takes_long_ends_nowhere_if_the_run_goes_meanwhile(tmp_path
         yield b"second"
 
     with locks.writing(run), pytest.raises(holding.LostError):
-        files.write(run / "file", content())
+        atomic.write(run / "file", content())
     assert tree(tmp_path) == {name for name in after if not name.endswith(".tmp")}
 
 
@@ -140,7 +140,7 @@ def test_a_write_between_check_and_rename_stays_in_the_folder_that_was_locked(
 
     monkeypatch.setattr(os, "replace", late)
     with locks.writing(run):
-        files.write(run / "file", "text")
+        atomic.write(run / "file", "text")
     assert tree(tmp_path) == {"a", "a/run", "a/elsewhere", "a/elsewhere/file"}
 
 
@@ -148,11 +148,11 @@ def test_a_report_is_not_written_to_another_run_than_it_is_of(tmp_path):
     run = tmp_path / "a" / "run"
     run.mkdir(parents=True)
     with holding.pinned(run):
-        files.write(run / "report.html", "")
+        atomic.write(run / "report.html", "")
         with locks.writing(run):  # not in the way of a training
             replaced(run)
         with pytest.raises(holding.LostError):
-            files.write(run / "report.html", "new")
+            atomic.write(run / "report.html", "new")
     assert tree(tmp_path) == {"a", "a/run", "a/elsewhere", "a/elsewhere/report.html"}
 
 
@@ -168,7 +168,7 @@ def test_what_is_no_folder_is_not_held(tmp_path, make):
 def test_what_cannot_be_locked_is_one_error(tmp_path, make):
     make(tmp_path / locks.LOCK)
     with suppress(WriteError), locks.writing(tmp_path):  # filelock locks a pipe, too
-        files.write(tmp_path / "file", "")
+        atomic.write(tmp_path / "file", "")
     assert holding.HELD == []
 
 
@@ -179,10 +179,10 @@ def test_a_relative_name_leads_to_the_run_although_the_folder_above_is_renamed(
     monkeypatch.chdir(tmp_path / "a")
     with locks.writing(Path("run")):
         (tmp_path / "a").rename(tmp_path / "b")
-        files.write(Path("run/file"), "text")
+        atomic.write(Path("run/file"), "text")
         (tmp_path / "b").rename(tmp_path / "a")
         monkeypatch.chdir(tmp_path)
-        files.write(Path("a/run/file"), "text")
+        atomic.write(Path("a/run/file"), "text")
     assert tree(tmp_path / "a") == {"run", "run/file"}
 
 
@@ -192,10 +192,10 @@ def test_a_folder_is_held_under_all_its_names(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with locks.writing(tmp_path / "run"):
         Path("link").symlink_to("run")
-        files.write(Path(name), "text")
+        atomic.write(Path(name), "text")
         moved(tmp_path / "run")
         with pytest.raises(holding.LostError):
-            files.write(tmp_path / "run" / "file", "text")
+            atomic.write(tmp_path / "run" / "file", "text")
     assert (tmp_path / "elsewhere" / "file").read_text() == "text"
 
 
@@ -216,7 +216,7 @@ TRY = """
 import sys
 from pathlib import Path
 from mmgen.errors import RunError
-from mmgen.locks import writing
+from mmgen.files.locks import writing
 for folder in sys.stdin:
     try:
         with writing(Path(folder.strip())):
@@ -264,7 +264,7 @@ def test_where_folders_cannot_be_locked_a_second_writer_stops_the_first(
         lock_deleted(tmp_path)
         assert second(tmp_path) == "free\n"
         with pytest.raises(holding.LostError):
-            files.write(tmp_path / "file", "text")
+            atomic.write(tmp_path / "file", "text")
 
 
 def test_a_fork_neither_holds_nor_lets_go_what_its_parent_holds(tmp_path, second):
@@ -448,7 +448,7 @@ def test_curves_for_tensorboard_do_not_make_the_run_again(server, small_glyphs, 
 
 def test_threads_write_to_a_folder_that_another_thread_holds(tmp_path):
     with locks.writing(tmp_path):
-        thread = threading.Thread(target=files.write, args=(tmp_path / "file", "text"))
+        thread = threading.Thread(target=atomic.write, args=(tmp_path / "file", "text"))
         thread.start()
         thread.join()
     assert (tmp_path / "file").read_text() == "text"

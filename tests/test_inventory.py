@@ -10,9 +10,11 @@ import torch
 from conftest import ROOT, small
 from toys import CPU, KINDS, OneDevice, experiment, on_gpu, toy_modalities, training
 
-from mmgen import build, inventory, planning
-from mmgen.config import Experiment
+from mmgen import build
 from mmgen.errors import ConfigError
+from mmgen.experiment import Experiment
+from mmgen.training import memory as counting
+from mmgen.training import plan
 
 META = torch.device("meta")
 MODALITIES = toy_modalities(5)
@@ -26,7 +28,7 @@ def sketch(kind, modalities=MODALITIES, **settings):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_is_in_exactly_one_net(kind):
     model, _ = sketch(kind)
-    rows = inventory.nets(model)
+    rows = counting.nets(model)
     assert sum(row.parameters for row in rows) == sum(p.numel() for p in model.parameters())
     assert len({row.name for row in rows}) == len(rows)
 
@@ -34,7 +36,7 @@ def test_every_parameter_is_in_exactly_one_net(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_copies_of_encoders_are_those_that_the_model_counts(kind):
     model, _ = sketch(kind)
-    encoders = [row for row in inventory.nets(model) if "encoders." in row.name]
+    encoders = [row for row in counting.nets(model) if "encoders." in row.name]
     assert [row.name.rpartition(".")[2] for row in encoders] == list(MODALITIES)
     expected = 2 ** (5 - 1) if kind == "jmvae-kl" else 1
     assert {row.copies for row in encoders} == {expected}
@@ -42,14 +44,14 @@ def test_the_copies_of_encoders_are_those_that_the_model_counts(kind):
 
 def test_layers_are_told_by_their_sizes_whether_wide_or_looped():
     model, _ = sketch("jmvae-kl")
-    layers = {row.name: row.layers for row in inventory.nets(model)}
+    layers = {row.name: row.layers for row in counting.nets(model)}
     assert layers["encoder.encoders.colour"] == "3 → 6"
     assert layers["encoder.encoders.wave"] == "2 → 5"  # a loop over copies, told once
     assert layers["decoders.point"] == "3 → 8 → 3"
     assert layers["encoder.encoders.picture"] == "Convolution"
 
 
-class Measured(inventory._Live):
+class Measured(counting._Live):
     """The same count on a real device."""
 
 
@@ -58,7 +60,7 @@ class Measured(inventory._Live):
 def test_the_memory_of_a_step_is_that_of_a_step(kind, rows):
     settings = {"latent": 32, "fusion": (64,)}
     model, resolved = sketch(kind, model=settings, batch_size=rows)
-    planned = inventory.training_memory(model, MODALITIES, resolved.train.batch_size)
+    planned = counting.training_memory(model, MODALITIES, resolved.train.batch_size)
 
     state = training(kind, MODALITIES, model=settings, batch_size=rows)
     x = {n: torch.rand(rows, *m.shape) for n, m in MODALITIES.items()}
@@ -97,11 +99,11 @@ def test_gradients_of_the_step_before_are_not_beside_the_activations():
 def test_planning_makes_no_tensor_that_takes_memory(kind):
     with OneDevice(META):
         model, resolved = sketch(kind)
-        inventory.training_memory(model, MODALITIES, resolved.train.batch_size)
+        counting.training_memory(model, MODALITIES, resolved.train.batch_size)
 
 
 def test_memory_that_is_freed_is_not_counted_twice():
-    with inventory._Live() as live:
+    with counting._Live() as live:
         for _ in range(10):
             x = torch.zeros(1000, device=META)
             x = x + 1
@@ -116,7 +118,7 @@ def test_the_memory_on_the_gpu_is_about_what_is_planned(kind):
     cuda = torch.device("cuda")
     settings = {"latent": 512, "fusion": (2048, 2048)}
     model, resolved = sketch(kind, model=settings, batch_size=2048)
-    planned = inventory.training_memory(model, MODALITIES, resolved.train.batch_size)
+    planned = counting.training_memory(model, MODALITIES, resolved.train.batch_size)
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
@@ -151,7 +153,7 @@ def test_a_dry_run_lists_nets_and_memory_and_writes_nothing(mmgen, small_glyphs,
         rows["encoder.encoders.image"][-1],
     ]
     assert rows["encoder.encoders.image"][-1] == f"{4 * (784 * 32 + 32):,}"
-    planned = planning.plan(glyphs(small_glyphs))
+    planned = plan.plan(glyphs(small_glyphs))
     assert f"{sum(net.parameters for net in planned.nets):,}" in rows["all"]
     line = text.splitlines()[-1]
     assert re.fullmatch(
@@ -164,7 +166,7 @@ def test_a_dry_run_lists_nets_and_memory_and_writes_nothing(mmgen, small_glyphs,
 
 def test_every_precision_is_planned(small_glyphs):
     for precision in ("float32", "bfloat16"):
-        planned = planning.plan(glyphs(small_glyphs, f"train.precision={precision}"))
+        planned = plan.plan(glyphs(small_glyphs, f"train.precision={precision}"))
         assert planned.memory.step > 0
 
 
@@ -185,17 +187,17 @@ def test_what_cannot_fit_is_refused_before_memory_is_taken(mmgen, small_glyphs, 
 
 
 def test_what_is_free_decides(small_glyphs, monkeypatch):
-    memory = planning.plan(glyphs(small_glyphs)).memory
+    memory = plan.plan(glyphs(small_glyphs)).memory
     needed = memory.peak - memory.process
-    monkeypatch.setattr(planning, "free_memory", lambda _: needed - 1)
+    monkeypatch.setattr(plan, "free_memory", lambda _: needed - 1)
     with pytest.raises(ConfigError, match="training needs"):
-        planning.plan(glyphs(small_glyphs)).check_fits()
-    monkeypatch.setattr(planning, "free_memory", lambda _: needed)
-    planning.plan(glyphs(small_glyphs)).check_fits()
+        plan.plan(glyphs(small_glyphs)).check_fits()
+    monkeypatch.setattr(plan, "free_memory", lambda _: needed)
+    plan.plan(glyphs(small_glyphs)).check_fits()
 
 
 def test_the_peak_is_that_of_the_phase_that_takes_most():
-    training = inventory.Memory(100, 200, 300, 50, process=1000, libraries=10, afterwards=40)
+    training = counting.Memory(100, 200, 300, 50, process=1000, libraries=10, afterwards=40)
     assert (training.total, training.peak) == (650, 1660)
     after = replace(training, afterwards=700)
     assert (after.total, after.peak) == (650, 1710)
@@ -203,9 +205,7 @@ def test_the_peak_is_that_of_the_phase_that_takes_most():
 
 def test_figures_count_if_they_are_drawn(small_glyphs):
     experiment = glyphs(small_glyphs)
-    with_figures, without = (
-        planning.plan(experiment, figures=drawn).memory for drawn in (True, False)
-    )
+    with_figures, without = (plan.plan(experiment, figures=drawn).memory for drawn in (True, False))
     assert with_figures.afterwards > without.afterwards > 0
     assert with_figures.total == without.total
 
@@ -213,8 +213,8 @@ def test_figures_count_if_they_are_drawn(small_glyphs):
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_memory_of_the_device_and_of_the_process_are_told_apart(device):
     model, resolved = sketch("jmvae")
-    memory = inventory.training_memory(model, MODALITIES, resolved.train.batch_size)
-    told = planning._in_process(memory, model, torch.device(device))
+    memory = counting.training_memory(model, MODALITIES, resolved.train.batch_size)
+    told = plan._in_process(memory, model, torch.device(device))
     assert told.total == memory.total
     assert told.process > 0
     largest = max(p.nbytes for p in model.parameters())
@@ -247,4 +247,4 @@ def test_the_peak_is_within_15_per_cent_of_the_real_one(name, tmp_path, monkeypa
 
 
 def test_the_device_is_named(small_glyphs):
-    assert planning.plan(glyphs(small_glyphs)).device == CPU
+    assert plan.plan(glyphs(small_glyphs)).device == CPU

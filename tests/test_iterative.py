@@ -5,9 +5,9 @@ import pytest
 import torch
 from toys import Numbers, observations, toy_modalities, toy_model
 
-from mmgen.generation import ITERATIONS, sample_latent
 from mmgen.models.iterative import encoded, iterate
 from mmgen.nets.posterior import VARIANCE_FLOOR
+from mmgen.run import ITERATIONS, sample_latent
 
 KINDS = ("jmvae", "hierarchical")
 

@@ -24,8 +24,8 @@ SERVER = """
 import json, os, sys
 import torch
 torch.set_num_threads(1)
-import mmgen.running, mmgen.generation, mmgen.figures, mmgen.commands.train, mmgen.planning
-from mmgen.cli import main
+import mmgen.training.session, mmgen.run, mmgen.figures, mmgen.cli.train, mmgen.training.plan
+from mmgen.cli.app import main
 import torch._dynamo
 for line in sys.stdin:
     child = os.fork()

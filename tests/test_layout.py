@@ -11,13 +11,11 @@ PLUGINS = ROOT / "plugins"
 
 # Each may import those before it, and its own package.
 ORDER = (
-    *("brief", "streams", "stopping", "errors", "memory", "documents", "reading", "holding"),
-    *("locks", "files", "tensors", "console", "shell", "toml", "drawing", "settings", "config"),
-    *("modality", "hooks", "isolation", "discovery", "plugins", "subsets", "nets", "models"),
-    *("data", "template", "build", "training", "checking", "records", "restoring", "checkpoint"),
-    *("inventory", "planning", "diagnosis", "running", "given", "generated", "generation"),
-    *("evaluation", "figures", "report", "reproduction", "testing", "scaffold", "failures"),
-    *("commands", "cli", "__main__"),
+    *("brief", "stopping", "errors", "memory", "files", "console", "shell", "toml", "drawing"),
+    *("settings", "experiment", "modality", "hooks", "isolation", "registry", "subsets", "seeding"),
+    *("nets", "models", "data", "template", "build", "checking", "training"),
+    *("given", "generated", "run", "evaluation", "figures", "report", "reproduction"),
+    *("testing", "scaffold", "cli", "__main__"),
 )
 
 
@@ -66,12 +64,12 @@ def test_imports_go_upward_only(path):
 
 def test_the_walk_finds_imports_in_functions_and_of_names(tmp_path):
     file = tmp_path / "file.py"
-    file.write_text("def f():\n    from mmgen import plugins\n    import mmgen.models.base\n")
-    assert core_modules(file) == {"plugins", "models"}
+    file.write_text("def f():\n    from mmgen import registry\n    import mmgen.models.base\n")
+    assert core_modules(file) == {"registry", "models"}
 
 
 def test_only_build_knows_both_plugins_and_models():
-    both = [p.name for p in core_files() if {"plugins", "models"} <= core_modules(p)]
+    both = [p.name for p in core_files() if {"registry", "models"} <= core_modules(p)]
     assert both == ["build.py"]
 
 
@@ -99,7 +97,7 @@ def test_nothing_is_pickled(path):
 
 HEAVY = "heavy = [m for m in ('torch', 'torchvision', 'matplotlib') if m in sys.modules]"
 HELP = """
-from mmgen.cli import main
+from mmgen.cli.app import main
 sys.argv = ["mmgen", "--help"]
 try:
     main()
@@ -110,8 +108,8 @@ except SystemExit as stop:
 
 @pytest.mark.parametrize(
     "code",
-    ["import mmgen; mmgen.__version__", "import mmgen.config", "import mmgen.cli", HELP],
-    ids=["mmgen", "config", "cli", "help"],
+    ["import mmgen; mmgen.__version__", "import mmgen.experiment", "import mmgen.cli.app", HELP],
+    ids=["mmgen", "experiment", "cli", "help"],
 )
 def test_torch_is_not_imported_before_it_is_needed(code):
     script = f"import sys\n{code}\n{HEAVY}\nassert not heavy, heavy"
@@ -123,10 +121,11 @@ def test_torch_is_not_imported_before_it_is_needed(code):
 
 def test_what_mmgen_exports_is_there():
     import mmgen
-    from mmgen import generation, hooks, modality
+    from mmgen import hooks, modality
+    from mmgen.run import Run, load
 
     assert mmgen.Modality is modality.Modality
-    assert (mmgen.Run, mmgen.load) == (generation.Run, generation.load)
+    assert (mmgen.Run, mmgen.load) == (Run, load)
     assert mmgen.hookimpl is hooks.hookimpl
     assert set(mmgen.__all__) == {"Modality", "Run", "__version__", "hookimpl", "load"}
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):

@@ -10,11 +10,11 @@ from torch.distributions import kl_divergence
 from toys import Grid, OneDevice, Word, on_gpu, stored, toy_model
 
 from mmgen.data.store import Split
-from mmgen.evaluation import likelihood
-from mmgen.evaluation.decoding import log_likelihoods
-from mmgen.evaluation.estimates import Effort
-from mmgen.evaluation.likelihood import likelihoods
-from mmgen.evaluation.pairs import Pair, all_pairs
+from mmgen.evaluation.directions import Pair, all_pairs
+from mmgen.evaluation.likelihood import estimators
+from mmgen.evaluation.likelihood.decoding import log_likelihoods
+from mmgen.evaluation.likelihood.estimates import Effort
+from mmgen.evaluation.likelihood.estimators import likelihoods
 from mmgen.models.iterative import iterate
 from mmgen.nets.posterior import rows as row
 from mmgen.nets.posterior import standard_normal
@@ -272,7 +272,7 @@ def test_a_subset_without_an_encoder_iterates_fifty_times(monkeypatch):
         asked.append(iterations)
         return iterate(*args, iterations=iterations, **options)
 
-    monkeypatch.setattr("mmgen.generation.iterate", counted)
+    monkeypatch.setattr("mmgen.run.iterate", counted)
     found = estimates(truth.words("jmvae"), Effort(samples=2, importance=0))
     assert set(asked) == {50}
     assert found[0].z == "T = 50 from side"
@@ -286,7 +286,7 @@ def test_a_subset_without_an_encoder_iterates_fifty_times(monkeypatch):
 
 @pytest.mark.parametrize("chunk", [1, 7, 45, 100_000])
 def test_the_chunk_size_changes_nothing(chunk, monkeypatch):
-    monkeypatch.setattr(likelihood, "ROWS", 40)  # 60 rows: a whole block and a part
+    monkeypatch.setattr(estimators, "ROWS", 40)  # 60 rows: a whole block and a part
     for toy in (truth.linear_joint("ab", wide=2), truth.linear_conditional("cvae")):
         effort = Effort(samples=4, importance=5)
         usual, other = estimates(toy, effort), estimates(toy, replace(effort, chunk=chunk))
@@ -401,7 +401,7 @@ def test_the_standard_error_is_that_of_a_mean_over_rows():
 
 
 def test_progress_is_told_once_a_block(monkeypatch):
-    monkeypatch.setattr(likelihood, "ROWS", 25)
+    monkeypatch.setattr(estimators, "ROWS", 25)
     toy, told = truth.linear_joint("ab"), []
     likelihoods(toy.model, toy.split, all_pairs(toy.model), Effort(1, 1), told.append)
     assert told == [25, 50, 60]
@@ -415,12 +415,12 @@ def test_every_tensor_is_on_the_models_device(kind):
     model = toy_model(kind, modalities).eval().to(meta)
     x = {n: torch.empty(5, *m.shape, device=meta) for n, m in modalities.items()}
     with torch.no_grad(), OneDevice(meta):
-        for given, wanted in likelihood._sources(model, all_pairs(model)).items():
+        for given, wanted in estimators._sources(model, all_pairs(model)).items():
             effort = Effort(samples=3, iterations=None if kind == "jmvae-kl" else 2)
-            means = likelihood._means_of_logs(model, x, given, wanted, effort)
+            means = estimators._means_of_logs(model, x, given, wanted, effort)
             assert {value.device for value in means.values()} == {meta}
-        for given, measured in likelihood._proposals(model, all_pairs(model)).items():
-            weighed = likelihood._weighed(model, x, given, measured, Effort(importance=3))
+        for given, measured in estimators._proposals(model, all_pairs(model)).items():
+            weighed = estimators._weighed(model, x, given, measured, Effort(importance=3))
             assert {tuple(value.shape) for value in weighed.values()} == {(2, 5)}
 
 

@@ -20,12 +20,12 @@ from toys import (
 )
 
 from mmgen import build
-from mmgen.config import Experiment
 from mmgen.errors import ConfigError, DataError, PluginError
-from mmgen.generation import sample_latent
+from mmgen.experiment import Experiment
 from mmgen.models import MODELS, Model
 from mmgen.nets.blocks import Likelihood, mlp
 from mmgen.nets.posterior import VARIANCE_FLOOR, GaussianHead
+from mmgen.run import sample_latent
 from mmgen.subsets import name, proper
 
 EVERY = [(kind, K) for kind in KINDS for K in (2, 3)]

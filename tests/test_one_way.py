@@ -6,8 +6,8 @@ import pytest
 from conftest import ROOT, small
 from toys import ONE_WAY
 
-from mmgen import checkpoint, running
-from mmgen.config import Experiment
+from mmgen.experiment import Experiment
+from mmgen.training import run_folder, session
 
 every_kind = pytest.mark.parametrize("kind", ONE_WAY)
 
@@ -19,9 +19,9 @@ def one_way(small_glyphs, tmp_path_factory):
     for kind in ONE_WAY:
         words = [f"model.kind={kind}", "model.targets=['image']", "model.given=['label']"]
         words = [*small(small_glyphs, epochs=1), *words]
-        prepared = running.prepare(Experiment.read(ROOT / "examples" / "glyphs.toml", words))
-        running.start(prepared, folder / kind)
-        list(running.train(prepared, folder / kind))
+        prepared = session.prepare(Experiment.read(ROOT / "examples" / "glyphs.toml", words))
+        session.start(prepared, folder / kind)
+        list(session.train(prepared, folder / kind))
     return folder
 
 
@@ -44,7 +44,7 @@ def test_the_command_line_trains_draws_reports_and_goes_on(
     assert (run / "report.html").stat().st_size > 10_000
     code, _, _ = mmgen("train", run, "--resume", "train.epochs=2", "--no-figures")
     assert code == 0
-    assert [m["epoch"] for m in checkpoint.read_metrics(run)] == [1, 2]
+    assert [m["epoch"] for m in run_folder.read_metrics(run)] == [1, 2]
 
 
 @every_kind

@@ -17,9 +17,9 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 from mmgen import build, settings, shell, toml
-from mmgen.config import Experiment
+from mmgen.data.sources.synthetic import synthetic
 from mmgen.data.store import write_dataset
-from mmgen.data.synthetic import synthetic
+from mmgen.experiment import Experiment
 from mmgen.template import default_experiment
 from mmgen_label import Label
 from mmgen_vector import Vector
@@ -299,7 +299,7 @@ def stopped(monkeypatch):
         yield [2]
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("mmgen.commands.train._interruptible", interrupted)
+    patch.setattr("mmgen.cli.train._interruptible", interrupted)
     return patch
 
 
@@ -325,14 +325,14 @@ def test_a_taken_folder_gives_the_command_that_goes_on(mmgen, plugin):
 
 
 def test_a_full_disk_gives_the_command_that_goes_on(mmgen, plugin, monkeypatch):
-    from mmgen import checkpoint
     from mmgen.errors import WriteError
+    from mmgen.training import run_folder
 
     def full(*_):
         raise WriteError("no space left")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "save_checkpoint", full)
+        patch.setattr(run_folder, "save_checkpoint", full)
         code, _, err = mmgen("-p", plugin, "train", "toys.toml", "--out", "a run", "--no-figures")
     assert code == 2
     code, _, err = typed(mmgen, err, "--no-figures")
@@ -367,14 +367,14 @@ def test_words_come_back_from_toml(word):
 
 FIRST = """
 import sys
-import mmgen.cli, mmgen.commands.train, mmgen.commands.growth, mmgen.commands.init
+import mmgen.cli.app, mmgen.cli.train, mmgen.cli.growth, mmgen.cli.init
 def said(words):
     assert not {"torch", "matplotlib", "PIL"} & {*sys.modules}, "too late"
     print(words)
     sys.exit(7)
 module = getattr(mmgen.commands, sys.argv[1])
 module.status = said
-mmgen.cli.main()
+mmgen.cli.app.main()
 """
 
 

@@ -7,7 +7,7 @@ from conftest import ROOT
 from environments import Environment
 
 from mmgen.errors import MmgenError
-from mmgen.plugins import load
+from mmgen.registry.loading import load
 from mmgen.scaffold import Scaffold
 from mmgen.testing import CHECKS, check_plugin
 

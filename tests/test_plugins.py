@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmgen import build, plugins
-from mmgen.discovery import Record, first_party
+from mmgen import build
 from mmgen.errors import ConfigError, PluginError
-from mmgen.plugins import Registry, load
+from mmgen.registry import loading
+from mmgen.registry.discovery import Record, first_party
+from mmgen.registry.loading import Registry, load
 
 GOOD = """
 from typing import ClassVar
@@ -251,7 +252,7 @@ def test_what_a_plugin_changes_at_import_is_put_back_and_told(site, capsys):
 
 
 def test_the_plugin_that_takes_long_to_import_is_named(site, monkeypatch, capsys):
-    monkeypatch.setattr(plugins, "PATIENCE", 0.2)
+    monkeypatch.setattr(loading, "PATIENCE", 0.2)
     site.add("long", "import time\ntime.sleep(0.5)\n" + source("long"))
     site.add("short", source("short"))
     load(environ={})
@@ -276,8 +277,8 @@ def own(site, name: str, kind: str) -> None:
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fake-mmgen\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[mmgen]\n{name} = fake_{name}\n")
-    (info / "RECORD").write_text("mmgen/discovery.py,,\n")
-    (site.folder / "mmgen").symlink_to(Path(plugins.__file__).parent)
+    (info / "RECORD").write_text("mmgen/registry/discovery.py,,\n")
+    (site.folder / "mmgen").symlink_to(Path(loading.__file__).parents[1])
 
 
 def test_of_two_plugins_of_one_kind_mmgen_s_own_wins(site, tmp_path):
@@ -309,7 +310,7 @@ def test_mmgen_s_own_plugins_are_known_by_the_distribution_they_are_in(tmp_path,
     # Installed editable, from the folder around this very package; or from another.
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, folder, expected in (
-        ("here", Path(plugins.__file__).resolve().parents[1], True),
+        ("here", Path(loading.__file__).resolve().parents[2], True),
         ("there", tmp_path, False),
     ):
         info = tmp_path / f"{name}-1.dist-info"

@@ -10,8 +10,8 @@ from conftest import ROOT, small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmgen import generation
 from mmgen.errors import GenerationError, MmgenError
+from mmgen.run import load
 
 pytestmark = pytest.mark.ci  # many examples each
 
@@ -175,7 +175,7 @@ cells = st.one_of(
 
 @pytest.fixture(scope="session")
 def run(trained):
-    return generation.load(trained)
+    return load(trained)
 
 
 @many(400)
@@ -223,7 +223,7 @@ def test_any_bytes_in_a_run_are_read_or_refused(trained, tmp_path, content, name
     (run / name).write_bytes(content)
     try:
         with suppress(MmgenError):
-            generation.load(run)
+            load(run)
     finally:
         (run / name).write_bytes(kept)
 

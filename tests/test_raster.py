@@ -459,7 +459,7 @@ def watch(event, args):
         os._exit(99)
 sys.addaudithook(watch)
 import json
-from mmgen.cli import main
+from mmgen.cli.app import main
 for words in json.loads(sys.argv[1]):
     sys.argv = ["mmgen", *words]
     try:

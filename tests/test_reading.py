@@ -14,17 +14,18 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from toys import batches, differing, run_folder, toy_modalities, training
+from toys import batches, differing, toy_modalities, training, write_run
 
-from mmgen import checkpoint, locks, records
 from mmgen.data.index import INDEX, Index
 from mmgen.data.store import read_dataset, write_dataset
-from mmgen.data.table import read_table
+from mmgen.data.tables.table import read_table
 from mmgen.errors import ConfigError, DataError, MmgenError, RunError
-from mmgen.reading import HEADER, Reader, exists
+from mmgen.files import locks
+from mmgen.files.reading import HEADER, Reader, exists
+from mmgen.files.tensors import open_tensors
 from mmgen.reproduction import measured
-from mmgen.tensors import open_tensors
-from mmgen.training import Epoch, fit
+from mmgen.training import records, run_folder
+from mmgen.training.loop import Epoch, fit
 
 READER = Reader(RunError, "do this")
 MODALITIES = toy_modalities(3)
@@ -276,13 +277,13 @@ def test_tensors_that_cannot_be_are_one_message(tmp_path, content):
 def half_way(tmp_path_factory):
     """A run with a checkpoint in the middle of its second epoch of three batches."""
     path = tmp_path_factory.mktemp("runs") / "run"
-    state = run_folder(path, "jmvae", MODALITIES, {})
+    state = write_run(path, "jmvae", MODALITIES, {})
     for item in fit(state, batches(MODALITIES, 20)):
         if isinstance(item, Epoch):
-            checkpoint.append_metrics(path, item)
+            run_folder.append_metrics(path, item)
         elif item.epoch == 2:
             break
-    checkpoint.save_checkpoint(path, state)
+    run_folder.save_checkpoint(path, state)
     return path
 
 
@@ -371,7 +372,7 @@ def refused(half_way, tmp_path, tensors, counters):
     state = training("jmvae", MODALITIES)
     before = everything(state)
     with pytest.raises(RunError, match=r"last\.safetensors"):
-        checkpoint.resume(tmp_path / "run", state, batches=3)
+        run_folder.resume(tmp_path / "run", state, batches=3)
     assert differing(before, everything(state)) == []
 
 
@@ -385,7 +386,7 @@ def everything(state):
 
 def test_the_checkpoint_itself_is_taken(half_way):
     state = training("jmvae", MODALITIES)
-    checkpoint.resume(half_way, state, batches=3)
+    run_folder.resume(half_way, state, batches=3)
     assert (state.epoch, state.batch, state.rows) == (1, 1, 8)
 
 
@@ -393,7 +394,7 @@ def test_sums_of_other_terms_are_an_error_and_nothing_is_written(half_way, tmp_p
     shutil.copytree(half_way, tmp_path / "run")
     changed(tmp_path / "run" / "last.safetensors", {"sums": torch.zeros(2)}, {})
     state = training("jmvae", MODALITIES)
-    checkpoint.resume(tmp_path / "run", state, batches=3)
+    run_folder.resume(tmp_path / "run", state, batches=3)
     with pytest.raises(RunError, match="sums up 2 terms"):
         next(fit(state, batches(MODALITIES, 20)))
 
@@ -406,7 +407,7 @@ def test_weights_of_another_width_of_numbers_are_taken(half_way, tmp_path):
         header = file.metadata()
     best.unlink()
     save_file(doubled, best, header)
-    checkpoint.load_weights(tmp_path / "run", training("jmvae", MODALITIES).model)
+    run_folder.load_weights(tmp_path / "run", training("jmvae", MODALITIES).model)
 
 
 # metrics.jsonl
@@ -450,7 +451,7 @@ def test_metrics_that_cannot_be_name_their_line(tmp_path, change):
     lines = [json.dumps(LINE), json.dumps({**LINE, "epoch": 2, **change})]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     with pytest.raises(RunError, match=r"metrics\.jsonl, line 2: "):
-        checkpoint.read_metrics(tmp_path)
+        run_folder.read_metrics(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -461,17 +462,17 @@ def test_epochs_follow_one_another(tmp_path, epochs, good):
     text = "".join(json.dumps({**LINE, "epoch": epoch}) + "\n" for epoch in epochs)
     (tmp_path / "metrics.jsonl").write_text(text)
     if good:
-        assert [line["epoch"] for line in checkpoint.read_metrics(tmp_path)] == epochs
+        assert [line["epoch"] for line in run_folder.read_metrics(tmp_path)] == epochs
     else:
         with pytest.raises(RunError, match="after"):
-            checkpoint.read_metrics(tmp_path)
+            run_folder.read_metrics(tmp_path)
 
 
 def test_terms_that_are_not_finite_are_read(tmp_path):
     for loss in (float("nan"), float("inf"), 1e308, -5):
         line = {**LINE, "train": {"loss": loss}, "later": "a key of a later version"}
         (tmp_path / "metrics.jsonl").write_text(json.dumps(line))
-        assert len(checkpoint.read_metrics(tmp_path)) == 1
+        assert len(run_folder.read_metrics(tmp_path)) == 1
 
 
 def test_metrics_that_lack_epochs_of_the_checkpoint_stop_a_run_that_goes_on(half_way, tmp_path):
@@ -479,9 +480,9 @@ def test_metrics_that_lack_epochs_of_the_checkpoint_stop_a_run_that_goes_on(half
     shutil.copytree(half_way, run)
     changed(run / "last.safetensors", {}, {"epoch": 7})
     with pytest.raises(RunError, match=r"ends with epoch 1, but .* epoch 7"):
-        checkpoint.resume(run, training("jmvae", MODALITIES))
+        run_folder.resume(run, training("jmvae", MODALITIES))
     (run / "metrics.jsonl").unlink()
-    checkpoint.resume(run, training("jmvae", MODALITIES))
+    run_folder.resume(run, training("jmvae", MODALITIES))
 
 
 # environment.json
@@ -508,15 +509,15 @@ def test_an_environment_that_cannot_be_is_refused(tmp_path, change):
     text = json.dumps({"format": 1, "dataset": {"name": "x", "hash": "y"}, **change})
     (tmp_path / "environment.json").write_text(text)
     with pytest.raises(RunError, match=r"environment\.json: "):
-        checkpoint.environment(tmp_path)
+        run_folder.environment(tmp_path)
 
 
 def test_an_environment_keeps_what_a_later_version_adds(tmp_path):
     values = {"format": 1, "later": {"a": [1]}, "command": "x"}
     (tmp_path / "environment.json").write_text(json.dumps(values))
-    assert checkpoint.environment(tmp_path) == values
-    checkpoint.add_command(tmp_path, "y")
-    assert checkpoint.environment(tmp_path) == {**values, "continued": ["y"]}
+    assert run_folder.environment(tmp_path) == values
+    run_folder.add_command(tmp_path, "y")
+    assert run_folder.environment(tmp_path) == {**values, "continued": ["y"]}
 
 
 # A data set that was sealed with what cannot be.
@@ -657,10 +658,10 @@ def test_files_of_a_run(mmgen, half_way, tmp_path, name):
             if (run / name).is_file() and not (run / name).stat().st_size:
                 continue  # no epoch was done
             with pytest.raises(RunError, match=name):
-                checkpoint.read_metrics(run)
+                run_folder.read_metrics(run)
         elif name == "best.safetensors":
             with pytest.raises(RunError, match=name):
-                checkpoint.load_weights(run, training("jmvae", MODALITIES).model)
+                run_folder.load_weights(run, training("jmvae", MODALITIES).model)
         else:
             code, _, err = mmgen("generate", run, "--given", "colour=red")
             assert (code, name in err) == (2, True)

@@ -10,12 +10,12 @@ import torch
 import toys
 from safetensors.torch import load_file, save_file
 
-from mmgen import checkpoint, running
-from mmgen.config import Experiment
 from mmgen.errors import RunError, WriteError
+from mmgen.experiment import Experiment
 from mmgen.report import findings, write_report
 from mmgen.report.curves import curves, title
 from mmgen.report.words import number
+from mmgen.training import run_folder, session
 
 VOID = {"meta", "img", "br", "link"}
 HOSTILE = "<script>alert('1')</script>"
@@ -113,9 +113,9 @@ def train(path, kind, modalities, plugins=(), epochs=1, name="toys", rows=60, **
         "model": {"kind": kind, **toys.SMALL[kind], **model},
         "train": {"epochs": epochs, "batch_size": 20, "learning_rate": 3e-3, "device": "cpu"},
     }
-    prepared = running.prepare(Experiment.checked(table, "test"), plugins)
-    running.start(prepared, path)
-    list(running.train(prepared, path))
+    prepared = session.prepare(Experiment.checked(table, "test"), plugins)
+    session.start(prepared, path)
+    list(session.train(prepared, path))
     return path
 
 
@@ -186,14 +186,14 @@ def test_the_divergence_of_each_subset_is_given(page, trained):
 
 
 def test_every_term_is_drawn(page, trained):
-    terms = checkpoint.read_metrics(trained)[-1]["train"]
+    terms = run_folder.read_metrics(trained)[-1]["train"]
     panels = [p for p in page.text_in("title") if "over the epochs" in p]
     assert len(panels) == len(terms)
     assert any(p.startswith("KL to q(z | image, label) over") for p in panels)
 
 
 def test_the_growth_of_this_experiment_is_counted_in_built_models(page, trained):
-    from mmgen.generation import load
+    from mmgen.run import load
 
     run = load(trained, device="cpu")
     rows = {r.split()[0]: r for r in page.text_in("tr") if r.startswith(("jmvae", "hier"))}
@@ -205,11 +205,11 @@ def test_the_growth_of_this_experiment_is_counted_in_built_models(page, trained)
 
 
 def test_the_page_tells_how_to_train_it_again(page, trained):
-    command = checkpoint.environment(trained)["command"]
+    command = run_folder.environment(trained)["command"]
     blocks = page.text_in("pre")
     assert command in blocks
     experiment = json.loads(blocks[-1])
-    assert experiment == checkpoint.experiment(trained).model_dump(mode="json")
+    assert experiment == run_folder.experiment(trained).model_dump(mode="json")
 
 
 def test_the_same_run_gives_the_same_page_and_spares_the_random_state(trained, tmp_path):
@@ -379,7 +379,7 @@ def test_without_its_data_set_the_page_says_which_is_missing(trained, tmp_path):
 
 
 def test_another_data_set_is_not_taken_for_its_own(trained, tmp_path):
-    from mmgen.data.glyphs import glyphs
+    from mmgen.data.sources.glyphs import glyphs
     from mmgen.data.store import write_dataset
 
     modalities, splits = glyphs(20, 5, 5, seed=9)
@@ -491,7 +491,7 @@ def test_numbers_that_are_not_finite_are_told_before_all_else():
 def test_a_page_of_a_broken_run_shows_only_finite_numbers(trained, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)
-    lines = checkpoint.read_metrics(copy)
+    lines = run_folder.read_metrics(copy)
     lines[-1]["validation"] = dict.fromkeys(lines[-1]["validation"], math.inf)
     (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = report(copy, data=tmp_path / "gone")
@@ -522,11 +522,12 @@ def test_a_collapsed_run_is_found_and_a_trained_one_is_not(tmp_path):
 def test_a_modality_that_never_changes_is_not_called_ignored(tmp_path):
     settings = pictures(still={"kind": "attributes", "names": ["on"], **NETS})
     run = train(tmp_path / "run", "jmvae-kl", settings)
-    from mmgen import build, generation
+    from mmgen import build
     from mmgen.report.held_out import held_out
     from mmgen.report.space import space
+    from mmgen.run import load
 
-    loaded = generation.load(run, device="cpu")
+    loaded = load(run, device="cpu")
     rows = held_out(loaded, build.registry(), None, {})
     still = {**rows.x, "still": torch.ones_like(rows.x["still"])}
     seen = space(loaded, replace(rows, x=still))

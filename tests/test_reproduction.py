@@ -13,18 +13,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmgen import generation, planning, running
-from mmgen.config import Experiment
 from mmgen.data.pictures import read_picture
 from mmgen.data.store import Split
 from mmgen.errors import RunError
-from mmgen.evaluation.estimates import Effort
-from mmgen.evaluation.likelihood import likelihoods
-from mmgen.evaluation.pairs import Pair
+from mmgen.evaluation.directions import Pair
+from mmgen.evaluation.likelihood.estimates import Effort
+from mmgen.evaluation.likelihood.estimators import likelihoods
+from mmgen.experiment import Experiment
 from mmgen.reproduction import chains, drawings, jobs, table
 from mmgen.reproduction.claims import claims, settled
 from mmgen.reproduction.folder import Reproduction
 from mmgen.reproduction.mnist import BEYOND, CELLS, PAPER, PROFILES, RUNS
+from mmgen.run import load, sample_latent
+from mmgen.training import plan, session
 
 MNIST = Path(__file__).parents[1] / os.environ.get("MMGEN_DATA", "../shared/data") / "mnist"
 
@@ -317,11 +318,11 @@ def runs(tmp_path_factory):
     )
     trained = {}
     for kind in ("jmvae", "hierarchical", "jmvae-kl"):
-        prepared = running.prepare(Experiment.read(config, [f"model.kind={kind}"]))
-        running.start(prepared, folder / kind)
-        list(running.train(prepared, folder / kind))
-        trained[kind] = generation.load(folder / kind, device="cpu")
-    return trained, planning.splits(prepared.dataset)["test"]
+        prepared = session.prepare(Experiment.read(config, [f"model.kind={kind}"]))
+        session.start(prepared, folder / kind)
+        list(session.train(prepared, folder / kind))
+        trained[kind] = load(folder / kind, device="cpu")
+    return trained, plan.splits(prepared.dataset)["test"]
 
 
 def test_pictures_are_those_of_the_chain_at_each_iteration(runs):
@@ -333,7 +334,7 @@ def test_pictures_are_those_of_the_chain_at_each_iteration(runs):
     x = {"label": torch.eye(3)}
     for position, iterations in enumerate((1, 4)):
         torch.manual_seed(3)
-        z = generation.sample_latent(run.model, x, 2, iterations=iterations)
+        z = sample_latent(run.model, x, 2, iterations=iterations)
         expected = run.model.decode(z[1], ["image"])["image"].mean  # the second chain of each
         torch.testing.assert_close(shown[position, :, 1], expected)
 

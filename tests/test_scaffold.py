@@ -13,9 +13,9 @@ import torch
 from conftest import ROOT
 from environments import Environment
 
-from mmgen.config import Experiment
 from mmgen.errors import PluginError, WriteError
-from mmgen.plugins import load
+from mmgen.experiment import Experiment
+from mmgen.registry.loading import load
 from mmgen.scaffold import FILES, Scaffold, write_package
 from mmgen.testing import CHECKS, run_checks
 

@@ -8,9 +8,9 @@ import typer
 from rich.cells import cell_len
 
 from mmgen import console
-from mmgen.cli import app
-from mmgen.commands.epochs import legend, line
-from mmgen.training import Epoch
+from mmgen.cli.app import app
+from mmgen.cli.epochs import legend, line
+from mmgen.training.loop import Epoch
 
 
 def epoch(terms, number=7, **settings):

@@ -149,7 +149,7 @@ def test_whatever_is_raised_is_one_message(mmgen, monkeypatch, tmp_path, error, 
         raise error
 
     monkeypatch.setattr("mmgen.data.store.check_free", check_free)
-    monkeypatch.setattr("mmgen.commands.data_card.check_free", check_free, raising=False)
+    monkeypatch.setattr("mmgen.cli.data_card.check_free", check_free, raising=False)
     words = ("data", "glyphs", "--out", tmp_path / "x", "--train", "2")
     ended, out, err = mmgen(*words)
     assert ended == code

@@ -18,7 +18,7 @@ from mmgen.data import shard, store
 from mmgen.data.index import INDEX
 from mmgen.data.store import Dataset, Split, check_free, read_dataset, write_dataset
 from mmgen.errors import DataError
-from mmgen.tensors import write_tensors
+from mmgen.files.tensors import write_tensors
 
 MODALITIES: dict[str, dict[str, Any]] = {
     "photo": {"kind": "image", "channels": 1},
@@ -143,10 +143,10 @@ def test_a_shard_that_changes_while_it_is_read_is_an_error(folder: Path, change:
 
 TRUNCATES = """
 import os, sys
-from mmgen import planning
-from mmgen.cli import main
+from mmgen.training import plan
+from mmgen.cli.app import main
 from mmgen.data import batches, shard
-batches.stays = planning.stays = lambda *_: False  # as if it were too large for memory
+batches.stays = plan.stays = lambda *_: False  # as if it were too large for memory
 shard.KEPT = 0
 rows, calls = batches.Batches._rows, []
 def cut(self, indices):

@@ -16,7 +16,8 @@ from conftest import ROOT, small
 from rich.table import Table
 from test_kill import Server, all_readable
 
-from mmgen import console, streams
+from mmgen import console
+from mmgen.cli import streams
 
 FULL = Path("/dev/full")
 CONFIG = ROOT / "examples" / "glyphs.toml"

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from mmgen import build
-from mmgen.config import Experiment
-from mmgen.data.synthetic import synthetic_dataset
+from mmgen.data.sources.synthetic import synthetic_dataset
 from mmgen.errors import ConfigError, DataError, PluginError
+from mmgen.experiment import Experiment
 from mmgen_image import Image
 from mmgen_label import Label
 

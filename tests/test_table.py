@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmgen import build
-from mmgen.data.columns import as_toml, read_wanted, sources
-from mmgen.data.importing import Splitting, import_table
 from mmgen.data.store import read_dataset, write_dataset
-from mmgen.data.table import read_table
+from mmgen.data.tables.columns import as_toml, read_wanted, sources
+from mmgen.data.tables.importing import Splitting, import_table
+from mmgen.data.tables.table import read_table
 from mmgen.errors import MmgenError
 
 SHAPES = ("circle", "square", "star")

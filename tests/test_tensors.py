@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save, save_file
 from torch import nn
 from toys import differing
 
-from mmgen import checkpoint
-from mmgen.config import Experiment
 from mmgen.errors import RunError, WriteError
-from mmgen.reading import Reader
-from mmgen.tensors import DTYPES, open_tensors, write_tensors
-from mmgen.training import Training, adam
+from mmgen.experiment import Experiment
+from mmgen.files.reading import Reader
+from mmgen.files.tensors import DTYPES, open_tensors, write_tensors
+from mmgen.training import run_folder
+from mmgen.training.loop import Training, adam
 
 MB = 2**20
 READER = Reader(RunError)
@@ -203,15 +203,15 @@ def test_a_checkpoint_costs_nothing_beside_the_training(tmp_path):
     state.optimisers["model"].step()
     state.model.zero_grad(set_to_none=True)
     with Peak() as peak:
-        checkpoint.save_checkpoint(tmp_path, state)
-        checkpoint.save_weights(tmp_path, state, 1)
+        run_folder.save_checkpoint(tmp_path, state)
+        run_folder.save_weights(tmp_path, state, 1)
     assert peak.bytes < 8 * MB
     again = started()
     with Peak() as peak:
-        checkpoint.load_weights(tmp_path, again.model)
+        run_folder.load_weights(tmp_path, again.model)
     assert peak.bytes < 8 * MB
     with Peak() as peak:
-        checkpoint.resume(tmp_path, again)
+        run_folder.resume(tmp_path, again)
     assert peak.bytes < 8 * ONE + 8 * MB  # the two moments of each weight, which are new
     assert torch.equal(
         again.optimisers["model"].state_dict()["state"][3]["exp_avg_sq"],

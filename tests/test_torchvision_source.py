@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmgen.data.measure import (
+from mmgen.data.sources.measure import (
     ATTRIBUTES,
     aspect,
     balance,
@@ -18,7 +18,7 @@ from mmgen.data.measure import (
     slant,
     stroke_width,
 )
-from mmgen.data.torchvision import idx_dataset
+from mmgen.data.sources.torchvision import idx_dataset
 from mmgen.errors import DataError
 
 MNIST = Path(__file__).parents[1] / os.environ.get("MMGEN_DATA", "../shared/data") / "mnist"

@@ -9,7 +9,7 @@ from torch.distributions import Normal
 
 from mmgen.data.units import amount, read_numbers, standards, suits_measurements
 from mmgen.nets.blocks import Likelihood, gaussian_with_variance
-from mmgen.plugins import load
+from mmgen.registry.loading import load
 from mmgen.testing import parametrize_with_checks
 from mmgen_attributes import Attributes
 from mmgen_label import Label

@@ -24,15 +24,16 @@ from torch.distributions import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmgen import build, checkpoint, hookimpl
-from mmgen.config import Experiment
+from mmgen import build, hookimpl
 from mmgen.data.batches import Batches
+from mmgen.data.sources.synthetic import synthetic
 from mmgen.data.store import Split
-from mmgen.data.synthetic import synthetic
+from mmgen.experiment import Experiment
 from mmgen.modality import Modality
 from mmgen.models import Model
 from mmgen.nets.blocks import Likelihood, convolutional_decoder, convolutional_encoder, mlp
-from mmgen.training import Training
+from mmgen.training import run_folder
+from mmgen.training.loop import Training
 
 PLUGIN = str(Path(__file__).resolve())
 CPU = torch.device("cpu")
@@ -261,15 +262,15 @@ def training(
     return Training(build.model(resolved, modalities, device), resolved.train, device)
 
 
-def run_folder(
+def write_run(
     path: Path, kind: str, modalities: Mapping[str, Modality], model: Mapping[str, Any]
 ) -> Training:
     """Writes a run of an untrained model, as ``mmgen train`` would."""
     resolved = experiment(kind, modalities, model)
     state = training(kind, modalities, model)
-    checkpoint.create(path, resolved, {"command": "toys"})
-    checkpoint.save_weights(path, state, 0)
-    checkpoint.save_checkpoint(path, state)
+    run_folder.create(path, resolved, {"command": "toys"})
+    run_folder.save_weights(path, state, 0)
+    run_folder.save_checkpoint(path, state)
     return state
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from mmgen.brief import line
-from mmgen.data.seeding import generator
 from mmgen.data.store import Split
 from mmgen.errors import DataError, listed, nearest
 from mmgen.memory import free_memory
 from mmgen.modality import Modality
+from mmgen.seeding import generator
 
 RESIDENT_SHARE = 1 / 3
 """Values stay on the device if they take at most this share of its free memory: the rest is for

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmgen.data.importing import counted
 from mmgen.data.store import SHEET
-from mmgen.data.table import BadRow
+from mmgen.data.tables.importing import counted
+from mmgen.data.tables.table import BadRow
 from mmgen.modality import Modality
 
 MOST = 100

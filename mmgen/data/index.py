@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from mmgen.brief import OneLine
-from mmgen.documents import short
 from mmgen.errors import DataError
-from mmgen.reading import Reader, exists
+from mmgen.files.documents import short
+from mmgen.files.reading import Reader, exists
 
 INDEX = "dataset.json"
 FORMAT_VERSION = 1

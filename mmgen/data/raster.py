@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Condition
 from typing import TYPE_CHECKING
 
-from mmgen.reading import open_regular
+from mmgen.files.reading import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from mmgen.errors import DataError
-from mmgen.reading import Reader
-from mmgen.tensors import header_length, parse_header
+from mmgen.files.reading import Reader
+from mmgen.files.tensors import header_length, parse_header
 
 _FILES = Reader(DataError, "write the data set again")
 

@@ -27,9 +27,9 @@ from mmgen.data.folder import appearing
 from mmgen.data.index import INDEX, Index, ShardRecord, SplitRecord, file_hash, read_index
 from mmgen.data.shard import Column, open_shard
 from mmgen.data.split import Split
-from mmgen.documents import first_of
 from mmgen.errors import DataError, WriteError, listed
-from mmgen.tensors import write_tensors
+from mmgen.files.documents import first_of
+from mmgen.files.tensors import write_tensors
 
 __all__ = ["CARD", "SHEET", "Dataset", "Split", "check_free", "read_dataset", "write_dataset"]
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, FiniteFloat
 from torch import Tensor
 
-from mmgen.data.cells import number
+from mmgen.data.tables.cells import number
 from mmgen.errors import listed
 
 LEAST_DEVIATION = 1e-30

@@ -10,8 +10,8 @@ from torch import Tensor
 from mmgen.errors import GenerationError
 from mmgen.figures.sheet import Block, Strip, draw
 from mmgen.figures.tools import drawn, likelihood_of, title_of, way_of
-from mmgen.generation import Run, sample_latent
-from mmgen.training import random_state
+from mmgen.run import Run, sample_latent
+from mmgen.training.loop import random_state
 
 WIDEST = 18
 """Columns of a page that shows two modalities' choices; more go below."""
@@ -36,7 +36,7 @@ def from_choices(
         source: A modality with ``choices()``; nothing else is given.
         target: A modality that can be rendered.
         samples: Samples of z a row, after a first picture at the posterior's mean.
-        iterations: See :func:`mmgen.generation.sample_latent`.
+        iterations: See :func:`mmgen.run.sample_latent`.
         seed: Fixes the noise.
 
     Returns:
@@ -125,7 +125,7 @@ def compare(
         target: A modality that can be rendered, of all runs.
         path: The PNG to write.
         samples: Samples of z a row, after a first picture at the posterior's mean.
-        iterations: See :func:`mmgen.generation.sample_latent`; not for models of one direction.
+        iterations: See :func:`mmgen.run.sample_latent`; not for models of one direction.
         seed: Fixes the noise, the same for each model.
 
     Returns:

@@ -23,7 +23,7 @@ def loss_curves(metrics: Sequence[Mapping[str, Any]], path: Path, title: str = "
     The warm-up, the epochs that end with β < 1, is shaded.
 
     Args:
-        metrics: One dictionary an epoch, see :class:`mmgen.training.Epoch`; at least one.
+        metrics: One dictionary an epoch, see :class:`mmgen.training.loop.Epoch`; at least one.
         path: The PNG to write; its folder is made.
         title: Above the panels.
 

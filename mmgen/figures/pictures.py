@@ -12,8 +12,8 @@ from mmgen.figures.choices import from_choices, from_pairs
 from mmgen.figures.losses import loss_curves
 from mmgen.figures.sheet import Block, Strip, beside, draw
 from mmgen.figures.tools import drawn, likelihood_of, renderable, title_of, told, way_of
-from mmgen.generation import Run, sample_latent
-from mmgen.training import random_state
+from mmgen.run import Run, sample_latent
+from mmgen.training.loop import random_state
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def reconstructions(
         observations: Held-out ``(B, *shape)`` of every modality; the first ``count`` are drawn.
         target: A modality that can be rendered.
         count: How many observations.
-        iterations: See :func:`mmgen.generation.sample_latent`.
+        iterations: See :func:`mmgen.run.sample_latent`.
         seed: Fixes the noise.
 
     Returns:
@@ -112,7 +112,7 @@ def draw_all(
     Args:
         run: The trained run.
         observations: Some held-out ``(B, *shape)`` of every modality.
-        metrics: See :func:`mmgen.checkpoint.read_metrics`; may be empty.
+        metrics: See :func:`mmgen.training.run_folder.read_metrics`; may be empty.
 
     Returns:
         The files, under ``RUN/figures``.

@@ -13,6 +13,6 @@ MODELS: dict[str, type[Model]] = {
     "cvae": CVAE,
     "cmma": CMMA,
 }
-"""What ``model.kind`` may be. The settings of each are in :mod:`mmgen.config`."""
+"""What ``model.kind`` may be. The settings of each are in :mod:`mmgen.experiment`."""
 
 __all__ = ["MODELS", "Batch", "Model", "Objective", "Proposal"]

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmgen import build, generation
-from mmgen.files import check_writable, deliver
-from mmgen.holding import pinned
+from mmgen import build
+from mmgen.files.atomic import check_writable, deliver
+from mmgen.files.holding import pinned
 from mmgen.report.page import Page, gather, weights_of
+from mmgen.run import load
 
 __all__ = ["write_report"]
 
@@ -42,7 +43,7 @@ def write_report(
     check_writable(out)
     with pinned(folder):
         weights = weights_of(folder)
-        run = generation.load(folder, weights=weights, device=device, plugin_modules=plugin_modules)
+        run = load(folder, weights=weights, device=device, plugin_modules=plugin_modules)
         page = gather(run, build.registry(plugin_modules), weights, data)
         deliver(out, html(page))
     return out

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mmgen.brief import OneLine
 from mmgen.figures.tools import law_of, likelihood_of
-from mmgen.generation import Run
+from mmgen.run import Run
 
 
 @dataclass(frozen=True, repr=False)

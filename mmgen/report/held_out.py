@@ -11,11 +11,11 @@ from torch import Tensor
 from mmgen import build
 from mmgen.brief import OneLine
 from mmgen.checking import check_stored
-from mmgen.config import Experiment
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import ConfigError, DataError
-from mmgen.generation import Run
-from mmgen.plugins import Registry
+from mmgen.experiment import Experiment
+from mmgen.registry.loading import Registry
+from mmgen.run import Run
 from mmgen.settings import FolderConfig
 
 ROWS = 600

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmgen import checkpoint, training
 from mmgen.brief import OneLine
-from mmgen.generation import Run
-from mmgen.plugins import Registry
+from mmgen.registry.loading import Registry
 from mmgen.report import findings, gallery
 from mmgen.report.curves import Curves, curves
 from mmgen.report.direction import Direction, direction_of, titles
@@ -19,6 +17,8 @@ from mmgen.report.held_out import HeldOut, held_out
 from mmgen.report.size import Growth, growth
 from mmgen.report.space import Space, space
 from mmgen.report.words import counted, duration, joined, number
+from mmgen.run import Run
+from mmgen.training import loop, run_folder
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,9 +98,9 @@ def gather(
         data: The data set's folder, if not the one that the run names.
         seed: Fixes all samples.
     """
-    metrics = checkpoint.read_metrics(run.path)
-    environment = checkpoint.environment(run.path)
-    with training.random_state(run.device, seed):
+    metrics = run_folder.read_metrics(run.path)
+    environment = run_folder.environment(run.path)
+    with loop.random_state(run.device, seed):
         rows = held_out(run, registry, data, environment)
         latent = space(run, rows) if isinstance(rows, HeldOut) else None
         subsets, left_out = (

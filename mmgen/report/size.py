@@ -11,9 +11,9 @@ import torch
 
 from mmgen import build
 from mmgen.brief import OneLine
-from mmgen.config import Experiment
-from mmgen.generation import Run
+from mmgen.experiment import Experiment
 from mmgen.modality import Modality
+from mmgen.run import Run
 from mmgen.settings import KINDS
 
 ONE_WAY = ("cvae", "cmma")

@@ -18,9 +18,9 @@ from mmgen.evaluation.latent import (
     subset_divergences,
 )
 from mmgen.figures.tools import law_of
-from mmgen.generation import Run
 from mmgen.models.cvae import CVAE
 from mmgen.report.held_out import HeldOut
+from mmgen.run import Run
 from mmgen.subsets import Subset, name
 
 WIDTH, EDGE = 400, 16

@@ -9,11 +9,11 @@ from torch import Tensor
 from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.store import Split
-from mmgen.evaluation.decoding import log_likelihoods
-from mmgen.evaluation.likelihood import ROWS
-from mmgen.generation import Run, sample_latent
+from mmgen.evaluation.likelihood.decoding import log_likelihoods
+from mmgen.evaluation.likelihood.estimators import ROWS
 from mmgen.models.iterative import iterate
-from mmgen.training import random_state
+from mmgen.run import Run, sample_latent
+from mmgen.training.loop import random_state
 
 
 @torch.no_grad()

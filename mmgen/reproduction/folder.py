@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmgen import checkpoint
 from mmgen.brief import OneLine
 from mmgen.errors import RunError
-from mmgen.files import deliver
-from mmgen.holding import LOCK
-from mmgen.locks import WRITER
-from mmgen.reading import exists
+from mmgen.files.atomic import deliver
+from mmgen.files.holding import LOCK
+from mmgen.files.locks import WRITER
+from mmgen.files.reading import exists
 from mmgen.reproduction.jobs import Job
 from mmgen.reproduction.measured import manifest, same_text
 from mmgen.reproduction.mnist import (
@@ -32,6 +31,7 @@ from mmgen.reproduction.mnist import (
     Planned,
     Profile,
 )
+from mmgen.training import run_folder
 
 MANIFEST = "reproduction.json"
 LIKELIHOODS, COHERENCE = "likelihoods.json", "coherence.json"
@@ -122,7 +122,7 @@ class Reproduction(OneLine):
         left = []
         for planned in self.runs:
             run = self.run(planned.name)
-            if checkpoint.epochs_done(run) >= planned.epochs(self.epochs):
+            if run_folder.epochs_done(run) >= planned.epochs(self.epochs):
                 continue
             command = ("train", str(self.configuration(planned)), "--resume", "--no-figures")
             left.append(self._job(planned, "train", *command, "--out", str(run)))
@@ -161,7 +161,7 @@ class Reproduction(OneLine):
 
     def trained(self, planned: Planned) -> tuple[int, str]:
         """Returns how many epochs a run has, and a word on the last."""
-        metrics = checkpoint.read_metrics(self.run(planned.name))
+        metrics = run_folder.read_metrics(self.run(planned.name))
         if not metrics:
             return 0, ""
         last = metrics[-1]

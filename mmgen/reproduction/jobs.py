@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmgen.brief import OneLine
 from mmgen.errors import RunError
-from mmgen.holding import check, make
+from mmgen.files.holding import check, make
 from mmgen.reproduction.measured import FILES
 
 POLL = 0.25

@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from mmgen.errors import MmgenError, RunError
-from mmgen.reading import Reader
-from mmgen.records import Record
-from mmgen.tensors import open_tensors
+from mmgen.files.reading import Reader
+from mmgen.files.tensors import open_tensors
+from mmgen.training.records import Record
 
 FILES = Reader(RunError, "remove it, to measure again")
 

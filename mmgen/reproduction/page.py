@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from mmgen import checkpoint, generation
 from mmgen.data.store import Split, read_dataset
-from mmgen.files import write
-from mmgen.generation import Run
-from mmgen.reading import exists
+from mmgen.files.atomic import write
+from mmgen.files.reading import exists
 from mmgen.reproduction import drawings, measured, table
 from mmgen.reproduction.chains import Point, latents, likelihood_by_iteration, pictures
 from mmgen.reproduction.claims import Claim, claims
 from mmgen.reproduction.folder import COHERENCE, Reproduction
 from mmgen.reproduction.mnist import IMAGE, LABEL, PAPER, SAMPLES, Planned
 from mmgen.reproduction.table import Cell
+from mmgen.run import Run, load
+from mmgen.training import run_folder
 
 AFTER = (1, 2, 5, 10, 20, 50, 100)
 """Numbers of iterations that Figure 3 shows, as far as there are so many."""
@@ -139,7 +139,7 @@ class _Figures:
     def _run(self, model: str, suffix: str = "") -> Run:
         folder = self.reproduction.run(model.lower() + suffix)
         plugins = self.reproduction.plugins
-        return generation.load(folder, device=self.reproduction.device, plugin_modules=plugins)
+        return load(folder, device=self.reproduction.device, plugin_modules=plugins)
 
     def _part(self, model: str) -> Split:
         split = read_dataset(self.reproduction.data).splits["test"]
@@ -261,7 +261,7 @@ def _trained(reproduction: Reproduction) -> str:
 
 
 def _line(run: Path, planned: Planned) -> str:
-    metrics = checkpoint.read_metrics(run)
+    metrics = run_folder.read_metrics(run)
     best = [m for m in metrics if m["best"]][-1]
     speed = sum(m["examples_per_second"] for m in metrics) / len(metrics)
     minutes = sum(m["seconds"] for m in metrics) / 60
@@ -274,7 +274,7 @@ def _line(run: Path, planned: Planned) -> str:
 
 def _machine(reproduction: Reproduction) -> str:
     run = reproduction.run(reproduction.runs[-1].name)
-    environment = checkpoint.environment(run)
+    environment = run_folder.environment(run)
     cores = f"{os.cpu_count()} cores, {platform.machine()}"
     torch_version = environment["versions"]["torch"].split("+")[0]
     return f"{environment['device']} ({cores}), PyTorch {torch_version}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmgen.brief import OneLine
-from mmgen.files import write
+from mmgen.files.atomic import write
 from mmgen.reproduction.measured import likelihoods, not_measured
 from mmgen.reproduction.mnist import CELLS, PAPER, Planned
 

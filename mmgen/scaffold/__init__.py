@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from mmgen import plugins
 from mmgen.brief import OneLine
 from mmgen.data.folder import appearing
 from mmgen.errors import PluginError, WriteError
+from mmgen.registry import loading
 
 FILES = {
     "$module/__init__.py": "module.py",
@@ -124,7 +124,7 @@ def write_package(scaffold: Scaffold, out: Path, plugin_modules: Sequence[str] =
 
 def _check_free(scaffold: Scaffold, plugin_modules: Sequence[str]) -> None:
     kind = scaffold.kind
-    registry = plugins.load(plugin_modules, environ={})  # those not listed in MMGEN_PLUGINS too
+    registry = loading.load(plugin_modules, environ={})  # those not listed in MMGEN_PLUGINS too
     if kind in registry.kinds:
         raise PluginError(
             f"the kind {kind!r} exists already, from plugin {registry.provider(kind)}; choose "

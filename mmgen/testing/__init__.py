@@ -19,11 +19,11 @@ from unittest import SkipTest
 from pydantic import ValidationError
 
 from mmgen.brief import OneLine
-from mmgen.config import explain
-from mmgen.discovery import one_line, words_of
+from mmgen.experiment import explain
 from mmgen.isolation import attempt
 from mmgen.modality import Modality
-from mmgen.plugins import load
+from mmgen.registry.discovery import one_line, words_of
+from mmgen.registry.loading import load
 from mmgen.testing.confidence import check_confidence
 from mmgen.testing.likelihood import (
     check_finite,
@@ -113,7 +113,7 @@ def check_plugin(name: str, modules: Sequence[str] = ()) -> dict[str, list[Check
 
     Args:
         name: A kind, a plugin's entry point, an importable module or the path of a ``.py`` file.
-        modules: Plugins that are not installed, as for :func:`mmgen.plugins.load`.
+        modules: Plugins that are not installed, as for :func:`mmgen.registry.loading.load`.
 
     Raises:
         PluginError: If there is no such kind or plugin, or it is broken; says why.

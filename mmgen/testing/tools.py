@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mmgen.discovery import shortened
 from mmgen.modality import Modality
+from mmgen.registry.discovery import shortened
 
 LATENT = 5
 """The size of z that decoders are built for."""

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from mmgen.data.cells import AttributeColumns
+from mmgen.data.tables.cells import AttributeColumns
 from mmgen.errors import listed, nearest
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Widths

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mmgen.data.cells import class_number, in_order, suits_classes
+from mmgen.data.tables.cells import class_number, in_order, suits_classes
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Widths, Words
 from mmgen.nets.blocks import Likelihood, mlp, one_hot

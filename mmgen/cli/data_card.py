@@ -1,0 +1,99 @@
+"""How every ``mmgen data`` command ends: the data set with its card; and how the card is shown."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmgen.cli.common import Settings
+from mmgen.console import stderr, stdout
+from mmgen.errors import DataError, MmgenError, WriteError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmgen.data.store import Dataset
+    from mmgen.data.tables.table import BadRow
+    from mmgen.modality import Modality
+
+MOST = 2**20
+"""The most bytes of a card: one that is longer, or no file, is made anew to be shown."""
+
+
+def write(
+    path: Path,
+    name: str,
+    about: str,
+    modalities: Mapping[str, Mapping[str, Any]],
+    splits: "Mapping[str, Mapping[str, Tensor]]",
+    settings: Settings,
+    *,
+    force: bool,
+    bad: "Sequence[BadRow]" = (),
+) -> None:
+    """Writes a data set with its card and contact sheet, and says so.
+
+    A kind that cannot be shown costs the card, never the data set.
+    """
+    from mmgen.data.card import card
+    from mmgen.data.store import CARD, SHEET, write_dataset
+    from mmgen.figures.contact import contact_sheet
+
+    def beside(folder: Path) -> None:
+        try:
+            made = _modalities(modalities, settings)
+            sheet = contact_sheet(folder / SHEET, name, made, next(iter(splits.values())))
+            command = shlex.join(["mmgen", *sys.argv[1:]])
+            text = card(name, about, made, splits, command=command, bad=bad, sheet=sheet)
+        except (OSError, WriteError):
+            raise
+        except Exception as error:  # of a plugin: it costs the card, never the data set
+            stderr.print(f"no card: {type(error).__name__}: {error}")
+            (folder / SHEET).unlink(missing_ok=True)
+        else:
+            (folder / CARD).write_text(text, encoding="utf-8", errors="replace")
+
+    dataset = write_dataset(
+        path,
+        name=name,
+        about=about,
+        modalities=modalities,
+        splits=splits,
+        force=force,
+        beside=beside,
+    )
+    counts = ", ".join(f"{split.count:,} {n}" for n, split in dataset.splits.items())
+    stdout.print(f"{path}: {counts}; modalities {', '.join(dataset.modalities)}")
+
+
+def show(dataset: "Dataset", settings: Settings) -> None:
+    """Prints a data set's card, or what one would say if none lies beside."""
+    from rich.markdown import Markdown
+
+    from mmgen.data.card import card
+    from mmgen.data.store import CARD
+    from mmgen.files.reading import Reader
+
+    try:
+        text = Reader(DataError).text(dataset.path / CARD, MOST, errors="replace")
+    except DataError:
+        try:
+            made = _modalities(dataset.modalities, settings)
+        except MmgenError as error:
+            stderr.print(str(error))
+            made = {}
+        splits = {name: split.load() for name, split in dataset.splits.items()}
+        text = card(dataset.name, dataset.about, made, splits)
+    lines = [line for line in text.splitlines() if not line.startswith("![")]
+    stdout.print(Markdown("\n".join(lines), hyperlinks=False), soft_wrap=False)
+    stdout.print(f"{dataset.path}\nhash {dataset.hash}")
+
+
+def _modalities(
+    configurations: Mapping[str, Mapping[str, Any]], settings: Settings
+) -> "dict[str, Modality]":
+    from mmgen import build
+
+    registry = build.registry(settings.plugins)
+    return {name: registry.create(name, each) for name, each in configurations.items()}

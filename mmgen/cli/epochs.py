@@ -1,0 +1,78 @@
+"""An epoch in one line of 80 columns, however many terms there are and what they are called."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from mmgen.console import printable, styled
+
+if TYPE_CHECKING:
+    from mmgen.training.loop import Epoch
+
+WIDTH = 80
+LONGEST = 12
+"""Of a term's name; the rest is cut off."""
+
+
+def legend(validated: bool) -> Text:
+    """Says once what the lines hold."""
+    losses = "loss in training / validation" if validated else "loss in training"
+    return styled((f"each line: {losses} and its terms, in nats; rows/s", "dim"))
+
+
+def line(epoch: "Epoch", epochs: int) -> Text:
+    """Writes an epoch: both losses, as many terms of the last one as fit, speed, whether best.
+
+    First the KL to the prior, then the reconstructions, the largest first, then the KLs of all
+    subsets together. ``…`` says that something is left out.
+    """
+    count = f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  loss "
+    losses = " / ".join(number(t["loss"]) for t in (epoch.train, epoch.validation) if t)
+    warming = f"  β {epoch.beta:.2f}" if epoch.beta < 1 else ""
+    speed = f"  {number(epoch.examples_per_second, 0)}/s"
+    best = " best" if epoch.best else ""
+    left = WIDTH - sum(map(len, (count, losses, warming, speed, " best")))
+    terms = _fitting(_terms(epoch.validation or epoch.train), left)
+    return styled(count, (losses, "bold"), warming, terms, speed, (best, "green"))
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Writes a number in at most 10 characters: ``"-723.25"``, ``"12,345"``, ``"1.2e+30"``.
+
+    Examples:
+        >>> [number(n) for n in (-723.248, 12345.6, -1e30, float("inf"))]
+        ['-723.25', '12,346', '-1e+30', 'inf']
+    """
+    if abs(value) < 10_000:
+        return f"{value:.{digits}f}"
+    return f"{value:,.0f}" if abs(value) < 10_000_000 else f"{value:.3g}"
+
+
+def _terms(values: Mapping[str, float]) -> dict[str, float]:
+    """Names the terms in short; the KLs of the subsets, up to 2^K − 2, are one."""
+    kls = {name: value for name, value in values.items() if name.startswith("kl/")}
+    # A hierarchy has no KL to one prior but one for each layer: together, they are it.
+    shown = {"kl": kls.pop("kl/prior", sum(kls.values()))} if kls else {}
+    subsets = sum(kls.values()) if "kl/prior" in values else 0.0
+    rest = {n: v for n, v in values.items() if not n.startswith("kl/") and n != "loss"}
+    for name in sorted(rest, key=lambda name: -abs(rest[name])):
+        shown[name.removeprefix("reconstruction/")] = rest[name]
+    return shown | ({"subsets": subsets} if subsets else {})
+
+
+def _fitting(terms: Mapping[str, float], width: int) -> str:
+    """Writes as many terms as fit, in their order."""
+    words, left_out = "", False
+    for done, (name, value) in enumerate(terms.items(), start=1):
+        short = printable(name)
+        if cell_len(short) > LONGEST:
+            short = set_cell_size(short, LONGEST - 1) + "…"
+        more = f"  {short} {number(value)}"
+        mark = len(" …") if left_out or done < len(terms) else 0
+        if cell_len(words + more) + mark <= width:
+            words += more
+        else:
+            left_out = True
+    return f"{words} …" if left_out and cell_len(words) + len(" …") <= width else words

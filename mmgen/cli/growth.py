@@ -1,0 +1,65 @@
+"""``mmgen growth``: what one more modality costs each model."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmgen.cli.common import Json, Settings, reachable
+from mmgen.console import progress, status, stdout
+from mmgen.errors import ConfigError
+
+
+def growth(
+    context: typer.Context,
+    modalities: Annotated[
+        str, typer.Option(help="How many modalities, K: a number or a range.")
+    ] = "2-10",
+    layers: Annotated[
+        str,
+        typer.Option(help="How many layers the hierarchical model has, L: a number or a range."),
+    ] = "1-3",
+    kind: Annotated[
+        str, typer.Option(help="What all K modalities are: a kind that mmgen plugins lists.")
+    ] = "image",
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A PNG file for the curves.", callback=reachable),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Count the nets and parameters of each model, by the number of modalities."""
+    settings: Settings = context.obj
+    k, levels = _range("--modalities", modalities, 2, 64), _range("--layers", layers, 1, 32)
+    with status("loading PyTorch ..."):
+        from mmgen.evaluation import growth as counting
+        from mmgen.files.atomic import check_writable
+        from mmgen.registry.loading import load
+
+        if file is not None:  # before the work
+            check_writable(file)
+        modality = load(settings.plugins).get(kind).specimen()
+    with progress("{task.completed:,}/{task.total:,} nets") as bar:
+        task = bar.add_task("building", total=counting.nets_of(k, levels))
+        rows = counting.growth(modality, k, levels, done=lambda nets: bar.advance(task, nets))
+    if as_json:
+        stdout.print_json(json.dumps([dataclasses.asdict(row) for row in rows]))
+    else:
+        stdout.print(counting.growth_table(rows))
+    if file is not None:
+        counting.plot_growth(rows, file)
+        stdout.print(f"curves in {file}")
+
+
+def _range(option: str, text: str, least: int, most: int) -> range:
+    match = re.fullmatch("([0-9]{1,3})(?:-([0-9]{1,3}))?", text.strip())
+    if match:
+        first, last = int(match[1]), int(match[2] or match[1])
+        if least <= first <= last <= most:
+            return range(first, last + 1)
+    raise ConfigError(
+        f"{option} {text}: write a number or a range from {least} to {most}, such as {least}-8"
+    )

@@ -1,0 +1,105 @@
+"""``mmgen plugins``: which there are, whether one keeps the contract, and a new one to start."""
+
+import dataclasses
+import json
+import shlex
+import textwrap
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mmgen.cli.common import Json, Settings, reachable
+from mmgen.console import stderr, stdout, styled
+
+app = typer.Typer(help="List plugins, check whether one works, or start a new one.")
+
+
+@app.callback(invoke_without_command=True)
+def show(context: typer.Context, as_json: Json = False) -> None:
+    """List plugins: versions, status, kinds, and what is wrong with a broken one."""
+    from mmgen.registry.loading import load
+
+    if context.invoked_subcommand is not None:
+        return
+    settings: Settings = context.obj
+    records = load(settings.plugins).records
+    if as_json:
+        stdout.print_json(json.dumps([dataclasses.asdict(record) for record in records]))
+        return
+    table = Table("plugin", "distribution", "version", "status", "kinds", box=None, pad_edge=False)
+    colours = {"ok": "green", "broken": "red", "disabled": "yellow"}
+    for record in records:
+        status = styled((record.status, colours[record.status]))
+        kinds = ", ".join(record.kinds)
+        table.add_row(record.name, record.distribution, record.version, status, kinds)
+    stdout.print(table)
+    for record in records:
+        for line in filter(None, (record.cause, *record.warnings)):
+            stdout.print(f"{record.name}: {line}")
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(help="A kind, such as image, or the module of a one-file plugin.")
+    ],
+) -> None:
+    """Check whether a kind, or all kinds of a module, keep the contract of a plugin."""
+    from mmgen.testing import check_plugin
+
+    settings: Settings = context.obj
+    failed = False
+    for kind, results in check_plugin(name, settings.plugins).items():
+        stdout.print(styled((kind, "bold")))
+        for result in results:
+            mark = ("ok    ", "green") if result.passed else ("failed", "red")
+            stdout.print(styled("  ", mark, f" {result.name}"))
+            if not result.passed:
+                failed = True
+                for line in result.message.splitlines():
+                    stdout.print(textwrap.indent(textwrap.fill(line, 90), " " * 9))
+    if failed:
+        stderr.print("the contract is broken: see above, and mmgen/modality.py for the recipe")
+        raise typer.Exit(2)
+
+
+@app.command()
+def new(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(help="The name of the package: mmgen-audio gets the kind audio.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder to write it to.",
+            show_default="./NAME",
+            callback=reachable,
+        ),
+    ] = None,
+) -> None:
+    """Write a package with a new modality that works, to be made your own."""
+    from mmgen.scaffold import Scaffold, write_package
+
+    settings: Settings = context.obj
+    package = Scaffold.named(name)
+    out = out or Path(name)
+    write_package(package, out, settings.plugins)
+    kind, run = package.kind, f"runs/{package.kind}"
+    stdout.print(
+        f"{out}: a package with the kind {kind}, all of it in {out / package.module}/__init__.py. "
+        "Next:",
+    )
+    for command in (
+        ["pip", "install", "--editable", str(out)],
+        ["mmgen", "plugins", "check", kind],
+        ["python", "-m", "pytest", str(out)],
+        ["mmgen", "train", str(out / "example.toml"), "--out", run],
+        ["mmgen", "generate", run, "--given", "label=three", "--targets", kind, "-o", "three.png"],
+    ):
+        stdout.print(f"  {shlex.join(command)}")

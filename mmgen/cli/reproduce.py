@@ -1,0 +1,208 @@
+"""``mmgen reproduce``: the paper's experiments, from training to table and figures."""
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmgen.cli.common import MOST, Device, Settings, storable
+from mmgen.console import status, stderr, stdout
+from mmgen.errors import ConfigError, DataError, listed, nearest
+
+if TYPE_CHECKING:
+    from mmgen.reproduction.folder import Reproduction
+    from mmgen.reproduction.jobs import Job
+
+app = typer.Typer(help="Reproduce the paper's tables and figures.", no_args_is_help=True)
+
+
+@app.callback()
+def options() -> None:
+    """Reproduce the paper's tables and figures."""
+
+
+@app.command()
+def mnist(
+    context: typer.Context,
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="A data set of mmgen data mnist, or the folder that holds MNIST/raw.",
+            callback=storable,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder for all results; what is begun there goes on.",
+            callback=storable,
+        ),
+    ],
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST, help="Epochs to train each model.", show_default="100; 2 if fast"
+        ),
+    ] = None,
+    profile: Annotated[
+        str,
+        typer.Option(
+            help="Which version: paper; authors, with the Adam of their code; fast, a small one."
+        ),
+    ] = "paper",
+    beyond: Annotated[
+        bool,
+        typer.Option(
+            "--beyond",
+            help="Add two models: JMVAE-kl tuned, and with a normalising flow (extra flow).",
+        ),
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="How many models to train at once.", show_default="one per core"
+        ),
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Train the seven models of Table 1, and draw the table and Figures 3, 4 and 5.
+
+    Every stop loses at most the epoch under way; the same command goes on.
+    """
+    from mmgen.files.locks import writing
+    from mmgen.reproduction.folder import Reproduction
+    from mmgen.reproduction.mnist import PROFILES
+
+    settings: Settings = context.obj
+    if profile not in PROFILES:
+        raise ConfigError(
+            f"--profile {profile}: there are {listed(PROFILES)}{nearest(profile, PROFILES)}"
+        )
+    if beyond:
+        _check_flow()
+    at_once = jobs or os.cpu_count() or 1
+    dataset = data if (data / "dataset.json").exists() else out / "data"
+    if dataset != data and not (data / "MNIST" / "raw").is_dir():
+        raise DataError(
+            f"--data {data}: neither a data set of mmgen data mnist, nor a folder with MNIST/raw. "
+            "Fetch the set with: mmgen data mnist ROOT --download --out DATA"
+        )
+    reproduction = Reproduction(
+        out=out,
+        data=dataset,
+        profile=profile,
+        epochs=epochs or PROFILES[profile].epochs,
+        beyond=beyond,
+        device="auto" if device is None else device,
+        plugins=tuple(settings.plugins),
+    )
+    reproduction.check_free()
+    with writing(out):
+        reproduction.begin()
+        try:
+            if not (dataset / "dataset.json").exists():
+                _import(data, dataset, settings)
+            _train(reproduction, at_once)
+            _measure(reproduction, at_once)
+            _draw(reproduction)
+        except KeyboardInterrupt:
+            stderr.print("stopped; nothing is lost. The same command goes on")
+            raise typer.Exit(130) from None
+
+
+def _check_flow() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("zuko") is None:
+        raise ConfigError('--beyond needs zuko: pip install "mmgen[flow]"')
+
+
+def _import(root: Path, folder: Path, settings: Settings) -> None:
+    from mmgen.cli import data_card
+    from mmgen.data.sources.torchvision import idx_dataset
+
+    stderr.print(f"reading {root} ...")
+    modalities, splits = idx_dataset("mnist", root)
+    about = "MNIST as torchvision reads it: the picture, its class, and measured attributes."
+    data_card.write(folder, "mnist", about, modalities, splits, settings, force=False)
+
+
+def _train(reproduction: "Reproduction", at_once: int) -> None:
+    """Runs all trainings, with a bar each and one for all of them."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from mmgen.reproduction.jobs import run
+
+    planned = {p.name: p for p in reproduction.runs}
+    waiting = reproduction.trainings()
+    if not waiting:
+        return
+    columns = (
+        TextColumn("{task.description:<20}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:>4.0f}/{task.total:.0f} epochs", markup=False),
+        TextColumn("{task.fields[words]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr) as bar:
+        total = sum(p.epochs(reproduction.epochs) for p in planned.values())
+        everything = bar.add_task("all", total=total, words="")
+        tasks = {
+            p.name: bar.add_task(p.name, total=p.epochs(reproduction.epochs), words="")
+            for p in planned.values()
+        }
+
+        def refresh() -> None:
+            done = 0
+            for name, task in tasks.items():
+                epoch, words = reproduction.trained(planned[name])
+                done += epoch
+                bar.update(task, completed=epoch, words=words)
+            bar.update(everything, completed=done)
+
+        refresh()
+        with closing(run(waiting, at_once)) as looks:
+            for look in looks:
+                refresh()
+                for job in look.done:
+                    epoch, words = reproduction.trained(planned[job.name])
+                    bar.print(f"{job.name}: trained, {epoch} epochs, {words}")
+
+
+def _measure(reproduction: "Reproduction", at_once: int) -> None:
+    likelihoods = reproduction.likelihoods()
+    _wait("likelihoods", likelihoods, at_once)
+    recognitions = reproduction.recognitions()
+    # The first one trains the classifier, which is then kept beside the data set.
+    _wait("recognised", recognitions[:1], 1)
+    _wait("recognised", recognitions[1:], at_once)
+
+
+def _wait(what: str, jobs: "Sequence[Job]", at_once: int) -> None:
+    from mmgen.reproduction.jobs import run
+
+    if not jobs:
+        return
+    with status(what) as say, closing(run(jobs, at_once)) as looks:
+        left = len(jobs)
+        for look in looks:
+            left -= len(look.done)
+            for job in look.done:
+                stderr.print(f"{job.name}: {what} measured")
+            say(f"{what}: {listed(job.name for job in look.running)}; {left} left")
+
+
+def _draw(reproduction: "Reproduction") -> None:
+    from mmgen.reproduction.page import write_all
+    from mmgen.reproduction.table import terminal
+
+    with status("drawing") as say:
+        found = write_all(reproduction, say)
+
+    stdout.print(terminal(found))
+    stdout.print(f"{reproduction.out}: table, figures and data; see {reproduction.out}/README.md")

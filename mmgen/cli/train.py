@@ -1,0 +1,301 @@
+"""``mmgen train``: an experiment becomes a run folder."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmgen import shell, stopping
+from mmgen.cli import epochs as shown
+from mmgen.cli.common import Device, Force, Settings, reachable, storable
+from mmgen.console import progress, status, stderr, stdout, styled
+from mmgen.errors import ConfigError, MmgenError, RunError
+
+if TYPE_CHECKING:
+    from mmgen.data.store import Dataset
+    from mmgen.experiment import Experiment
+    from mmgen.training.plan import Plan
+    from mmgen.training.session import Prepared
+
+
+def train(
+    context: typer.Context,
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA|CONFIG.toml|RUN",
+            help="What to train: a data set's folder, with default settings; a configuration; or, "
+            "with --resume, a run's folder.",
+            callback=reachable,
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Settings to change, such as train.epochs=30 model.kind=hierarchical. "
+            "mmgen init DATA lists them all.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The run's folder, which is made.", callback=storable),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The data set's folder, instead of the one in CONFIG.toml.", callback=storable
+        ),
+    ] = None,
+    device: Device = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run where it stopped.")
+    ] = False,
+    force: Force = False,
+    figures: Annotated[
+        bool, typer.Option(help="Draw figures/*.png and write report.html at the end.")
+    ] = True,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="List nets, parameters and memory, and write nothing."),
+    ] = False,
+) -> None:
+    """Train a model on a data set: with default settings, or as CONFIG.toml says."""
+    settings: Settings = context.obj
+    with ExitStack() as through:
+        with status(f"reading {config} ...") as say:
+            from mmgen.cli.asked import Asked
+            from mmgen.experiment import EXPERIMENT
+
+            asked = Asked(
+                config, tuple(overrides or ()), out, data, device, tuple(settings.plugins)
+            )
+            source, out = asked.which(resume)
+            if out is None and not dry_run:
+                raise ConfigError(asked.where_to())
+            experiment = asked.experiment(source)
+            say("loading PyTorch ...")
+            from mmgen.files.locks import writing
+            from mmgen.training import plan, run_folder, session
+
+            trained_with = {}
+            resuming = resume and out is not None and (out / EXPERIMENT).is_file()
+            if resuming and out is not None:
+                trained_with = run_folder.environment(out).get("plugins", {})
+                experiment = _with_warmup_of(run_folder.experiment(out), experiment)
+            elif out is not None and not dry_run:  # before the work of preparing
+                run_folder.check_free(out, force=force, again=asked.again(out))
+            if dry_run:
+                planned = plan.plan(
+                    experiment, settings.plugins, trained_with, say, figures=figures
+                )
+            else:
+                through.enter_context(_no_denormals())
+                prepared = session.prepare(
+                    experiment, settings.plugins, trained_with, say, figures=figures
+                )
+        if dry_run or out is None:
+            _show_plan(planned)
+            return
+        through.enter_context(writing(out))
+        left = True
+        if resuming:
+            left = session.go_on(prepared, out)
+        else:
+            session.start(prepared, out, force=force)
+        if left:
+            _announce(prepared, out)
+            _loop(prepared, out)
+        dataset, where = prepared.dataset, str(prepared.training.device)
+        done = prepared.training.epoch
+        del prepared  # optimiser, gradients and resident data make room for the pictures
+        session.release_memory()
+        if figures and (left or not _drawn(out)):
+            _draw(dataset, where, out, settings)
+    what = "trained" if left else f"is trained to epoch {done} already, nothing is left to train"
+    stdout.print(f"{out}: {what}" + (f"; see {out / 'report.html'}" if figures else ""))
+
+
+def _drawn(out: Path) -> bool:
+    """Tells whether figures and report are of the last checkpoint: the report is written last."""
+    report, last = out / "report.html", out / "last.safetensors"
+    return report.exists() and report.stat().st_mtime_ns >= last.stat().st_mtime_ns
+
+
+def _with_warmup_of(trained: "Experiment", experiment: "Experiment") -> "Experiment":
+    """Keeps a run's warm-up where none is set: a tenth of the epochs changes if they do."""
+    if experiment.train.warmup_epochs is not None:
+        return experiment
+    kept = {"warmup_epochs": trained.train.warmup}
+    return experiment.model_copy(update={"train": experiment.train.model_copy(update=kept)})
+
+
+def _show_plan(planned: "Plan") -> None:
+    from rich.table import Table
+
+    from mmgen.memory import size
+
+    experiment, memory = planned.experiment, planned.memory
+    counts = ", ".join(f"{s.count:,} {n}" for n, s in planned.dataset.splits.items())
+    stdout.print(
+        styled(
+            (experiment.name, "bold"),
+            f": {experiment.model.kind}, {planned.direction}; {planned.dataset.name}: {counts}",
+        )
+    )
+    table = Table("net", "copies", "layers", "parameters", box=None, pad_edge=False)
+    for column in (1, 3):
+        table.columns[column].justify = "right"
+    for net in planned.nets:
+        table.add_row(net.name, str(net.copies), net.layers, f"{net.parameters:,}")
+    total = sum(net.parameters for net in planned.nets)
+    table.add_row("all", "", "", f"{total:,}", style="bold")
+    stdout.print(table)
+    parts = {
+        "interpreter and libraries": memory.process + memory.libraries if memory.shared else 0,
+        "weights": memory.weights,
+        "Adam's moments": memory.optimiser,
+        f"a step of {planned.rows:,} rows": memory.step,
+        "data": memory.data,
+        "fragmentation": memory.kept,
+    }
+    told = ", ".join(f"{part} {size(taken)}" for part, taken in parts.items() if taken)
+    peak = memory.peak if memory.shared else memory.total
+    beside = "" if memory.shared else f"; {size(memory.peak)} on the CPU"
+    if memory.shared and memory.afterwards > memory.total + memory.kept:
+        beside = f"; most is taken after training, {size(memory.afterwards)} beside the first"
+    stdout.print(
+        f"memory: {size(peak)} at most, {size(planned.free)} are free on {planned.device}: "
+        f"{told}{beside}"
+    )
+    planned.check_fits()
+
+
+def _announce(prepared: "Prepared", folder: Path) -> None:
+    training, experiment = prepared.training, prepared.experiment
+    count = sum(p.numel() for p in training.model.parameters())
+    nets = sum(copies for copies, _ in training.model.encoder_nets())
+    stderr.print(
+        styled(
+            (experiment.name, "bold"),
+            f": {experiment.model.kind}, {training.model.direction()}; {nets} encoder nets,\n"
+            f"  {count:,} parameters; {prepared.train.count:,} observations; {training.device}, "
+            f"{experiment.train.precision}; to {folder}",
+        )
+    )
+    stderr.print(shown.legend(prepared.validation is not None))
+    if training.epoch or training.batch:
+        stderr.print(f"going on after epoch {training.epoch}, batch {training.batch}")
+
+
+def _loop(prepared: "Prepared", folder: Path) -> None:
+    from mmgen.training import session
+    from mmgen.training.loop import Epoch, Step
+
+    training = prepared.training
+    epochs, batches = training.config.epochs, len(prepared.train)
+    with (
+        progress("{task.fields[rate]}", "{task.fields[loss]}", width=20) as bar,
+        _interruptible() as interrupted,
+    ):
+        task = bar.add_task("", total=epochs * batches, visible=False, rate="", loss="")
+
+        def tell(epoch: int, batch: int, **fields: Any) -> None:
+            words = f"epoch {min(epoch + 1, epochs)}/{epochs}"  # the one under way
+            done = epoch * batches + batch
+            bar.update(task, description=words, completed=done, visible=True, **fields)
+
+        tell(training.epoch, training.batch)
+        since, steps = time.perf_counter(), 0
+        for item in session.train(prepared, folder):
+            steps += 1
+            rate = steps * prepared.train.batch_size / (time.perf_counter() - since)
+            if isinstance(item, Step):
+                tell(item.epoch - 1, item.batch, rate=f"{rate:,.0f} rows/s")
+            else:
+                loss = shown.number((item.validation or item.train)["loss"])
+                tell(item.epoch, 0, loss=f"loss {loss}")
+                stderr.print(shown.line(item, epochs))
+                since, steps = time.perf_counter(), 0
+            if interrupted and training.epoch < epochs:
+                if not isinstance(item, Epoch):
+                    session.save(prepared, folder)
+                break
+    if training.epoch < epochs:
+        stderr.print(
+            f"stopped in epoch {training.epoch + 1} of {epochs}, nothing is lost. Go on with\n"
+            f"  {prepared.resume(folder)}"
+        )
+        raise typer.Exit(130)
+
+
+def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> None:
+    from mmgen import figures
+    from mmgen.report import write_report
+    from mmgen.run import load
+    from mmgen.training import run_folder
+    from mmgen.training.plan import splits
+
+    try:
+        run = load(folder, device=device, plugin_modules=settings.plugins)
+        parts = splits(dataset)
+        held_out = parts.get("test") or parts.get("validation") or parts["train"]
+        stored = held_out.take(_first(held_out.count), run.modalities)
+        x = {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
+        with status("drawing figures ...") as say:
+            figures.draw_all(run, x, run_folder.read_metrics(folder))
+            del run, x  # the report loads the weights itself
+            say("drawing the report ...")
+            write_report(folder, device=device, plugin_modules=settings.plugins)
+    except MmgenError:
+        raise
+    except Exception as error:  # of a plugin's render() or describe(), for one
+        again = shell.command("report", folder, plugins=settings.plugins, debug=True)
+        raise RunError(
+            f"{folder}: is trained and whole, but cannot be drawn: {type(error).__name__}: {error}."
+            f"\n  See where: {again}"
+        ) from error
+
+
+def _first(count: int) -> Any:
+    import torch
+
+    return torch.arange(min(count, 64))
+
+
+@contextmanager
+def _no_denormals() -> Iterator[None]:
+    """Flushes denormal numbers to zero, on which a CPU is slow.
+
+    Adam's moments of units that no longer learn decay into them: the demo's late epochs take 1.7
+    times as long without this. It must come before torch starts its threads, which inherit it.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Collects the signals that stop instead of raising, so that a step is never cut in half.
+
+    A second Ctrl-C stops at once.
+    """
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        with suppress(RuntimeError):  # it came in the midst of another line
+            stderr.print("stopping after this step ...")
+
+    with stopping.handled(note):
+        yield received

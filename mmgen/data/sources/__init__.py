@@ -1,0 +1,1 @@
+"""Data sets that mmgen makes or fetches itself."""

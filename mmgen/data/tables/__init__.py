@@ -1,0 +1,1 @@
+"""CSV files and folders of files, turned into modalities."""

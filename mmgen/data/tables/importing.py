@@ -1,0 +1,258 @@
+"""From a table's rows to stored values: read, judged, split."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmgen.brief import OneLine, cut
+from mmgen.data.tables.columns import Source, build
+from mmgen.data.tables.table import BadRow, Row, Table
+from mmgen.data.tables.tree import SPLIT_WORDS
+from mmgen.data.tables.votes import blaming
+from mmgen.errors import ConfigError, DataError, PluginError, listed
+from mmgen.modality import Modality
+from mmgen.registry.loading import Registry
+from mmgen.seeding import generator
+
+SHOWN = 20
+"""How many bad rows a message lists."""
+
+CHUNK = 256
+"""Rows that are read at a time, so that Ctrl-C waits for few."""
+
+
+@dataclass(frozen=True, repr=False)
+class Splitting(OneLine):
+    """How rows are divided.
+
+    Attributes:
+        validation: The share of the rows that are held out for validation.
+        test: The share that are held out for testing.
+        seed: Fixes which.
+        column: The heading over the splits' names, instead of shares.
+    """
+
+    validation: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+    column: str | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Imported(OneLine):
+    """What became of a table: what a data set is written of.
+
+    Attributes:
+        modalities: Fitted to the training split, by name.
+        splits: Stored values ``(count, ...)`` by split and modality.
+        bad: The rows that were left out, in their order.
+    """
+
+    modalities: dict[str, Modality]
+    splits: dict[str, dict[str, Tensor]]
+    bad: list[BadRow]
+
+
+def import_table(
+    table: Table,
+    found: Mapping[str, Source],
+    registry: Registry,
+    splitting: Splitting,
+    *,
+    skip_bad: bool = False,
+    advance: Callable[[int], object] = int,
+) -> Imported:
+    """Reads every row of a table.
+
+    Args:
+        table: The table.
+        found: What feeds each modality.
+        registry: Makes the modalities.
+        splitting: How rows are divided.
+        skip_bad: Leave out the rows that cannot be used.
+        advance: Is told how many rows were read since.
+
+    Raises:
+        ConfigError: If a modality's settings or the shares of the splits are wrong.
+        DataError: If a row cannot be used and ``skip_bad`` is false, if none is left, or none to
+            train on. The message lists rows, with what is wrong in which column.
+        PluginError: If a plugin fails, other than refusing a value.
+    """
+    modalities = build(found, registry)
+    _check(splitting, table)
+    reader = _Reader(table, found, modalities, registry, splitting.column)
+    splits_of: list[str] = []
+    values: dict[str, list[Tensor]] = {name: [] for name in modalities}
+    bad = list(table.bad)
+    for read in reader.rows(advance):
+        if isinstance(read, BadRow):
+            bad.append(read)
+        else:
+            splits_of.append(read[0])
+            for name, value in read[1].items():
+                values[name].append(value)
+    bad.sort(key=_place)
+    if bad and not skip_bad:
+        raise DataError(
+            f"{table.path}: {len(bad):,} of {len(table.rows) + len(table.bad):,} rows cannot be "
+            f"used:\n{first_of(bad)}\nMend them, or leave them out with --skip-bad"
+        )
+    if not splits_of:
+        raise DataError(f"{table.path}: none of its rows can be used:\n{first_of(bad)}")
+    chosen = _chosen(splits_of, splitting)
+    if "train" not in chosen:
+        raise DataError(f"{table.path}: no row to train on; the splits are {listed(chosen)}")
+    splits: dict[str, dict[str, Tensor]] = {split: {} for split in chosen}
+    for name in modalities:
+        column = values.pop(name)  # let go one by one: pictures are the most of the memory
+        _alike(column, modalities[name], registry)
+        for split, rows in chosen.items():
+            splits[split][name] = torch.stack([column[row] for row in rows])
+    fitted = {}
+    for name, modality in modalities.items():
+        with blaming(type(modality), registry, "be fitted to the training split"):
+            fitted[name] = modality.fitted(splits["train"][name])
+    return Imported(fitted, splits, bad)
+
+
+def says_splits(table: Table) -> list[str]:
+    """Lists the columns that hold names of splits and nothing else, ``train`` among them."""
+    words = {heading: {cell.lower() for cell in table.column(heading)} for heading in table.named}
+    return [h for h, said in words.items() if "train" in said and said <= SPLIT_WORDS.keys()]
+
+
+def first_of(bad: Sequence[BadRow]) -> str:
+    """Lists the first bad rows, a line each, and counts all by problem if there are more."""
+    lines = [f"  {row}" for row in bad[:SHOWN]]
+    if len(bad) > SHOWN:
+        lines.append(f"  and {len(bad) - SHOWN:,} more; in all: {counted(bad)}")
+    return "\n".join(lines)
+
+
+def counted(bad: Sequence[BadRow]) -> str:
+    """Counts bad rows by problem: ``"empty cell ×3, no such file ×1"``."""
+    return ", ".join(f"{what} ×{n:,}" for what, n in Counter(b.problem for b in bad).most_common())
+
+
+@dataclass(frozen=True)
+class _Reader:
+    table: Table
+    found: Mapping[str, Source]
+    modalities: Mapping[str, Modality]
+    registry: Registry
+    split_column: str | None
+
+    def rows(
+        self, advance: Callable[[int], object]
+    ) -> Iterator[tuple[str, dict[str, Tensor]] | BadRow]:
+        """Yields each row's split and values, in order, or what is wrong with it."""
+        files = any(source.cls.reads_files for source in self.found.values())
+        workers = min(8, os.cpu_count() or 1) if files else 1
+        with ThreadPoolExecutor(workers) as pool:
+            for start in range(0, len(self.table.rows), CHUNK):
+                chunk = self.table.rows[start : start + CHUNK]
+                yield from pool.map(self.row, chunk) if files else map(self.row, chunk)
+                advance(len(chunk))
+
+    def row(self, row: Row) -> tuple[str, dict[str, Tensor]] | BadRow:
+        """Reads one row: its split, and a stored value for each modality."""
+        cells = dict(zip(self.table.headings, row.cells, strict=True))
+        split = ""
+        if self.split_column is not None:
+            word = cells[self.split_column]
+            if not word:
+                return BadRow(row.place, self.split_column, "the cell is empty", "empty cell")
+            if word.lower() not in SPLIT_WORDS:
+                cause = cut(f"it must be train, validation or test, not {word!r}")
+                return BadRow(row.place, self.split_column, cause, "no such split")
+            split = SPLIT_WORDS[word.lower()]
+        values = {}
+        for name, source in self.found.items():
+            own = {column: cells[column] for column in source.columns}
+            read = self._value(row.place, name, own)
+            if isinstance(read, BadRow):
+                return read
+            values[name] = read
+        return split, values
+
+    def _value(self, place: str, name: str, cells: dict[str, str]) -> Tensor | BadRow:
+        modality = self.modalities[name]
+        if modality.reads_files:
+            for column, cell in cells.items():
+                # Not Path.is_file, which raises where a name is too long.
+                if cell and not os.path.isfile(self.table.folder / cell):  # noqa: PTH113
+                    other = os.path.exists(self.table.folder / cell)  # noqa: PTH110
+                    cause = f"there is no file {cell!r}{', but a folder or a pipe' * other}"
+                    return BadRow(place, column, cut(cause), "no such file")
+            cells = {c: str(self.table.folder / cell) if cell else "" for c, cell in cells.items()}
+        with blaming(type(modality), self.registry, f"read {place} ({name})"):
+            try:
+                value = modality.parse(modality.cell_of(cells))
+            except ValueError as error:
+                return self._refused(place, name, cells, error)
+            if not isinstance(value, Tensor):
+                raise TypeError(f"parse() gave {type(value).__name__}; give a tensor")
+        return value
+
+    def _refused(
+        self, place: str, name: str, cells: Mapping[str, str], error: ValueError
+    ) -> BadRow:
+        if empty := [column for column, cell in cells.items() if not cell]:
+            return BadRow(place, listed(empty), "the cell is empty", "empty cell")
+        cause = " ".join(str(error).split())
+        if self.table.folder.name:
+            cause = cause.replace(f"{self.table.folder}{os.sep}", "")
+        column = next(iter(cells)) if len(cells) == 1 else name
+        return BadRow(place, column, cut(cause), f"unreadable {self.modalities[name].kind}")
+
+
+def _alike(values: Sequence[Tensor], modality: Modality, registry: Registry) -> None:
+    for value in values:
+        if (value.shape, value.dtype) != (values[0].shape, values[0].dtype):
+            raise PluginError(
+                f"kind {modality.kind!r} of plugin {registry.provider(modality.kind)}: parse() "
+                f"gave {tuple(values[0].shape)} {values[0].dtype}, then {tuple(value.shape)} "
+                f"{value.dtype}; all rows must be stored in one form"
+            )
+
+
+def _check(splitting: Splitting, table: Table) -> None:
+    if splitting.column is not None and splitting.column not in table.named:
+        raise ConfigError(f"--split-column {splitting.column}: the table has {listed(table.named)}")
+    held_out = (splitting.validation, splitting.test)
+    if not all(0 <= share < 1 for share in held_out) or sum(held_out) >= 1:
+        raise ConfigError(
+            f"--validation {splitting.validation} --test {splitting.test}: shares of the rows, "
+            "from 0 to less than 1 together"
+        )
+    if splitting.seed < 0:
+        raise ConfigError(f"--seed {splitting.seed}: it must not be negative")
+
+
+def _chosen(splits_of: Sequence[str], splitting: Splitting) -> dict[str, list[int]]:
+    """Returns the numbers of each split's rows; splits without rows are left out."""
+    if splitting.column is not None:
+        chosen = {
+            split: [row for row, own in enumerate(splits_of) if own == split]
+            for split in ("train", "validation", "test")
+        }
+        return {split: rows for split, rows in chosen.items() if rows}
+    count = len(splits_of)
+    order = torch.randperm(count, generator=generator(splitting.seed, "splits")).tolist()
+    validation, test = round(count * splitting.validation), round(count * splitting.test)
+    # One row is left to train on, however few there are.
+    train = max(1, count - validation - test)
+    ends = {"train": (0, train), "validation": (train, train + validation)}
+    ends["test"] = (train + validation, count)
+    return {split: sorted(order[a:b]) for split, (a, b) in ends.items() if order[a:b]}
+
+
+def _place(bad: BadRow) -> tuple[int, str]:
+    line = re.fullmatch(r"line (\d+)", bad.place)
+    return (int(line[1]) if line else 0), bad.place

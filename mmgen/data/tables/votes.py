@@ -1,0 +1,131 @@
+"""What the kinds say of a table's columns: how sure they are, and which settings they read off.
+
+A plugin that fails at it has no vote, and the columns go to the others.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+from mmgen import shell
+from mmgen.brief import OneLine
+from mmgen.console import stderr
+from mmgen.errors import MmgenError, PluginError, listed
+from mmgen.isolation import attempt
+from mmgen.modality import Modality
+from mmgen.registry.discovery import one_line
+from mmgen.registry.loading import Kinds, Registry
+
+SAMPLE = 5000
+"""Of how many cells, evenly from the whole column, its kind is guessed."""
+
+
+class NoVoteError(Exception):
+    """A kind that cannot judge columns, which nobody asked for by its name."""
+
+    def __init__(self, kind: str, words: str) -> None:
+        super().__init__(words)
+        self.kind = kind
+
+
+@dataclass(frozen=True, repr=False)
+class Voters(OneLine):
+    """The kinds that are asked whose a column is.
+
+    Attributes:
+        registry: Where they are from.
+        kinds: Those that have a vote.
+        told: The notes that were printed.
+    """
+
+    registry: Registry
+    kinds: Kinds
+    told: set[str] = field(default_factory=set)
+
+    def leave_out(self, fault: NoVoteError) -> None:
+        """Takes a kind's vote away, and says so."""
+        del self.kinds[fault.kind]
+        self._tell(f"{fault}; it has no say in which columns are whose")
+
+    def suits(self, cls: type[Modality], cells: Sequence[str]) -> float:
+        """Asks a kind how sure it is of a column.
+
+        Raises:
+            NoVoteError: If it raises, or gives no number from 0 to 1.
+        """
+        if not cells:
+            return 0.0
+        sample = cells[:: max(1, len(cells) // SAMPLE)]
+        asked = attempt(lambda: _share(cls.suits(sample)))
+        who = f"kind {cls.kind!r} of plugin {self.registry.provider(cls.kind)}"
+        for change in asked.changes:
+            self._tell(f"{who} {change.told('when it judges a column')}")
+        if asked.value is None:
+            fault = asked.error or TypeError("it gave nothing")
+            words = f"{who} failed to judge a column: {one_line(fault)}"
+            raise NoVoteError(cls.kind, words) from fault
+        return asked.value
+
+    def settings_of(
+        self, cls: type[Modality], cells: Mapping[str, Sequence[str]], *, guessed: bool
+    ) -> dict[str, Any]:
+        """Asks a kind for the settings that columns decide.
+
+        Raises:
+            NoVoteError: If it fails, and nobody asked for it by its name.
+            PluginError: If it fails otherwise.
+        """
+        doing = f"read settings off {listed(cells)}"
+        asked = attempt(lambda: _fields(cls.settings_of(cells)))
+        for change in asked.changes:
+            self._tell(f"kind {cls.kind!r} {change.told(f'when it is to {doing}')}")
+        if asked.value is None:
+            fault = asked.error or TypeError("it gave nothing")
+            failed = _failed(cls, self.registry, doing, fault)
+            if guessed:
+                raise NoVoteError(cls.kind, str(failed).splitlines()[0]) from fault
+            raise failed from fault
+        return asked.value
+
+    def _tell(self, note: str) -> None:
+        """Prints a note once, however many columns there are."""
+        if note not in self.told:
+            self.told.add(note)
+            stderr.print(f"note: {note}")
+
+
+@contextmanager
+def blaming(cls: type[Modality], registry: Registry, doing: str) -> Iterator[None]:
+    """Turns what a plugin raises into an error that names it: ``doing`` says what it was asked."""
+    try:
+        yield
+    except MmgenError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _failed(cls, registry, doing, error) from error
+
+
+def _failed(
+    cls: type[Modality], registry: Registry, doing: str, error: BaseException
+) -> PluginError:
+    check = shell.command("plugins", "check", cls.kind, plugins=registry.modules)
+    return PluginError(
+        f"kind {cls.kind!r} of plugin {registry.provider(cls.kind)} failed to {doing}: "
+        f"{one_line(error)}\nTry: {check}"
+    )
+
+
+def _share(score: Any) -> float:
+    if not isinstance(score, Real) or not 0 <= float(score) <= 1:
+        raise PluginError(f"suits() gave {score!r}; give a number from 0 to 1")
+    return float(score)
+
+
+def _fields(settings: Any) -> dict[str, Any]:
+    if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
+        raise PluginError(
+            f"settings_of() gave {settings!r}; give a dictionary of the kind's fields"
+        )
+    return dict(settings)

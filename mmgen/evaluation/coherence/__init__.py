@@ -1,0 +1,1 @@
+"""Coherence: whether what is generated is recognised as what was given."""

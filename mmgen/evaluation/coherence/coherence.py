@@ -1,0 +1,291 @@
+"""Coherence: is what was generated recognised as what was given?
+
+For each direction, S given and T generated, over held-out rows:
+
+- a target with choices is read, and compared with the row's own value;
+- any other target (a picture, a sound) is shown to a classifier, one for each of S that has
+  choices, and what that sees is compared with what was given.
+
+z is the posterior's mean, or sampled; of p(x_T|z) the mean is looked at.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mmgen.brief import OneLine
+from mmgen.data.batches import Batches
+from mmgen.data.store import Dataset, Split
+from mmgen.errors import listed
+from mmgen.evaluation.coherence.classifier import classifier
+from mmgen.evaluation.coherence.readout import Reading, readings
+from mmgen.evaluation.coherence.scores import Measure, scores
+from mmgen.evaluation.directions import Pair, all_pairs
+from mmgen.memory import check_fits
+from mmgen.models import Batch, Model
+from mmgen.run import sample_latent
+from mmgen.seeding import generator
+from mmgen.subsets import Subset
+from mmgen.training.loop import random_state
+
+ROWS = 100
+"""Rows whose z are drawn at a time. Fixed, so that no number depends on the chunk size."""
+
+CHAINS = 10
+"""How many z a row are drawn at a time: each may be a chain of iterative sampling."""
+
+
+Latents = Literal["mean", "sampled"]
+
+
+@dataclass(frozen=True, repr=False)
+class Row(OneLine):
+    """One measurement.
+
+    Attributes:
+        given: S.
+        target: The modality that is generated from it.
+        about: The modality whose value is compared: the target itself if that has choices, else
+            one of S, seen in the target by a classifier.
+        measure: ``accuracy`` or ``F1``, see :class:`mmgen.evaluation.coherence.scores.Score`.
+        z: ``mean`` of the posterior, or ``sampled``.
+        value: Between 0 and 1.
+        error: Its standard error over rows.
+        baseline: What the best constant answer scores.
+        ceiling: What the classifier scores on the target's real observations of the same rows;
+            ``None`` where none takes part.
+        rows: How many.
+    """
+
+    given: Subset
+    target: str
+    about: str
+    measure: Measure
+    z: Latents
+    value: float
+    error: float
+    baseline: float
+    ceiling: float | None
+    rows: int
+
+
+@dataclass(frozen=True, repr=False)
+class Coherence(OneLine):
+    """What was measured of a run.
+
+    Attributes:
+        rows: The measurements, direction by direction.
+        notes: What could not be measured and why, and what became of classifiers.
+        samples: Samples of z a row.
+    """
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    samples: int
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One thing to compare: what ``about`` is in generated ``target``, given S."""
+
+    given: Subset
+    target: str
+    about: str
+
+
+@torch.no_grad()
+def coherence(
+    model: Model,
+    dataset: Dataset,
+    rows: Split,
+    pairs: Sequence[Pair] | None = None,
+    *,
+    samples: int = 10,
+    iterations: int | None = None,
+    temperature: float = 1.0,
+    chunk: int = 1000,
+    seed: int = 0,
+    say: Callable[[str], object] = lambda _: None,
+    done: Callable[[int], object] = lambda _: None,
+) -> Coherence:
+    """Measures how well what a model generates agrees with what it was given.
+
+    The caller's random state is left as it is. Each set of given modalities has draws of its own,
+    so that a number does not depend on what else was asked for.
+
+    Args:
+        model: In eval mode.
+        dataset: Its split ``train`` is what classifiers are trained on, and its folder where they
+            are kept; see :mod:`mmgen.evaluation.coherence.classifier`.
+        rows: The held-out rows.
+        pairs: The directions; all that the model can go by default.
+        samples: Samples of z a row; 0 leaves them out.
+        iterations: See :func:`mmgen.run.sample_latent`.
+        temperature: Of the samples of z, see :func:`mmgen.nets.posterior.draw`.
+        chunk: The most latents decoded at a time. Bounds memory, changes no number.
+        seed: Fixes all draws.
+        say: Called with a few words before a classifier is trained.
+        done: Called with the number of rows done after each block of them.
+
+    Returns:
+        The measurements; none, and a note, if nothing can be compared.
+
+    Raises:
+        DataError: If the rows lack a modality of the model.
+    """
+    device = next(model.parameters()).device
+    modalities = model.modalities
+    batches = Batches(rows, modalities, device=device, batch_size=ROWS)
+    trained = "train" in dataset.splits
+    with random_state(device, seed):
+        found = readings(modalities, dataset.splits["train"] if trained else rows)
+        known = {n: replace(r, codes=r.codes.to(device)) for n, r in found.items()}
+        looks, notes = _looks(model, pairs, known, trained)
+        numbers = sum(
+            8 if known[k.about].sort == "one of" else len(known[k.about].choices) for k in looks
+        )
+        check_fits(
+            f"comparing {samples:,} samples of z of each of {rows.count:,} rows",
+            # z of one block, and two copies of what was read of all
+            (1 + samples) * (8 * min(rows.count, ROWS) * model.latent + 2 * rows.count * numbers),
+            "fewer --samples, fewer --rows",
+            device,
+        )
+        judges = {
+            (k.target, k.about): classifier(
+                dataset, modalities, k.target, k.about, known[k.about], device, say=say
+            )
+            for k in {(k.target, k.about): k for k in looks if k.target not in known}.values()
+        }
+        readers = {key: judge.see for key, judge in judges.items()}
+        readers |= {(n, n): reading.read for n, reading in known.items()}
+        truth: dict[str, list[Tensor]] = defaultdict(list)
+        real: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
+        seen: dict[_Look, list[Tensor]] = defaultdict(list)
+        stream = batches.epoch(None, 0)
+        for block in range(len(batches) if looks else 0):
+            _seed(seed, "observations", block)
+            x = next(stream)
+            for about in {k.about for k in looks}:
+                truth[about].append(known[about].read(x[about]))
+            for (target, about), judge in judges.items():
+                real[target, about].append(judge.see(x[target]))
+            for given, of in _by_given(looks).items():
+                _seed(seed, "given", *given, block)
+                seen_here = {n: x[n] for n in given}
+                z = _latents(model, seen_here, samples, iterations, temperature)
+                for look, values in _read(model, z, of, readers, chunk).items():
+                    seen[look].append(values)
+            done(min((block + 1) * ROWS, batches.count))
+    notes += [note for judge in judges.values() for note in judge.notes]
+    if temperature != 1:
+        notes.append(f"z sampled at a temperature of {temperature:g}")
+    true = {about: torch.cat(parts).cpu() for about, parts in truth.items()}
+    ceilings = {key: torch.cat(parts).cpu() for key, parts in real.items()}
+    result = (
+        row
+        for k in looks
+        for row in _rows(
+            k, true[k.about], torch.cat(seen[k], 1).cpu(), ceilings.get((k.target, k.about)), seed
+        )
+    )
+    return Coherence(tuple(result), tuple(notes), samples)
+
+
+def _looks(
+    model: Model, pairs: Sequence[Pair] | None, known: Mapping[str, Reading], trained: bool
+) -> tuple[list[_Look], list[str]]:
+    """Lists what can be compared, and says what cannot and why."""
+    looks, blind, untrained = [], [], False
+    singles = (
+        Pair((target,), pair.given)
+        for pair in (all_pairs(model) if pairs is None else pairs)
+        for target in pair.targets
+    )
+    for pair in dict.fromkeys(singles):
+        (target,), given = pair.targets, pair.given
+        abouts = [target] if target in known else [n for n in given if n in known]
+        if not abouts:
+            blind.append(f"{target} from {listed(given)}")
+        elif target in known or trained:
+            looks += [_Look(given, target, about) for about in abouts]
+        else:
+            untrained = True
+    notes = []
+    if blind and not known:
+        notes.append(
+            f"nothing can be recognised: none of {listed(model.names)} has choices that its "
+            "observations can be told apart by"
+        )
+    elif blind:
+        notes.append(
+            f"not measured, since neither the target nor what is given has choices: "
+            f"{'; '.join(blind)}"
+        )
+    if untrained:
+        notes.append("the data set has no split 'train' to train classifiers on")
+    return looks, notes
+
+
+def _by_given(looks: Iterable[_Look]) -> dict[Subset, list[_Look]]:
+    sorted_out: dict[Subset, list[_Look]] = defaultdict(list)
+    for look in looks:
+        sorted_out[look.given].append(look)
+    return sorted_out
+
+
+def _latents(
+    model: Model, given: Batch, samples: int, iterations: int | None, temperature: float
+) -> Tensor:
+    """Returns z at the posterior's mean, then samples: ``(1 + samples, B, Z)``."""
+    z = [sample_latent(model, given, 1, temperature=0.0, iterations=iterations)]
+    for start in range(0, samples, CHAINS):
+        count = min(CHAINS, samples - start)
+        z.append(sample_latent(model, given, count, temperature=temperature, iterations=iterations))
+    return torch.cat(z)
+
+
+def _read(
+    model: Model,
+    z: Tensor,
+    looks: Sequence[_Look],
+    readers: Mapping[tuple[str, str], Callable[[Tensor], Tensor]],
+    chunk: int,
+) -> dict[_Look, Tensor]:
+    """Decodes z ``(S, B, Z)`` and reads the means: ``(S, B)`` or ``(S, B, n)`` a look."""
+    values: dict[_Look, list[Tensor]] = {look: [] for look in looks}
+    for part in z.flatten(0, 1).split(chunk):
+        p = model.decode(part, {look.target for look in looks})
+        means = {n: each.mean for n, each in p.items()}
+        for look in looks:
+            values[look].append(readers[look.target, look.about](means[look.target]))
+    return {look: torch.cat(parts).unflatten(0, z.shape[:2]) for look, parts in values.items()}
+
+
+def _rows(
+    look: _Look, truth: Tensor, seen: Tensor, real: Tensor | None, seed: int
+) -> Iterator[Row]:
+    ceilings = {} if real is None else {s.measure: s.value for s in scores(truth, real[None])}
+    parts: tuple[tuple[Latents, Tensor], ...] = (("mean", seen[:1]), ("sampled", seen[1:]))
+    for z, part in parts:
+        for score in scores(truth, part, seed) if len(part) else ():
+            yield Row(
+                given=look.given,
+                target=look.target,
+                about=look.about,
+                measure=score.measure,
+                z=z,
+                value=score.value,
+                error=score.error,
+                baseline=score.baseline,
+                ceiling=ceilings.get(score.measure),
+                rows=len(truth),
+            )
+
+
+def _seed(*key: int | str) -> None:
+    torch.manual_seed(generator("coherence", *key).initial_seed())

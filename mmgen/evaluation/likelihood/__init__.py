@@ -1,0 +1,1 @@
+"""Likelihoods in nats: estimators, and the tables of what was estimated."""

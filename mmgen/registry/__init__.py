@@ -1,0 +1,1 @@
+"""Plugins: found, loaded one by one, recorded, looked up by kind."""

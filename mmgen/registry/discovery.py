@@ -1,0 +1,233 @@
+"""Where plugins are: installed entry points and modules named by hand, each with a record."""
+
+import importlib
+import importlib.metadata
+import inspect
+import json
+import os
+import re
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import pluggy
+import pydantic
+
+from mmgen import hooks
+from mmgen.brief import OneLine
+from mmgen.errors import PluginError, nearest
+
+ALLOW_LIST = "MMGEN_PLUGINS"
+"""The environment variable that lists the entry points to load, by commas; unset loads all."""
+
+Source = Callable[[], object]
+LIBRARIES = [inspect.getfile(module) for module in (hooks, importlib, pluggy, pydantic)]
+FOLDERS = [f"{Path(file).parent}{os.sep}" for file in LIBRARIES]
+LOADERS = (typing.__file__, "<frozen", "<string>", *FOLDERS)
+"""What frames of a traceback that are no author's start with."""
+
+MOST_WORDS = 500
+"""How many characters of a plugin's message are shown: it may hold a whole file, or a tensor."""
+
+MOST_TRACEBACK = 20_000
+"""How many characters of a traceback are kept."""
+
+
+@dataclass(frozen=True, repr=False)
+class Record(OneLine):
+    """What became of one plugin.
+
+    Attributes:
+        name: The entry point's name, or the module or file that was named by hand.
+        distribution: The installed distribution it came with, if any.
+        version: That distribution's version, if known.
+        status: ``ok``; ``broken``, with a cause; ``disabled`` by the allow-list.
+        kinds: The modality kinds that it does provide.
+        cause: Why it is not ``ok``, in one line.
+        warnings: What it does that it should not, but that costs nobody anything.
+        traceback: Where it broke, for authors; empty if nothing was raised.
+    """
+
+    name: str
+    distribution: str | None = None
+    version: str | None = None
+    status: Literal["ok", "broken", "disabled"] = "ok"
+    kinds: tuple[str, ...] = ()
+    cause: str = ""
+    warnings: tuple[str, ...] = ()
+    traceback: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        origin = " ".join(filter(None, (self.distribution, self.version)))
+        return f"{self.name} ({origin})" if origin else self.name
+
+
+def installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
+    """Finds the entry points, in the order of their distributions' and their own names.
+
+    Distributions are read one by one: one damaged ``entry_points.txt`` must not hide the others.
+    """
+    allowed = None if allow is None else {word.strip() for word in allow.split(",")} - {""}
+    distributions: dict[str, importlib.metadata.Distribution] = {}
+    for distribution in importlib.metadata.distributions():
+        if not _mentions_mmgen(distribution):
+            continue  # reading the names of all that is installed would take a fifth of a second
+        name = re.sub("[-_.]+", "-", _header(distribution, "Name") or "").lower()
+        if not name or _is_found_first(distribution, name):
+            distributions.setdefault(name or f"nameless {len(distributions)}", distribution)
+    names = set()
+    for _, distribution in sorted(distributions.items()):
+        origin = Record("", _header(distribution, "Name"), _header(distribution, "Version"))
+        try:
+            points = sorted(distribution.entry_points.select(group=hooks.GROUP))
+        except Exception as error:  # a damaged entry_points.txt
+            points = []
+            yield broken(replace(origin, name="entry_points.txt"), error), None
+        for point in points:
+            names.add(point.name)
+            record = replace(origin, name=point.name)
+            if allowed is None or point.name in allowed:
+                yield record, point.load
+                continue
+            cause = f"not listed in {ALLOW_LIST}={allow}"
+            yield replace(record, status="disabled", cause=cause), None
+    for name in sorted((allowed or set()) - names):
+        cause = f"{ALLOW_LIST} lists it, but no installed plugin has that name"
+        yield Record(name, status="broken", cause=cause + nearest(name, sorted(names))), None
+
+
+def _mentions_mmgen(distribution: importlib.metadata.Distribution) -> bool:
+    try:
+        return f"[{hooks.GROUP}]" in (distribution.read_text("entry_points.txt") or "")
+    except Exception:  # not UTF-8, or not for us to read: nobody can say whose fault it hides
+        return True
+
+
+def _is_found_first(distribution: importlib.metadata.Distribution, name: str) -> bool:
+    """Tells whether an import finds this distribution, and no other of its name before it."""
+    try:
+        first = importlib.metadata.distribution(name)
+        return first.locate_file("") == distribution.locate_file("")
+    except Exception:  # a finder that fails at some other distribution
+        return True
+
+
+def first_party(record: Record) -> bool:
+    """Tells whether a plugin comes with mmgen: in the distribution that provides this very package.
+
+    That is the one that lists this file, or that is installed editable from the folder around it.
+    Where neither holds, as with a source tree on ``PYTHONPATH``, it is the one of mmgen's name.
+    """
+    if record.distribution is None:
+        return False
+    try:
+        distribution = importlib.metadata.distribution(record.distribution)
+        here = Path(__file__).resolve()
+        files = (file for file in distribution.files or () if file.name == here.name)
+        if any(Path(str(distribution.locate_file(file))).resolve() == here for file in files):
+            return True
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+        if origin.get("dir_info", {}).get("editable"):
+            root = Path(url2pathname(urlsplit(origin["url"]).path)).resolve()
+            if here.parents[2] in (root, root / "src"):
+                return True
+    except Exception:  # damaged, and so not the one that works here
+        return False
+    return record.distribution == __name__.partition(".")[0]
+
+
+def _header(distribution: importlib.metadata.Distribution, key: str) -> str | None:
+    try:
+        return str(distribution.metadata[key] or "") or None
+    except Exception:  # no METADATA file, or one that cannot be read
+        return None
+
+
+def named(module: str) -> Source:
+    """Returns what imports a module, or a ``.py`` file."""
+    path = Path(module)
+    if path.suffix == ".py":
+        return lambda: _import_file(path.resolve())
+    return lambda: importlib.import_module(module)
+
+
+def _import_file(path: Path) -> ModuleType:
+    for module in list(sys.modules.values()):
+        if _file(module) == str(path):
+            return module  # loaded twice, its class would be in conflict with itself
+    name = re.sub(r"\W", "_", f"mmgen_file{path}")
+    module = sys.modules[name] = ModuleType(name)
+    module.__file__ = str(path)
+    try:
+        SourceFileLoader(name, str(path)).exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _file(module: ModuleType) -> object:
+    try:
+        return vars(module).get("__file__")
+    except Exception:  # anything may stand there, put by another plugin
+        return None
+
+
+def broken(record: Record, error: BaseException) -> Record:
+    """Returns the record of a plugin that raised."""
+    try:
+        trace = shortened("".join(traceback.format_exception(error)), MOST_TRACEBACK)
+    except Exception:  # what it raised may raise again when it is asked for its words
+        trace = "Traceback: cannot be read"
+    return replace(record, status="broken", cause=one_line(error), traceback=trace)
+
+
+def one_line(error: BaseException) -> str:
+    """Says in one line what was raised, and on which line of whose file; never raises itself."""
+    # By its type: an exception may say anything of its class, its words and its traceback.
+    kind = type(error)
+    words = words_of(error)
+    if issubclass(kind, PluginError):
+        return words
+    if issubclass(kind, pluggy.PluginValidationError):
+        return f"{words}; the one hook is mmgen_modalities()"
+    return " ".join(f"{kind.__name__}: {words}{_place(error)}".splitlines())
+
+
+def words_of(error: BaseException) -> str:
+    """Returns what an exception says, shortened, in one line; never raises itself."""
+    try:
+        words = shortened(" ".join(str(error)[: 2 * MOST_WORDS].split()), MOST_WORDS)
+        if issubclass(type(error), BaseExceptionGroup):
+            words += f"; the first is {one_line(error.exceptions[0])}"  # type: ignore[attr-defined]
+    except BaseException as another:
+        return f"(its message cannot be read: {type(another).__name__})"
+    return words
+
+
+def _place(error: BaseException) -> str:
+    try:
+        trace = traceback.extract_tb(error.__traceback__)
+        frames = [frame for frame in trace if not frame.filename.startswith(LOADERS)]
+        return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    except Exception:
+        return ""
+
+
+def shortened(text: str, most: int) -> str:
+    """Leaves out the middle of a long text.
+
+    Examples:
+        >>> shortened("from the first to the last", 18)
+        'from the …the last'
+    """
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half + 1 :]}"

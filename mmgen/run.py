@@ -1,0 +1,298 @@
+"""given → targets: any subset of modalities generates any other."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from numbers import Real
+from operator import index
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from mmgen import build
+from mmgen.brief import OneLine
+from mmgen.errors import GenerationError, RunError, listed, nearest
+from mmgen.experiment import Experiment
+from mmgen.generated import Generated, Rows
+from mmgen.given import observations
+from mmgen.memory import check_fits
+from mmgen.modality import Modality
+from mmgen.models import Batch, Model
+from mmgen.models.iterative import Start, iterate
+from mmgen.training import run_folder
+from mmgen.training.loop import random_state
+from mmgen.training.memory import sample_memory
+
+ITERATIONS = 50
+"""T where a model has no encoder for the given subset and the caller names no T."""
+
+
+@torch.no_grad()
+def sample_latent(
+    model: Model,
+    given: Batch,
+    samples: int,
+    *,
+    temperature: float = 1.0,
+    iterations: int | None = None,
+    start: Start = "zero",
+) -> Tensor:
+    """Draws z given any non-empty subset of modalities.
+
+    Args:
+        model: In eval mode.
+        given: Observations ``(B, *shape)``.
+        samples: How many z a row.
+        temperature: See :func:`mmgen.nets.posterior.draw`: 0 takes the mean instead of a sample.
+        iterations: T of iterative sampling. Without it, the subset's own encoder is used if there
+            is one, and T = 50 if not.
+        start: Where missing values start: ``"zero"``, or ``"prior"``.
+
+    Returns:
+        z ``(samples, B, Z)``.
+
+    Raises:
+        GenerationError: If the temperature is below 0 or not finite.
+    """
+    _check(temperature)
+    if iterations is None and model.encodes(given):
+        return model.infer(given, samples, temperature=temperature)
+    *_, z = iterate(
+        model,
+        given,
+        samples,
+        iterations=iterations or ITERATIONS,
+        start=start,
+        temperature=temperature,
+    )
+    return z
+
+
+def _check(temperature: float) -> None:
+    if not isinstance(temperature, Real):
+        raise GenerationError(f"temperature is a number, not {type(temperature).__name__}")
+    if not 0 <= temperature < math.inf:
+        raise GenerationError(f"a temperature of {temperature:g}: it is 0 or more")
+
+
+@dataclass(frozen=True, repr=False)
+class Run(OneLine):
+    """A trained model and its modalities, ready to generate.
+
+    Attributes:
+        path: The run folder.
+        experiment: The resolved configuration.
+        modalities: The modalities by name.
+        model: In eval mode, on :attr:`device`.
+        device: Where the model is.
+        sample_memory: What generating one sample takes, in bytes; 0 if that is not known.
+    """
+
+    path: Path
+    experiment: Experiment
+    modalities: dict[str, Modality]
+    model: Model
+    device: torch.device
+    sample_memory: float = 0
+
+    @torch.no_grad()
+    def generate(
+        self,
+        given: Mapping[str, Any] | None = None,
+        targets: str | Sequence[str] | None = None,
+        samples: int = 16,
+        *,
+        temperature: float = 1.0,
+        iterations: int | None = None,
+        start: Start = "zero",
+        seed: int | None = None,
+    ) -> Generated:
+        """Generates targets from what is given, or from the prior if nothing is.
+
+        Args:
+            given: Values by modality: text as on the command line (``{"label": "7"}``), a path, a
+                number, a list or array, a picture, a dictionary, as the kind takes it; or a tensor
+                of floating-point numbers ``(*shape)``, an observation as the nets see it. Several
+                at once, one for each row: a list of them, or an array or tensor with one more
+                dimension. One value beside several stands for all rows. See :mod:`mmgen.given`.
+            targets: What to generate; all that is not given if left out.
+            samples: How many z are drawn for each row.
+            temperature: Of z: below 1, samples differ less; 0 takes the mean of z.
+            iterations: See :func:`sample_latent`.
+            start: See :func:`sample_latent`.
+            seed: Fixes z; torch's random state is then as it was before. What is sampled from the
+                result follows torch's random state as always.
+
+        Returns:
+            p(x_k | z) for each target, of batch shape ``(samples,)``, or ``(samples, rows)`` if
+            several rows were given: ``["image"].mean``, ``["image"].sample()``; and ``z``.
+
+        Raises:
+            GenerationError: If a name or value is wrong.
+        """
+        given = _mapping(given)
+        wanted = self.targets(given, targets)
+        samples = _whole("samples", samples, least=1, most=2**31 - 1)
+        if iterations is not None:
+            iterations = _whole("iterations", iterations, least=1, most=2**31 - 1)
+        if iterations is not None and self.model.given is not None:
+            raise GenerationError(
+                f"a {self.experiment.model.kind} has one direction: no iterations"
+            )
+        _check(temperature)
+        if not isinstance(start, str) or start not in get_args(Start):
+            raise GenerationError(f"start={start!r}: there are {listed(get_args(Start))}")
+        like = next(self.model.parameters())
+        if seed is None:
+            state: AbstractContextManager[None] = nullcontext()
+        else:
+            state = random_state(self.device, _whole("seed", seed, least=0, most=2**63 - 1))
+        with state:
+            x, rows = observations(self.modalities, given, self.device, like.dtype)
+            each = "" if rows is None else f" for each of {rows:,} rows"
+            check_fits(
+                f"generating {samples:,} samples{each}",
+                samples * (rows or 1) * self.sample_memory,
+                "fewer, several times",
+                self.device,
+                GenerationError,
+            )
+            if not x:
+                z = self.model.prior(samples, like, temperature=temperature)
+            else:
+                z = sample_latent(
+                    self.model,
+                    x,
+                    samples,
+                    temperature=temperature,
+                    iterations=iterations,
+                    start=start,
+                )
+        if x and rows is None:
+            z = z[:, 0]
+        decoded = self.model.decode(z.flatten(0, -2), wanted)
+        if rows is not None:
+            decoded = {name: Rows(p, samples, rows) for name, p in decoded.items()}
+        return Generated(decoded, z)
+
+    def targets(
+        self, given: Iterable[str], targets: str | Iterable[str] | None = None
+    ) -> list[str]:
+        """Returns what to generate, after a check of all names.
+
+        Raises:
+            GenerationError: If a name is unknown, or both given and a target.
+        """
+        given = list(given)
+        if targets is not None:
+            targets = _names(targets)
+        for name in [*given, *(targets or [])]:
+            if not isinstance(name, str):
+                raise GenerationError(f"modalities have names, not {type(name).__name__}")
+            if name not in self.modalities:
+                raise GenerationError(
+                    f"{self.path} has no modality {name!r}; it has "
+                    f"{listed(self.modalities)}{nearest(name, self.modalities)}"
+                )
+        missing = [n for n in self.modalities if n not in given]
+        possible = [n for n in missing if self.model.can(given, [n])]
+        wanted = possible if targets is None else targets
+        if both := [n for n in wanted if n in given]:
+            raise GenerationError(f"{listed(both)}: given and asked for; leave it out of one side")
+        if targets is not None and not wanted:
+            raise GenerationError("no targets: name one, or leave targets out for all the others")
+        if not missing:
+            raise GenerationError("all modalities are given; leave out the one to be generated")
+        if not wanted or not self.model.can(given, wanted):
+            raise GenerationError(
+                f"{self.path} is a {self.experiment.model.kind} of one direction: it generates "
+                f"{self.model.direction()}, not {listed(wanted or missing)} from "
+                f"{listed(given) if given else 'nothing'}"
+            )
+        return wanted
+
+
+def _mapping(given: Any) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise GenerationError(
+            f'given is a dictionary, such as {{"label": "7"}}, not {type(given).__name__}'
+        )
+    return dict(given)
+
+
+def _names(targets: Any) -> list[str]:
+    if isinstance(targets, str):
+        return [targets]
+    if not isinstance(targets, Iterable):
+        raise GenerationError(f"targets are a list of names, not {type(targets).__name__}")
+    return list(targets)
+
+
+def _whole(what: str, value: Any, *, least: int, most: int) -> int:
+    try:
+        number = least - 1 if isinstance(value, bool) else index(value)
+    except TypeError:
+        raise GenerationError(f"{what} is a whole number, not {type(value).__name__}") from None
+    if not least <= number <= most:
+        shown = f"{value!r}" if isinstance(value, bool) else f"{number:.6g}"
+        wanted = "ask for at least one" if number < least else f"at most {most:,}"
+        raise GenerationError(f"{shown} {what}: {wanted}")
+    return number
+
+
+def load(
+    path: str | Path,
+    *,
+    weights: str = "best",
+    device: str = "auto",
+    plugin_modules: Sequence[str] = (),
+) -> Run:
+    """Loads a trained run.
+
+    Args:
+        path: The run folder.
+        weights: ``"best"`` (lowest validation loss) or ``"last"``.
+        device: ``"auto"``, or a torch device.
+        plugin_modules: One-file plugins, as ``mmgen -p``.
+
+    Raises:
+        RunError: If the folder holds no run, or one that is damaged.
+        PluginError: If a plugin that it needs is gone.
+
+    Examples:
+        >>> import mmgen
+        >>> run = mmgen.load("runs/demo")  # doctest: +SKIP
+        >>> run.generate({"label": "A"}, ["image"], 16)["image"].mean.shape  # doctest: +SKIP
+        torch.Size([16, 1, 28, 28])
+        >>> run.generate({"label": ["A", "B"]}, ["image"], 16)  # doctest: +SKIP
+        Generated(image (16, 2, 1, 28, 28), z (16, 2, 64))
+    """
+    path = Path(path)
+    experiment = run_folder.experiment(path)
+    environment = run_folder.environment(path)  # refuses a run of a newer version
+    registry = build.registry(plugin_modules)
+    where = build.device(device)
+    with build.since_training(registry, environment.get("plugins", {})):
+        modalities = build.modalities(experiment, registry, experiment.modalities)
+        with random_state(where, 0):  # weights come from the file: spare the caller's random state
+            # Sizes come from a file that anyone may have written: the weights show that they are
+            # true before memory is taken for them.
+            sketch = build.sketch(experiment, modalities)
+            run_folder.check_shapes(path, sketch, weights)
+            each = sample_memory(sketch, modalities)
+            check_fits(
+                f"{path}: the model of experiment.json",
+                sum(t.nbytes for t in (*sketch.parameters(), *sketch.buffers())) + each,
+                "another device, or a machine with more memory",
+                where,
+                RunError,
+            )
+            model = build.model(experiment, modalities, where)
+        run_folder.load_weights(path, model, weights)
+    model.eval()
+    return Run(path, experiment, modalities, model, where, each)

@@ -1,0 +1,196 @@
+"""A run before it starts: everything checked, nets and memory counted, and none of it taken."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import psutil
+import torch
+from torch import nn
+
+from mmgen import build
+from mmgen.brief import OneLine
+from mmgen.checking import check_stored
+from mmgen.data.batches import stays
+from mmgen.data.store import Dataset, Split
+from mmgen.errors import ConfigError, DataError, MmgenError, listed
+from mmgen.experiment import Experiment
+from mmgen.memory import free_memory, size
+from mmgen.modality import Modality
+from mmgen.registry.loading import Registry
+from mmgen.settings import SyntheticConfig
+from mmgen.training import memory as counting
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(OneLine):
+    """What a run would be made of and need, with nothing built yet.
+
+    Attributes:
+        experiment: The resolved configuration.
+        dataset: The data set.
+        modalities: The modalities by name.
+        registry: The plugins found.
+        device: Where it would train.
+        direction: What it would generate from what.
+        rows: Observations in a step.
+        nets: Every net of the model.
+        memory: What training needs there, in bytes.
+        free: The bytes that are free there.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    modalities: dict[str, Modality]
+    registry: Registry
+    device: torch.device
+    direction: str
+    rows: int
+    nets: list[counting.Net]
+    memory: counting.Memory
+    free: float
+
+    def check_fits(self) -> None:
+        """Checks that there is memory enough.
+
+        Raises:
+            ConfigError: If not; says what takes most and what to try.
+        """
+        needs = self.memory
+        needed, told = needs.total, ""
+        if needs.shared:  # what is resident already is not in what is free
+            needed = needs.peak - needs.process
+            told = f", what is beside the training {size(needed - needs.total)}"
+        if needed <= self.free:
+            return
+        tries = f"train.batch_size below {self.rows:,}, smaller nets"
+        if self.experiment.model.kind == "jmvae-kl":
+            tries += ', model.subsets="single", or model.kind=hierarchical'
+        raise ConfigError(
+            f"training needs {size(needed)} on {self.device}, where {size(self.free)} are "
+            f"free: weights {size(needs.weights)}, optimiser {size(needs.optimiser)}, a step of "
+            f"{self.rows:,} rows {size(needs.step)}, data {size(needs.data)}{told}."
+            f"\n  Try {tries}; --dry-run lists every net"
+        )
+
+
+def quiet(_words: str) -> None:
+    """Says nothing: no one waits."""
+
+
+def plan(
+    experiment: Experiment,
+    plugin_modules: Sequence[str] = (),
+    trained_with: Mapping[str, str] | None = None,
+    say: Callable[[str], object] = quiet,
+    *,
+    figures: bool = False,
+) -> Plan:
+    """Checks everything and counts nets, parameters and memory, without taking any.
+
+    Args:
+        experiment: What to train on what.
+        plugin_modules: One-file plugins, as ``mmgen -p``.
+        trained_with: The provider of each kind, if a run is to go on.
+        say: Is told what is being done, in words for people who wait.
+        figures: Whether figures and report are made at the end.
+
+    Raises:
+        MmgenError: If the configuration, the data set, a plugin or the device is not what it
+            should be.
+    """
+    say("looking for plugins ...")
+    registry = build.registry(plugin_modules)
+    say(f"reading {experiment.data} ...")
+    with build.since_training(registry, trained_with or {}):
+        dataset = build.dataset(experiment, registry)
+        modalities = build.modalities(experiment, registry, dataset.modalities)
+        check_stored(dataset, modalities, registry)
+    experiment = build.resolved(experiment, modalities)
+    device = build.device(experiment.train.device, "train.device")
+    if "train" not in splits(dataset):
+        raise DataError(
+            f"{dataset.path}: there is no training split, only {listed(dataset.splits)}"
+        )
+    used = [s for n, s in splits(dataset).items() if n in ("train", "validation")]
+    data = sum(s.nbytes(modalities) for s in used if stays(s, modalities, device))
+    rows = min(experiment.train.batch_size, splits(dataset)["train"].count)
+    say("measuring the memory that training needs ...")
+    sketch = build.sketch(experiment, modalities)
+    try:
+        memory = counting.training_memory(sketch, modalities, rows, data)
+        on_disk = not isinstance(experiment.data, SyntheticConfig)
+        memory = _in_process(
+            memory,
+            sketch,
+            device,
+            made_up=0 if on_disk else sum(s.nbytes() for s in dataset.splits.values()),
+            figures=figures,
+        )
+    except MmgenError:
+        raise
+    except Exception as error:  # sizes beyond what a tensor can have, for one
+        cause = str(error).partition("\n")[0]
+        raise ConfigError(f"no model can be built with these settings: {cause}") from error
+    return Plan(
+        experiment=experiment,
+        dataset=dataset,
+        modalities=modalities,
+        registry=registry,
+        device=device,
+        direction=sketch.direction(),
+        rows=rows,
+        nets=counting.nets(sketch),
+        memory=memory,
+        free=free_memory(device),
+    )
+
+
+def splits(dataset: Dataset) -> dict[str, Split]:
+    """Returns the splits that hold rows, by name."""
+    return {name: split for name, split in dataset.splits.items() if split.count}
+
+
+MIB = 2**20
+
+# Measured once: they are the libraries' own, and hardly differ between runs.
+LIBRARIES = 25 * MIB
+"""What of torch is read first when training begins: the code of its kernels."""
+HOLES = 1 / 4
+"""Of a step's memory on a CPU: what glibc keeps of blocks that are freed in another order than they
+are taken, and the layouts in which oneDNN convolves. It grows over steps, and can be trimmed."""
+DRAWING = 100 * MIB
+"""matplotlib, its fonts and pages while pictures are drawn."""
+DRAWN = 45 * MIB
+"""What of that stays."""
+CLOSING = 120 * MIB
+"""What torch takes when the interpreter takes it apart, at the process's end."""
+
+
+def _in_process(
+    memory: counting.Memory,
+    sketch: nn.Module,
+    device: torch.device,
+    *,
+    made_up: int = 0,
+    figures: bool = False,
+) -> counting.Memory:
+    """Adds what the process takes beside the training, before, during and after it.
+
+    Args:
+        memory: What training takes.
+        sketch: The model.
+        device: Where it would train.
+        made_up: Bytes of a data set that is in memory alone: the report makes it once more.
+        figures: Whether figures and report are made at the end.
+    """
+    shared = device.type == "cpu"
+    drawing = (memory.weights if shared else 0) + DRAWING + made_up
+    return replace(
+        memory,
+        process=psutil.Process().memory_info().rss,
+        libraries=LIBRARIES,
+        copied=0 if shared else max(p.nbytes for p in sketch.parameters()),
+        kept=int(HOLES * memory.step) if shared else 0,
+        afterwards=max(drawing, DRAWN + CLOSING) if figures else CLOSING,
+        shared=shared,
+    )

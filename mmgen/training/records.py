@@ -1,0 +1,115 @@
+"""What the files of a run must hold, checked before anything is taken from them.
+
+``environment.json``, the lines of ``metrics.jsonl`` and the headers of checkpoints are models.
+Keys that a later version adds are left alone.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+
+from mmgen.errors import RunError
+from mmgen.files.reading import Reader
+
+FORMAT = 1
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Record(BaseModel):
+    """Values as they are written: ``"1"`` and ``true`` are no numbers."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+M = TypeVar("M", bound="Header")
+
+
+class Header(Record):
+    """What every file says first; ``format`` tells which version of mmgen can read it."""
+
+    format: PositiveInt
+
+
+class TrainedOn(Record):
+    """The data set of a run."""
+
+    name: str | None = None
+    hash: str | None = None
+
+
+class Environment(Header):
+    """``environment.json``: what a run was trained with."""
+
+    versions: dict[str, str] = Field(default_factory=dict)
+    plugins: dict[str, str] = Field(default_factory=dict)
+    dataset: TrainedOn = TrainedOn()
+    device: str = ""
+    threads: int = 1
+    machine: str = ""
+    command: str = ""
+    continued: list[str] = Field(default_factory=list)
+
+
+class EpochLine(Record):
+    """A line of ``metrics.jsonl``; terms of a training that went wrong need not be finite."""
+
+    epoch: PositiveInt
+    beta: Annotated[float, Field(ge=0, le=1)]
+    train: Annotated[dict[str, float], Field(min_length=1)]
+    validation: dict[str, float]
+    seconds: Annotated[Number, Field(ge=0)]
+    examples_per_second: Annotated[Number, Field(ge=0)]
+    best: bool
+
+    @field_validator("train", "validation")
+    @classmethod
+    def _has_a_loss(cls, value: dict[str, float]) -> dict[str, float]:
+        if value and "loss" not in value:
+            raise ValueError("there is no loss")
+        return value
+
+
+class WeightsHeader(Header):
+    """The header of ``best.safetensors``."""
+
+    epoch: NonNegativeInt
+
+
+class Counters(WeightsHeader):
+    """The header of ``last.safetensors``: how far a training is."""
+
+    batch: NonNegativeInt
+    rows: NonNegativeInt
+    best: Annotated[float, Field(gt=-math.inf)]  # infinity before the first validation, never NaN
+
+
+def check_version(values: Mapping[str, Any], file: Path) -> None:
+    """Refuses what a newer version of mmgen wrote, before it is found to be wrong.
+
+    Raises:
+        RunError: If it is newer.
+    """
+    version = values.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise RunError(
+            f"{file}: of format {version}; this mmgen reads up to {FORMAT}. Update mmgen"
+        )
+
+
+def lines(file: Path, reader: Reader) -> list[dict[str, Any]]:
+    """Reads the lines of ``metrics.jsonl``, whose epochs follow one another.
+
+    Raises:
+        RunError: If they cannot be, naming the line.
+    """
+    found: list[dict[str, Any]] = []
+    for where, line in reader.json_lines(file):
+        epoch = reader.check(EpochLine, line, where).epoch
+        if found and epoch != found[-1]["epoch"] + 1:
+            raise reader.wrong(where, f"epoch {epoch:,} after {found[-1]['epoch']:,}")
+        found.append(line)
+    return found

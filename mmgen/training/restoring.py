@@ -1,0 +1,200 @@
+"""Stored tensors ↔ a training: whether all of them fit, known before any of it is changed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgen.files.tensors import Stored, TensorFile
+from mmgen.training.loop import Training
+from mmgen.training.records import Counters
+
+FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+
+MOMENTS = {"exp_avg", "exp_avg_sq"}
+
+RANDOM = 1 << 20
+"""The most bytes of a random state; the CPU's has 5,056."""
+
+
+def check_shapes(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
+    """Checks that stored weights are exactly a module's, by their header: none of them is read.
+
+    Args:
+        module: The module that they are for; it may be on the ``meta`` device.
+        tensors: The file; names begin with ``prefix``.
+        prefix: ``"model/"``.
+
+    Raises:
+        ValueError: If one is missing, unknown, or of another shape or type.
+    """
+    own = module.state_dict()
+    stored = {n.removeprefix(prefix): s for n, s in tensors.stored.items() if n.startswith(prefix)}
+    if missing := own.keys() - stored.keys():
+        raise ValueError(f"there is no {min(missing)!r}")
+    if unknown := stored.keys() - own.keys():
+        raise ValueError(f"the model has no {min(unknown)[:80]!r}")
+    for name, tensor in own.items():
+        _check_like(name, stored[name], tensor)
+
+
+def check_weights(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
+    """Checks stored weights as :func:`check_shapes` does, and that they are numbers.
+
+    Raises:
+        ValueError: If one is missing, unknown, of another shape or type, or not finite.
+    """
+    check_shapes(module, tensors, prefix)
+    for name, parameter in module.named_parameters():
+        # Weights are checked before they are saved. Buffers may hold infinity: a mask does.
+        if parameter.requires_grad and not _finite(tensors, prefix + name):
+            raise ValueError(f"{name!r} is not finite")
+
+
+def _finite(tensors: TensorFile, name: str) -> bool:
+    return all(bool(block.isfinite().all()) for block in tensors.blocks(name))
+
+
+def _check_like(name: str, stored: Stored, tensor: Tensor) -> None:
+    if stored.shape != tuple(tensor.shape):
+        raise ValueError(f"{name!r} has the shape {_shape(stored)}, not {tuple(tensor.shape)}")
+    if tensor.is_floating_point() and stored.dtype not in FLOATS:
+        raise ValueError(f"{name!r} is of the type {stored.dtype}")
+    whole = not (stored.dtype.is_floating_point or stored.dtype.is_complex)
+    if not tensor.is_floating_point() and not whole:
+        raise ValueError(f"{name!r} is of the type {stored.dtype}, not {tensor.dtype}")
+
+
+def _shape(stored: Stored) -> str:
+    sizes = ", ".join(map(str, stored.shape[:8]))
+    return f"({sizes}{', …' if len(stored.shape) > 8 else ''})"
+
+
+def check_checkpoint(
+    training: Training, tensors: TensorFile, counters: Counters, batches: int | None = None
+) -> None:
+    """Checks all of a checkpoint but the weights against a training, before that is changed.
+
+    Args:
+        training: The training that is to go on.
+        tensors: The file.
+        counters: Its header.
+        batches: How many an epoch has, if that is known.
+
+    Raises:
+        ValueError: If counters do not fit each other or the training, or a tensor is missing, of
+            another shape or type, or not finite.
+    """
+    _check_counters(training, tensors, counters, batches)
+    allowed = {f"optimiser/{player}" for player in training.optimisers}
+    for name in tensors:
+        group, _, rest = name.rpartition("/")
+        if name == "sums" or name.startswith(("model/", "random/")):
+            continue
+        if group.rpartition("/")[0] not in allowed or not rest:
+            raise ValueError(f"there should be no {name[:80]!r}")
+    for player, optimiser in training.optimisers.items():
+        _check_moments(optimiser, tensors, player, counters)
+    for kind, state in random_states_of(tensors, training.device).items():
+        try:
+            # On a generator of its own, to try it.
+            torch.Generator("cpu" if kind == "cpu" else training.device).set_state(state)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"the random state cannot be: {error}") from None
+
+
+def random_states_of(tensors: TensorFile, device: torch.device) -> dict[str, Tensor]:
+    """Reads the random states of the CPU and of the device, as far as they are stored.
+
+    Raises:
+        ValueError: If the CPU's is missing, or one is larger than any can be.
+    """
+    if "random/cpu" not in tensors:
+        raise ValueError("there is no 'random/cpu'")
+    kinds = [kind for kind in {"cpu", device.type} if f"random/{kind}" in tensors]
+    if any(tensors.stored[f"random/{kind}"].shape.numel() > RANDOM for kind in kinds):
+        raise ValueError("no random state is so large")
+    return {kind: tensors[f"random/{kind}"] for kind in kinds}
+
+
+def _check_counters(
+    training: Training, tensors: TensorFile, counters: Counters, batches: int | None
+) -> None:
+    if batches is not None and counters.batch >= batches:
+        raise ValueError(f"batch {counters.batch:,} of an epoch of {batches:,}")
+    # Every batch of an epoch is full but the last, after which the counters are at 0 again.
+    if counters.rows != counters.batch * training.config.batch_size:
+        raise ValueError(f"{counters.rows:,} rows in {counters.batch:,} batches")
+    sums = tensors.stored.get("sums")
+    if (sums is None) != (counters.batch == 0):
+        raise ValueError(f"sums of terms do not go with batch {counters.batch:,}")
+    if sums is None:
+        return
+    if len(sums.shape) != 1 or sums.dtype not in FLOATS:
+        raise ValueError(f"sums of terms have the shape {_shape(sums)}")
+    if not _finite(tensors, "sums"):
+        raise ValueError("sums of terms are not finite")
+
+
+def _check_moments(
+    optimiser: torch.optim.Optimizer, tensors: TensorFile, player: str, counters: Counters
+) -> None:
+    """Checks Adam's count and moments of each parameter; one that is not in use has none."""
+    prefix = f"optimiser/{player}/"
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    found: dict[int, set[str]] = {}
+    for name in (n for n in tensors if n.startswith(prefix)):
+        word, _, key = name.removeprefix(prefix).partition("/")
+        number = int(word) if word.isdecimal() and len(word) < 9 else -1
+        if not 0 <= number < len(parameters) or key not in {"step", *MOMENTS}:
+            raise ValueError(f"there should be no {name[:80]!r}")
+        found.setdefault(number, set()).add(key)
+        stored = tensors.stored[name]
+        dtype, shape = parameters[number].dtype, tuple(parameters[number].shape)
+        if key == "step":
+            dtype, shape = stored.dtype if stored.dtype in FLOATS else dtype, ()
+        if stored.shape != shape or stored.dtype != dtype:
+            raise ValueError(f"{name!r} is {stored.dtype} {_shape(stored)}, not {dtype} {shape}")
+        if not _finite(tensors, name):
+            raise ValueError(f"{name!r} is not finite")
+        if key != "exp_avg" and any(bool((block < 0).any()) for block in tensors.blocks(name)):
+            raise ValueError(f"{name!r} is below 0")
+    for number, keys in found.items():
+        if lost := {"step", *MOMENTS} - keys:
+            raise ValueError(f"there is no '{prefix}{number}/{min(lost)}'")
+    if not found and (counters.epoch or counters.batch):
+        raise ValueError(f"there are no moments of {player!r}")
+
+
+def moments(tensors: TensorFile, player: str, device: torch.device) -> dict[int, dict[str, Tensor]]:
+    """Reads a player's state of Adam, by the number of its parameter.
+
+    Moments are read to the device, where the optimiser keeps them as they are; counts stay here.
+    """
+    prefix = f"optimiser/{player}/"
+    states: dict[int, dict[str, Any]] = {}
+    for name in (n for n in tensors if n.startswith(prefix)):
+        number, _, key = name.removeprefix(prefix).partition("/")
+        where = device if tensors.stored[name].shape else "cpu"
+        states.setdefault(int(number), {})[key] = tensors[name].to(where)
+    return states
+
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """Returns torch's random state on the CPU and on the device, as uint8 tensors."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Puts torch's random state back, as far as the device is of the same kind."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])

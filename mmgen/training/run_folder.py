@@ -1,0 +1,296 @@
+"""Run folder ↔ tensors: resolved experiment, weights, optimiser, random state; no pickle.
+
+A run folder holds all that reproduces and explains a run:
+
+    experiment.json      the resolved configuration
+    config.toml          the same for people: commented, to edit and to train again
+    environment.json     versions, plugins, data set, command
+    metrics.jsonl        one line an epoch
+    last.safetensors     the checkpoint: all that resuming needs, in one file
+    best.safetensors     the weights with the lowest validation loss
+    figures/             pictures
+    report.html          the page to show
+
+Every file is written beside its final name, synced, then renamed. ``.lock`` is held by the one
+process that writes; ``.writer`` says which.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmgen import shell
+from mmgen.errors import RunError
+from mmgen.experiment import EXPERIMENT, Experiment
+from mmgen.files.atomic import remove, write
+from mmgen.files.holding import LOCK
+from mmgen.files.locks import writing
+from mmgen.files.reading import Reader, exists
+from mmgen.files.tensors import TensorFile, open_tensors, write_tensors
+from mmgen.training import records, restoring
+from mmgen.training.loop import Epoch, Training
+from mmgen.training.records import FORMAT
+
+CONFIG = "config.toml"
+
+METRICS = "metrics.jsonl"
+COUNTERS = ("epoch", "batch", "rows", "best")
+
+_FILES = Reader(RunError, "put back the file as it was, or train the run again")
+
+
+def create(
+    path: Path,
+    experiment: Experiment,
+    environment: Mapping[str, Any],
+    *,
+    config: str = "",
+    force: bool = False,
+) -> None:
+    """Makes a run folder, with the resolved experiment and the environment in it.
+
+    Args:
+        path: The folder.
+        experiment: See :func:`mmgen.build.resolved`.
+        environment: Versions and the command, as JSON values.
+        config: The experiment as TOML for people, see :mod:`mmgen.template`.
+        force: Replaces a run that is there. Files that are not the run's stay.
+
+    Raises:
+        RunError: If the folder is taken, see :func:`check_free`, or another process writes there.
+        WriteError: If it cannot be written to.
+    """
+    check_free(path, force=force)
+    with writing(path):
+        check_free(path, force=force)  # another process may have been faster
+        _remove_run(path)
+        text = json.dumps({"format": FORMAT, **environment}, indent=2, ensure_ascii=False)
+        write(path / "environment.json", text + "\n")
+        if config:
+            write(path / CONFIG, config)
+        # Last, as removed first: it makes the folder a run.
+        write(path / EXPERIMENT, experiment.model_dump_json(indent=2) + "\n")
+
+
+def check_free(path: Path, *, force: bool = False, again: str = "") -> None:
+    """Checks that a run may start at ``path``, before the work of preparing it.
+
+    Args:
+        path: The folder.
+        force: Whether a run that is there may be replaced.
+        again: The command that goes on with it.
+
+    Raises:
+        RunError: If something else is there, or a run and ``force`` is not set.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if (path / EXPERIMENT).exists():
+        if not force:
+            raise RunError(
+                f"{path}: holds a run already. Replace it: --force; choose another --out; or go "
+                f"on with it:\n  {again or shell.resume(path)}"
+            )
+    elif not (path / LOCK).exists():  # with a lock, a run that was stopped before it was one
+        raise RunError(f"{path}: exists and is no run folder; choose another --out")
+
+
+def _remove_run(path: Path) -> None:
+    """Removes a run's files; first the one that makes the folder a run."""
+    files = (CONFIG, "environment.json", "metrics.jsonl", "report.html")
+    weights = ("last.safetensors", "best.safetensors")
+    for name in (EXPERIMENT, *files, *weights, "figures", "tensorboard"):
+        remove(path / name)
+
+
+def experiment(path: Path) -> Experiment:
+    """Reads the resolved experiment of a run.
+
+    Raises:
+        RunError: If the folder holds no run.
+    """
+    if not exists(path / EXPERIMENT):
+        raise RunError(f"{path}: holds no run (there is no experiment.json)")
+    return Experiment.read(path / EXPERIMENT)
+
+
+def environment(path: Path) -> dict[str, Any]:
+    """Reads what the run was trained with: versions, plugins, data set, command.
+
+    Raises:
+        RunError: If it is damaged, or of a newer version.
+    """
+    file = path / "environment.json"
+    values = _FILES.json(file)
+    records.check_version(values, file)
+    _FILES.check(records.Environment, values, file)
+    return values
+
+
+def add_command(path: Path, command: str) -> None:
+    """Notes a command that changed what a run is trained with, after ``command``.
+
+    Raises:
+        RunError: If the environment is damaged.
+        WriteError: If it cannot be written.
+    """
+    values = environment(path)
+    values["continued"] = [*values.get("continued", []), command]
+    write(path / "environment.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def save_checkpoint(path: Path, training: Training) -> None:
+    """Writes ``last.safetensors``: weights, optimisers, counters and random state."""
+    tensors = {f"model/{n}": t for n, t in training.model.state_dict().items()}
+    for player, optimiser in training.optimisers.items():
+        for number, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{player}/{number}/{n}": t for n, t in state.items()}
+    tensors |= {f"random/{n}": t for n, t in restoring.random_states(training.device).items()}
+    if training.sums is not None:
+        tensors["sums"] = training.sums
+    counters = {n: getattr(training, n) for n in COUNTERS}
+    _save(path / "last.safetensors", tensors, counters)
+
+
+def save_weights(path: Path, training: Training, epoch: int) -> None:
+    """Writes ``best.safetensors``: the weights alone."""
+    tensors = {f"model/{n}": t for n, t in training.model.state_dict().items()}
+    _save(path / "best.safetensors", tensors, {"epoch": epoch})
+
+
+def resume(path: Path, training: Training, batches: int | None = None) -> None:
+    """Puts a training back to where ``last.safetensors`` was written.
+
+    Args:
+        path: The run folder.
+        training: Changed only if all of the checkpoint fits it.
+        batches: How many an epoch has, to check how far the checkpoint is within one.
+
+    Raises:
+        RunError: If there is no checkpoint, it is damaged, or does not fit the model.
+    """
+    with _opened(path / "last.safetensors", records.Counters) as (tensors, counters):
+        _check_metrics(path / METRICS, counters.epoch)
+        _check(restoring.check_weights, path / "last.safetensors", training.model, tensors)
+        try:
+            restoring.check_checkpoint(training, tensors, counters, batches)
+        except ValueError as error:
+            raise _FILES.wrong(path / "last.safetensors", str(error)) from None
+        tensors.read_module(training.model, "model/")
+        _restore(training, tensors, counters)
+
+
+def _restore(training: Training, tensors: TensorFile, counters: records.Counters) -> None:
+    for player, optimiser in training.optimisers.items():
+        groups = optimiser.state_dict()["param_groups"]
+        states = restoring.moments(tensors, player, training.device)
+        optimiser.load_state_dict({"state": states, "param_groups": groups})
+    random = restoring.random_states_of(tensors, training.device)
+    restoring.restore_random_states(random, training.device)
+    training.sums = tensors["sums"].to(training.device) if "sums" in tensors else None
+    for name in COUNTERS:
+        setattr(training, name, getattr(counters, name))
+
+
+def epochs_done(path: Path) -> int:
+    """Returns how many whole epochs a run's checkpoint holds; 0 before the first.
+
+    Raises:
+        RunError: If it is damaged.
+    """
+    file = path / "last.safetensors"
+    if not exists(file):
+        return 0
+    with _opened(file, records.Counters) as (_, counters):
+        return counters.epoch
+
+
+def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
+    """Loads the weights of ``best`` or ``last`` into a model.
+
+    Raises:
+        RunError: If they are missing, damaged, or do not fit the model.
+    """
+    file = path / f"{which}.safetensors"
+    with _opened(file, records.WeightsHeader) as (tensors, _):
+        _check(restoring.check_weights, file, model, tensors)
+        tensors.read_module(model, "model/")
+
+
+def check_shapes(path: Path, sketch: nn.Module, which: str = "best") -> None:
+    """Checks that weights fit a model on the ``meta`` device, before memory is taken for it.
+
+    Raises:
+        RunError: If they are missing, damaged, or do not fit the model.
+    """
+    file = path / f"{which}.safetensors"
+    with _opened(file, records.WeightsHeader) as (tensors, _):
+        _check(restoring.check_shapes, file, sketch, tensors)
+
+
+def read_metrics(path: Path, epochs: int | None = None) -> list[dict[str, Any]]:
+    """Reads ``metrics.jsonl``: one dictionary an epoch, those after ``epochs`` left out.
+
+    Raises:
+        RunError: If it is damaged, or an epoch is missing between others.
+    """
+    file = path / METRICS
+    lines = records.lines(file, _FILES) if exists(file) else []
+    return [line for line in lines if epochs is None or line["epoch"] <= epochs]
+
+
+def _check_metrics(file: Path, done: int) -> None:
+    """Checks that the epochs of a checkpoint are there; one more is, if saving was cut short."""
+    lines = read_metrics(file.parent)
+    if lines and lines[-1]["epoch"] < done:
+        raise RunError(
+            f"{file}: ends with epoch {lines[-1]['epoch']:,}, but last.safetensors is of epoch "
+            f"{done:,}; put back the file as it was, or remove it to go on without"
+        )
+
+
+def append_metrics(path: Path, epoch: Epoch) -> None:
+    """Adds one epoch's line to ``metrics.jsonl``; lines of epochs not yet done fall away."""
+    lines = [*read_metrics(path, epoch.epoch - 1), asdict(epoch)]
+    write(path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    write_tensors(path, tensors, {"mmgen": json.dumps({"format": FORMAT, **values})})
+
+
+@contextmanager
+def _opened(path: Path, model: type[records.M]) -> Iterator[tuple[TensorFile, records.M]]:
+    """Opens a checkpoint and checks its header, without a look at its tensors."""
+    if not exists(path):
+        raise RunError(f"{path}: there is no such checkpoint")
+    other = "best" if path.stem == "last" else "last"
+    try:
+        with open_tensors(path, _FILES) as tensors:
+            records.check_version(tensors.header, path)
+            if not tensors.header:
+                raise _FILES.wrong(path, "is no checkpoint of mmgen")
+            yield tensors, _FILES.check(model, tensors.header, path)
+    except RunError as error:
+        if not exists(path.with_stem(other)):
+            raise
+        again = shell.command("generate", path.parent, "--weights", other)
+        raise RunError(f"{error}.\n  {other}.safetensors may be whole: {again}") from None
+
+
+def _check(
+    how: Callable[[nn.Module, TensorFile, str], None],
+    path: Path,
+    model: nn.Module,
+    tensors: TensorFile,
+) -> None:
+    try:
+        how(model, tensors, "model/")
+    except ValueError as error:
+        cause = f"the weights do not fit the model of experiment.json: {error}"
+        raise _FILES.wrong(path, cause) from None

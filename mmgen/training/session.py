@@ -1,0 +1,326 @@
+"""A run from start to end: prepare it, train it, save after every epoch, go on where it stopped."""
+
+import ctypes
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmgen import build, shell, template
+from mmgen.brief import OneLine
+from mmgen.data.batches import Batches
+from mmgen.data.store import Dataset
+from mmgen.errors import MmgenError, RunError, WriteError, listed
+from mmgen.experiment import EXPERIMENT, Experiment
+from mmgen.files.atomic import write
+from mmgen.files.holding import LostError, check
+from mmgen.files.locks import writing
+from mmgen.files.reading import Reader, exists
+from mmgen.modality import Modality
+from mmgen.registry.loading import Registry
+from mmgen.training import nonfinite, plan, run_folder
+from mmgen.training.loop import Epoch, NotFiniteError, Step, Training, fit
+
+WHERE = {"train.device", "train.tensorboard", "data.path", "data.source"}
+"""Settings that say where a run trains, and nothing of what."""
+
+SAME = {"train.epochs", "name"} | WHERE
+"""Settings in which one experiment may differ from itself."""
+
+MENDING = {"train.learning_rate", "train.gradient_clip"}
+"""Settings that may change when a run goes on, for where numbers were no longer finite."""
+
+
+@dataclass(frozen=True, repr=False)
+class Prepared(OneLine):
+    """All that a run needs, checked and built, with nothing written yet.
+
+    Attributes:
+        experiment: The resolved configuration.
+        dataset: The data set.
+        modalities: The modalities by name.
+        training: Model, optimisers and counters.
+        train: The training split's batches.
+        validation: The validation split's batches, if there is such a split.
+        registry: The plugins found.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    modalities: dict[str, Modality]
+    training: Training
+    train: Batches
+    validation: Batches | None
+    registry: Registry
+
+    def environment(self) -> dict[str, Any]:
+        """Returns what else decides a run: versions, plugins, data set, device, command."""
+        providers = {m.kind: str(self.registry.provider(m.kind)) for m in self.modalities.values()}
+        packages = ("mmgen", "torch", "torchvision", "safetensors", "numpy")
+        return {
+            "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+            "plugins": providers,
+            "dataset": {"name": self.dataset.name, "hash": self.dataset.hash},
+            "device": str(self.training.device),
+            "threads": torch.get_num_threads(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "command": _command(),
+        }
+
+    def resume(self, out: Path, *more: str) -> str:
+        """Returns the command that goes on with this run, with ``more`` settings."""
+        return shell.resume(out, *more, plugins=self.registry.modules)
+
+    def config(self, out: Path) -> str:
+        """Returns the run's ``config.toml``: its experiment, for people to edit."""
+        file = out / run_folder.CONFIG
+        again = shell.command("train", file, "--out", "OTHER", plugins=self.registry.modules)
+        head = (
+            "What this run is trained with, every default written out.",
+            "To train anew with other settings, edit a copy of this file, or name them:",
+            f"  {again} train.epochs=30",
+        )
+        stored = build.as_stored(self.experiment, self.registry, self.dataset)
+        return template.written(self.experiment, self.modalities, stored, head)
+
+
+def prepare(
+    experiment: Experiment,
+    plugin_modules: Sequence[str] = (),
+    trained_with: Mapping[str, str] | None = None,
+    say: Callable[[str], object] = plan.quiet,
+    *,
+    figures: bool = False,
+) -> Prepared:
+    """Checks and builds everything before anything is written, as :func:`mmgen.training.plan.plan`.
+
+    Args:
+        experiment: What to train on what.
+        plugin_modules: One-file plugins, as ``mmgen -p``.
+        trained_with: The provider of each kind, if a run is to go on.
+        say: Is told what is being done, in words for people who wait.
+        figures: Whether figures and report are made at the end.
+
+    Raises:
+        MmgenError: As :func:`mmgen.training.plan.plan`, or if training does not fit into memory.
+    """
+    planned = plan.plan(experiment, plugin_modules, trained_with, say, figures=figures)
+    planned.check_fits()
+    say("building the model ...")
+    experiment, modalities, device = planned.experiment, planned.modalities, planned.device
+    splits = plan.splits(planned.dataset)
+
+    def batches(split: str) -> Batches:
+        size = experiment.train.batch_size
+        return Batches(splits[split], modalities, device=device, batch_size=size)
+
+    model = build.model(experiment, modalities, device)
+    return Prepared(
+        experiment=experiment,
+        dataset=planned.dataset,
+        modalities=modalities,
+        training=Training(model, experiment.train, device),
+        train=batches("train"),
+        validation=batches("validation") if "validation" in splits else None,
+        registry=planned.registry,
+    )
+
+
+def start(prepared: Prepared, out: Path, *, force: bool = False) -> None:
+    """Makes the run folder, with the resolved experiment in it.
+
+    Raises:
+        RunError: If the folder is taken.
+        WriteError: If it cannot be written to.
+    """
+    run_folder.create(
+        out,
+        prepared.experiment,
+        prepared.environment(),
+        config=prepared.config(out),
+        force=force,
+    )
+
+
+def go_on(prepared: Prepared, out: Path) -> bool:
+    """Puts the training back to the run's last checkpoint; before the first one, to the start.
+
+    Returns:
+        Whether anything is left to train. If not, nothing is written.
+
+    Raises:
+        RunError: If the run is another experiment's, or on other data; or if settings are changed
+            with which nothing is left to train.
+    """
+    environment = run_folder.environment(out)
+    plugins = environment.get("plugins", {})
+    with writing(out), build.since_training(prepared.registry, plugins):
+        trained = run_folder.experiment(out)
+        different = _differences(trained.model_dump(), prepared.experiment.model_dump())
+        if keys := [key for key in different if key not in SAME | MENDING]:
+            raise RunError(
+                f"{out}: was trained with other settings of {listed(keys)}; "
+                "drop them, or choose another --out"
+            )
+        if environment.get("dataset", {}).get("hash") != prepared.dataset.hash:
+            raise RunError(f"{out}: was trained on another data set than {prepared.dataset.path}")
+        if exists(out / "last.safetensors"):
+            run_folder.resume(out, prepared.training, len(prepared.train))
+        done = prepared.training.epoch
+        if done >= prepared.experiment.train.epochs:
+            if keys := [key for key in different if key not in WHERE]:
+                raise RunError(
+                    f"{out}: is trained to epoch {done} already, so nothing is left to train with "
+                    f"other {listed(keys)}; nothing was changed.\n"
+                    f"  To train further, set train.epochs above {done}"
+                )
+            return False
+        if MENDING & {*different}:
+            run_folder.add_command(out, _command())
+        text = prepared.experiment.model_dump_json(indent=2)
+        write(out / EXPERIMENT, text + "\n")
+        before = replace(prepared, experiment=trained).config(out)
+        if different and _settings(_read(out / run_folder.CONFIG)) == _settings(before):
+            # As it was written; what a user has edited stays.
+            write(out / run_folder.CONFIG, prepared.config(out))
+    return True
+
+
+def _read(file: Path) -> str:
+    try:
+        return Reader(RunError).text(file)
+    except RunError:
+        return ""
+
+
+def _settings(config: str) -> str:
+    return config.partition("\n\n")[2]  # without the head, which tells the folder
+
+
+def _command() -> str:
+    return shlex.join(["mmgen", *sys.argv[1:]])
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key in {**a, **b}:
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            keys += _differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
+    """Trains and saves: metrics, best weights and checkpoint after every epoch.
+
+    Yields:
+        The items of :func:`mmgen.training.loop.fit`, each after it was saved. A caller that stops
+        between two items calls :func:`save` to keep the steps since.
+
+    Raises:
+        RunError: If numbers are no longer finite: says which, since when and from which rows; or
+            if another process is writing to the run.
+        WriteError: If the run cannot be written to, a full disk for example.
+    """
+    training = prepared.training
+    with writing(out), _explained(prepared, out):
+        board = _tensorboard(out) if prepared.experiment.train.tensorboard else None
+        for item in fit(training, prepared.train, prepared.validation):
+            if isinstance(item, Epoch):
+                run_folder.append_metrics(out, item)
+                if item.best:
+                    run_folder.save_weights(out, training, item.epoch)
+                run_folder.save_checkpoint(out, training)
+                if board is not None:
+                    check(out)
+                    for split in ("train", "validation"):
+                        for term, value in getattr(item, split).items():
+                            board.add_scalar(f"{term}/{split}", value, item.epoch)
+                    board.flush()
+            yield item
+
+
+def save(prepared: Prepared, out: Path) -> None:
+    """Writes a checkpoint between two items of :func:`train`.
+
+    Raises:
+        RunError: If numbers are no longer finite; the checkpoint before is kept.
+        WriteError: If it cannot be written.
+    """
+    with writing(out), _explained(prepared, out):
+        prepared.training.check_finite()
+        run_folder.save_checkpoint(out, prepared.training)
+
+
+def release_memory() -> None:
+    """Gives memory that is free within the process back to the system, which glibc keeps."""
+    with suppress(OSError, AttributeError, TypeError):  # where there is another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def _explained(prepared: Prepared, out: Path) -> Iterator[None]:
+    try:
+        yield
+    except NotFiniteError as error:
+        rate = prepared.experiment.train.learning_rate / 10
+        located = _located(prepared, out, error)
+        slower = prepared.resume(out, f"train.learning_rate={rate:g}")
+        raise RunError(f"{located}\n  {_kept(out)}; go on from there:\n  {slower}") from error
+    except LostError as error:
+        raise RunError(f"{error}{_left(prepared, error.now)}") from error
+    except WriteError as error:
+        again = prepared.resume(out)
+        raise WriteError(f"{error}.\n  {_kept(out)}: make room, then\n  {again}") from error
+
+
+def _left(prepared: Prepared, now: Path | None) -> str:
+    """Says what is left of a run whose folder was lost, and how to go on."""
+    if now is None:
+        return ""
+    if not (now / "last.safetensors").exists():
+        return ".\n  There was no checkpoint yet"
+    return f", up to the last checkpoint. Go on from it:\n  {prepared.resume(now)}"
+
+
+def _kept(out: Path) -> str:
+    kept = (out / "last.safetensors").exists()
+    return "The last checkpoint is kept" if kept else "There was no checkpoint yet"
+
+
+def _located(prepared: Prepared, out: Path, error: NotFiniteError) -> str:
+    """Trains again since the last checkpoint, to say where numbers stopped being finite."""
+    config = prepared.experiment.train.model_copy(update={"compile": False})
+    device = prepared.training.device
+    try:
+        model = build.model(prepared.experiment, prepared.modalities, device)
+        again = Training(model, config, device)
+        if exists(out / "last.safetensors"):
+            run_folder.resume(out, again)
+        finding = nonfinite.locate(again, prepared.train)
+    except Exception as failure:  # of a plugin's net that cannot be watched, for one
+        return f"{error}. Looking for the cause failed: {type(failure).__name__}: {failure}"
+    if finding is None:
+        return f"{error}. It did not happen again when the steps were repeated"
+    modality = prepared.modalities.get(finding.modality or "")
+    plugin = str(prepared.registry.provider(modality.kind)) if modality else ""
+    return f"{finding}.\n  {nonfinite.advice(finding, modality, plugin)}"
+
+
+def _tensorboard(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MmgenError(
+            "train.tensorboard: TensorBoard is not installed: pip install 'mmgen[tensorboard]'"
+        ) from None
+    return SummaryWriter(out / "tensorboard")
