@@ -89,7 +89,7 @@ def _synthetic(experiment: Experiment, data: SyntheticConfig, registry: Registry
         _check_is_there(name, experiment.modalities, "the synthetic data")
         settings = experiment.modalities[name]
         cls = registry.kinds.get(str(settings.get("kind")))
-        examples = cls.first_examples() if cls else {}
+        examples = cls.example_settings() if cls else {}
         made[name] = registry.create(name, {**examples, **settings})
     try:
         return synthetic_dataset(made, data.rows, data.classes, data.seed)
@@ -168,7 +168,7 @@ def _probe(name: str, modality: Modality, registry: Registry) -> None:
     who = f"kind {modality.kind!r} of plugin {registry.provider(modality.kind)}"
     check = shell.command("plugins", "check", modality.kind, plugins=registry.modules)
     for change in done.changes:
-        told = change.told("when its nets are built")
+        told = change.note("when its nets are built")
         stderr.print(f"note: modalities.{name}: {who} {told}. Try: {check}")
     if done.error:
         raise PluginError(
@@ -213,7 +213,7 @@ def resolved(experiment: Experiment, modalities: Mapping[str, Modality]) -> Expe
     return experiment.model_copy(
         update={
             "data": experiment.data.model_copy(update={"modalities": None}),
-            "modalities": {name: m.configuration() for name, m in modalities.items()},
+            "modalities": {name: m.to_config() for name, m in modalities.items()},
             "train": experiment.train.model_copy(update={"warmup_epochs": experiment.train.warmup}),
         }
     )

@@ -73,7 +73,7 @@ def check_stored(dataset: Dataset, modalities: Mapping[str, Modality], registry:
 
 
 def _check_settings(dataset: Dataset, name: str, modality: Modality, kind: str) -> None:
-    written, now = dataset.modalities[name], modality.configuration()
+    written, now = dataset.modalities[name], modality.to_config()
     if written["kind"] != modality.kind:
         return  # its fields have other meanings; the values tell whether it can read them
     for field in modality.stored_with:
@@ -91,7 +91,7 @@ def _check_settings(dataset: Dataset, name: str, modality: Modality, kind: str) 
 
 
 def _advice(dataset: Dataset, name: str, modality: Modality, registry: Registry) -> str:
-    written, now = dataset.modalities[name], modality.configuration()
+    written, now = dataset.modalities[name], modality.to_config()
     changed = {key: value for key, value in now.items() if written.get(key, value) != value}
     if not changed:
         check = shell.command("plugins", "check", modality.kind, plugins=registry.modules)

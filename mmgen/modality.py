@@ -43,8 +43,8 @@ class Modality(OneLine, BaseModel, ABC):
        have them in other forms than text, ``render`` and ``describe`` so that people see pictures
        and words, ``choices`` and ``example`` so that figures and synthetic data know what values
        there are. Name in ``stored_with`` the fields that stored values depend on.
-    4. Write ``suits``, ``settings_of`` and ``cell_of`` if tables (``mmgen data table``) should find
-       its columns by themselves, ``fitted`` if something is measured on the training data.
+    4. Write ``match_score``, ``infer_settings`` and ``join_cells`` if ``mmgen data table`` should
+       find its columns, ``fit`` if something is measured on the training data.
     5. Return the class from the hook ``mmgen_modalities`` and name the module in the entry-point
        group ``mmgen``. ``mmgen plugins check KIND`` then tests the whole contract.
 
@@ -60,10 +60,10 @@ class Modality(OneLine, BaseModel, ABC):
     api_version: ClassVar[int]
     """The literal integer of the contract that the author wrote the class for: ``1``."""
 
-    gathers: ClassVar[bool] = False
+    multi_column: ClassVar[bool] = False
     """Whether all columns of a table that suit this kind make one modality, or one each."""
 
-    reads_files: ClassVar[bool] = False
+    cells_are_paths: ClassVar[bool] = False
     """Whether ``parse`` reads a file name: a table's are relative to the table."""
 
     stored_with: ClassVar[tuple[str, ...]] = ()
@@ -167,7 +167,7 @@ class Modality(OneLine, BaseModel, ABC):
         return centres + 0.3 * torch.randn(centres.shape, generator=generator)
 
     @classmethod
-    def suits(cls, cells: Sequence[str]) -> float:  # noqa: ARG003
+    def match_score(cls, cells: Sequence[str]) -> float:  # noqa: ARG003
         """Tells how sure it is that a table's column holds values of this kind.
 
         Args:
@@ -179,7 +179,7 @@ class Modality(OneLine, BaseModel, ABC):
         return 0.0
 
     @classmethod
-    def settings_of(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:  # noqa: ARG003
+    def infer_settings(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:  # noqa: ARG003
         """Reads settings off the columns that feed a modality: classes, names, sizes.
 
         Args:
@@ -190,7 +190,7 @@ class Modality(OneLine, BaseModel, ABC):
         """
         return {}
 
-    def cell_of(self, row: Mapping[str, str]) -> str:
+    def join_cells(self, row: Mapping[str, str]) -> str:
         """Turns a row's cells, by heading, into the one that ``parse`` reads: joined by commas.
 
         Raises:
@@ -198,7 +198,7 @@ class Modality(OneLine, BaseModel, ABC):
         """
         return ",".join(row.values())
 
-    def fitted(self, stored: Tensor) -> Self:  # noqa: ARG002
+    def fit(self, stored: Tensor) -> Self:  # noqa: ARG002
         """Returns itself with what it measures on the training split's values ``(N, ...)``.
 
         Means and scales to standardise by, for example; they are kept with the data set.
@@ -206,21 +206,21 @@ class Modality(OneLine, BaseModel, ABC):
         return self
 
     @classmethod
-    def first_examples(cls) -> dict[str, Any]:
+    def example_settings(cls) -> dict[str, Any]:
         """Returns the first of ``Field(examples=[...])`` for each field that has no default."""
         fields = cls.model_fields.items()
         return {n: f.examples[0] for n, f in fields if f.is_required() and f.examples}
 
     @classmethod
-    def specimen(cls) -> Self:
+    def from_examples(cls) -> Self:
         """Builds one with defaults, and the first example for each field that has none.
 
         Raises:
             pydantic.ValidationError: If a field has neither.
         """
-        return cls(**cls.first_examples())
+        return cls(**cls.example_settings())
 
-    def configuration(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, Any]:
         """Returns kind and fields as JSON values, such that ``Class(**fields)`` equals self."""
         return {"kind": self.kind, **self.model_dump(mode="json")}
 

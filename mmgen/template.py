@@ -101,8 +101,8 @@ def _section(section: Section, said_anyway: Set[str] = frozenset()) -> str:
 
 
 def _modality(name: str, modality: "Modality", stored: "Modality | None") -> str:
-    values = modality.configuration()
-    anyway = stored.configuration() if stored is not None else {}
+    values = modality.to_config()
+    anyway = stored.to_config() if stored is not None else {}
     same = {key for key, value in values.items() if key in anyway and anyway[key] == value}
     fields = type(modality).model_fields
     about = {key: field.description or "" for key, field in fields.items()}

@@ -128,23 +128,23 @@ def test_impossible_settings_are_refused(settings, words):
     ],
 )
 def test_it_suits_columns_of_switches_and_of_lists(cells, sure):
-    assert (Attributes.suits(cells) > 0.5) is sure
+    assert (Attributes.match_score(cells) > 0.5) is sure
 
 
 def test_names_are_headings_over_switches_and_the_words_of_lists():
     columns = {"bold": ["0", "1", "maybe"] + ["1"] * 20, "tags": ["large|wide", "none", "large"]}
-    assert Attributes.settings_of(columns) == {"names": ["bold", "large", "wide"]}
-    assert Attributes.settings_of({"big, bad": ["0", "1"]}) == {"names": ["big bad"]}
+    assert Attributes.infer_settings(columns) == {"names": ["bold", "large", "wide"]}
+    assert Attributes.infer_settings({"big, bad": ["0", "1"]}) == {"names": ["big bad"]}
     attributes = Attributes(names=("big bad",))
-    assert attributes.parse(attributes.cell_of({"big, bad": "1"})).tolist() == [1]
+    assert attributes.parse(attributes.join_cells({"big, bad": "1"})).tolist() == [1]
 
 
 def test_a_row_s_cells_are_joined_and_a_wrong_one_is_refused():
     attributes = Attributes(names=("bold", "italic", "large"))
     row = {"bold": "Yes", "italic": "-1", "tags": "large; none"}
-    assert attributes.parse(attributes.cell_of(row)).tolist() == [1, 0, 1]
-    assert attributes.parse(attributes.cell_of({"tags": ""})).tolist() == [0, 0, 0]
+    assert attributes.parse(attributes.join_cells(row)).tolist() == [1, 0, 1]
+    assert attributes.parse(attributes.join_cells({"tags": ""})).tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="'2' under italic is not 0/1"):
-        attributes.cell_of(row | {"italic": "2"})
+        attributes.join_cells(row | {"italic": "2"})
     with pytest.raises(ValueError, match="no attribute 'lagre'; did you mean 'large'"):
-        attributes.parse(attributes.cell_of({"tags": "lagre"}))
+        attributes.parse(attributes.join_cells({"tags": "lagre"}))

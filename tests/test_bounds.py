@@ -480,7 +480,7 @@ def test_nets_of_the_first_modalities_have_so_many_layers_at_most(kind):
     cls = build.registry().get(kind)
     with pytest.raises(ConfigError, match=r"encoder_widths: .*100 items"):
         build.registry().create(
-            "m", {"kind": kind, **cls.first_examples(), "encoder_widths": [8] * 101}
+            "m", {"kind": kind, **cls.example_settings(), "encoder_widths": [8] * 101}
         )
 
 

@@ -69,7 +69,7 @@ def test_other_data_for_a_run_is_held_against_its_modalities(mmgen, trained, tmp
     run = mmgen_load(trained)
     values = stored(run.modalities, ROWS)
     values["label"] = values["label"].to(torch.uint8)
-    settings = {name: m.configuration() for name, m in run.modalities.items()}
+    settings = {name: m.to_config() for name, m in run.modalities.items()}
     settings["label"]["classes"] = [*reversed(settings["label"]["classes"])]
     other = write_dataset(
         tmp_path / "other", name="o", about="", modalities=settings, splits={"test": values}
@@ -99,7 +99,7 @@ def test_a_report_says_which_values_it_cannot_read(mmgen, small_glyphs, trained,
 
 
 def dataset(modalities: dict[str, Modality], **splits: dict[str, Tensor]) -> Dataset:
-    settings = {name: m.configuration() for name, m in modalities.items()}
+    settings = {name: m.to_config() for name, m in modalities.items()}
     made = {name: Split((values,)) for name, values in splits.items()}
     return Dataset(Path("toys"), "toys", "", settings, made, "")
 

@@ -109,7 +109,7 @@ def in_memory(modalities, **splits):
         path=Path("nowhere"),
         name="made up",
         about="",
-        modalities={n: m.configuration() for n, m in modalities.items()},
+        modalities={n: m.to_config() for n, m in modalities.items()},
         splits={n: Split((values,)) for n, values in splits.items()},
         hash="of the test",
     )
@@ -119,7 +119,7 @@ def in_memory(modalities, **splits):
 def kept(tmp_path_factory):
     """The data set of three on disk, whose classifiers are trained by the first test."""
     path = tmp_path_factory.mktemp("data") / "three"
-    settings = {n: m.configuration() for n, m in THREE.items()}
+    settings = {n: m.to_config() for n, m in THREE.items()}
     splits = {"train": split_of(400, 1), "test": split_of(300, 2)}
     return write_dataset(path, name="three", about="", modalities=settings, splits=splits)
 

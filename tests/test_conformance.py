@@ -115,14 +115,14 @@ def caught_by(check: str, words: str):
 
 @caught_by("configuration", "fields that JSON can hold")
 class Forgetful(Tone):
-    def configuration(self):
+    def to_config(self):
         return {"kind": self.kind, "size": 4}
 
 
 @caught_by("configuration", "leave it as it is")
 class Renamed(Tone):
-    def configuration(self):
-        return {**super().configuration(), "kind": "other"}
+    def to_config(self):
+        return {**super().to_config(), "kind": "other"}
 
 
 @caught_by("configuration", 'keep extra="forbid"')

@@ -234,7 +234,7 @@ def test_many_rows_are_counted_not_listed():
 
 def run(tmp_path, kind, modality, values, *, epochs=4, **settings):
     data = tmp_path / "data"
-    modalities = {"point": modality.configuration(), "colour": Word().configuration()}
+    modalities = {"point": modality.to_config(), "colour": Word().to_config()}
     splits = {"train": {"point": values, "colour": torch.arange(ROWS) % 3}}
     write_dataset(data, name="toys", about="", modalities=modalities, splits=splits)
     table = {"data": {"path": data}, "model": {"kind": kind, **SMALL[kind]}}
@@ -278,7 +278,7 @@ def test_a_gradient_that_breaks_in_the_last_step_of_an_epoch_never_reaches_a_che
 def test_the_command_line_says_it_and_exits_with_2(mmgen, tmp_path):
     values = torch.randn(ROWS, 3)
     values[7, 2] = 1e30  # finite, and so let through; its square is not
-    modalities = {"point": Numbers().configuration(), "colour": Word().configuration()}
+    modalities = {"point": Numbers().to_config(), "colour": Word().to_config()}
     splits = {"train": {"point": values, "colour": torch.arange(ROWS) % 3}}
     write_dataset(tmp_path / "data", name="toys", about="", modalities=modalities, splits=splits)
     config = tmp_path / "config.toml"

@@ -29,7 +29,7 @@ def data_for(preset: Path, folder: Path) -> Path:
     registry = load()
     modalities = {name: registry.create(name, given) for name, given in settings.items()}
     splits = synthetic(modalities, {"train": 200, "validation": 50, "test": 50})
-    configurations = {name: m.configuration() for name, m in modalities.items()}
+    configurations = {name: m.to_config() for name, m in modalities.items()}
     write_dataset(folder, name="synthetic", about="test", modalities=configurations, splits=splits)
     return folder
 

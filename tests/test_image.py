@@ -123,7 +123,7 @@ def test_a_picture_stands_as_its_camera_says(tmp_path):
     stored = Image(height=12, width=8).parse(str(tmp_path / "x.png"))
     assert (stored[0, :6] == 255).all()
     assert (stored[0, 6:] == 0).all()
-    settings = Image.settings_of({"file": [str(tmp_path / "x.png")]})
+    settings = Image.infer_settings({"file": [str(tmp_path / "x.png")]})
     assert (settings["height"], settings["width"]) == (12, 8)
 
 
@@ -137,9 +137,9 @@ def test_sixteen_bits_become_eight_and_transparent_pixels_white(tmp_path):
 
 
 def test_tables_columns_of_picture_files_are_recognised_by_suffix():
-    assert Image.suits(["a.png", "b.JPG", "deep/c.webp"]) == 1
-    assert Image.suits(["a.png", "b.png", "oops", "c.jpeg"]) == 0.75
-    assert Image.suits(["cat", "1.5", "2024.01.02"]) == 0
+    assert Image.match_score(["a.png", "b.JPG", "deep/c.webp"]) == 1
+    assert Image.match_score(["a.png", "b.png", "oops", "c.jpeg"]) == 0.75
+    assert Image.match_score(["cat", "1.5", "2024.01.02"]) == 0
 
 
 def test_settings_come_from_the_pictures_that_can_be_read(tmp_path):
@@ -156,13 +156,13 @@ def test_settings_come_from_the_pictures_that_can_be_read(tmp_path):
         "likelihood": "gaussian",
         "standard_deviation": 0.3,
     }
-    assert Image.settings_of({"file": paths[:3]}) == expected
-    assert Image.settings_of({"file": paths}) == expected | {"channels": 3}
-    small = Image.settings_of({"file": paths[2:]})
+    assert Image.infer_settings({"file": paths[:3]}) == expected
+    assert Image.infer_settings({"file": paths}) == expected | {"channels": 3}
+    small = Image.infer_settings({"file": paths[2:]})
     assert (small["height"], small["width"], small["net"]) == (30, 20, "mlp")
-    assert Image.settings_of({"file": paths[:1]}) == {}
+    assert Image.infer_settings({"file": paths[:1]}) == {}
     many = paths[1:3] * 50 + paths[3:] * 50  # the coloured ones come late
-    assert Image.settings_of({"file": many})["channels"] == 3
+    assert Image.infer_settings({"file": many})["channels"] == 3
 
 
 def test_what_is_no_picture_is_refused_with_its_name(tmp_path):

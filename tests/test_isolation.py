@@ -83,7 +83,7 @@ def test_what_is_changed_is_told_and_put_back(code):
         values = after.pop(setting.name), before.pop(setting.name)
         assert not setting.matters(*values), (setting.name, *values)
     assert after == before  # handlers and streams
-    told = [change.told("at import") for change in done.changes]
+    told = [change.note("at import") for change in done.changes]
     assert [words for words in told if CHANGES[code] in words], told
     assert all(words.endswith(" at import; put back") for words in told)
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_put_back_is_told():
     code = (
         "from mmgen.isolation import attempt\nimport torch\n"
         "done = attempt(lambda: torch.set_num_interop_threads(3))\n"
-        "print(done.changes[0].told('at import'))\n"
+        "print(done.changes[0].note('at import'))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == (

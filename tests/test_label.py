@@ -94,11 +94,11 @@ def test_synthetic_values_are_the_class_numbers():
     ],
 )
 def test_it_suits_columns_of_few_words_that_come_again(cells, sure):
-    assert (Label.suits(cells) > 0.5) is sure
+    assert (Label.match_score(cells) > 0.5) is sure
 
 
 def test_classes_are_read_off_in_order_numbers_by_size():
-    assert Label.settings_of({"x": ["10", "9", " 9", "-1", "a, b"]}) == {
+    assert Label.infer_settings({"x": ["10", "9", " 9", "-1", "a, b"]}) == {
         "classes": ["-1", "9", "10"]
     }
-    assert Label.settings_of({"x": ["owl", "cat", "owl"]}) == {"classes": ["cat", "owl"]}
+    assert Label.infer_settings({"x": ["owl", "cat", "owl"]}) == {"classes": ["cat", "owl"]}

@@ -38,8 +38,8 @@ def dataset(folder, rows=40, name='my "data"\nof \'24', **modalities):
         "size": Vector(names=("h",)),
     }
     splits = synthetic(made, {"train": rows, "validation": 10, "test": 10}, classes=5)
-    made = {n: m.fitted(splits["train"][n]) for n, m in made.items()}
-    configurations = {n: m.configuration() for n, m in made.items()}
+    made = {n: m.fit(splits["train"][n]) for n, m in made.items()}
+    configurations = {n: m.to_config() for n, m in made.items()}
     write_dataset(folder, name=name, about="", modalities=configurations, splits=splits)
     return folder
 

@@ -98,9 +98,16 @@ BROKEN = {
         changed("descriptor", 'kind: ClassVar[str] = "descriptor"', "kind = property(len)"),
         "has kind <property object",
     ),
-    "flagged": (changed("flagged", VERSION, VERSION + "    gathers = None\n"), "gathers = None"),
-    "specimen": (
-        changed("specimen", VERSION, VERSION + "    specimen = classmethod(lambda cls: exit(3))\n"),
+    "flagged": (
+        changed("flagged", VERSION, VERSION + "    multi_column = None\n"),
+        "multi_column = None",
+    ),
+    "from_examples": (
+        changed(
+            "from_examples",
+            VERSION,
+            VERSION + "    from_examples = classmethod(lambda cls: exit(3))\n",
+        ),
         "SystemExit: 3",
     ),
     "absent": (None, "ModuleNotFoundError: No module named 'fake_absent'"),

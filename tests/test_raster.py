@@ -78,7 +78,7 @@ def test_a_format_off_the_list_is_never_opened(tmp_path, name):
         file.write_bytes(content)
         with pytest.raises(ValueError, match="is no picture"):
             Image().parse(str(file))
-        assert Image.settings_of({"file": [str(file)]}) == {}
+        assert Image.infer_settings({"file": [str(file)]}) == {}
 
 
 def test_the_other_formats_were_tried():
@@ -204,7 +204,7 @@ def test_all_eight_orientations_are_undone_in_every_format(tmp_path, name, turn)
     stored.convert("L").save(tmp_path / f"x.{name}", exif=exif, **more)
     found = read_picture(str(tmp_path / f"x.{name}"), (1, 16, 24))[0].numpy()
     assert np.abs(found.astype(int) - upright).max() < 12
-    settings = Image.settings_of({"file": [str(tmp_path / f"x.{name}")]})
+    settings = Image.infer_settings({"file": [str(tmp_path / f"x.{name}")]})
     assert (settings["height"], settings["width"]) == (16, 24)
 
 

@@ -229,7 +229,7 @@ def test_the_same_run_gives_the_same_page_and_spares_the_random_state(trained, t
 )
 def test_any_model_of_any_modalities_has_a_report(tmp_path, kind, count):
     names = dict(list(toys.FIVE.items())[:count])
-    settings = {n: m.configuration() for n, m in names.items()}
+    settings = {n: m.to_config() for n, m in names.items()}
     run = train(tmp_path / "run", kind, settings, [toys.PLUGIN])
     page = report(run, plugin_modules=[toys.PLUGIN])
     assert page.all("img") == []  # these kinds have neither pictures nor choices

@@ -434,10 +434,10 @@ class Level(Label):
     offset: float = 0.0
 
     @classmethod
-    def suits(cls, cells):
+    def match_score(cls, cells):
         return sum(cell.startswith("L") for cell in cells) / len(cells)
 
-    def fitted(self, stored):
+    def fit(self, stored):
         return self.model_copy(update={"offset": float(stored.double().mean())})
     # MORE
 
@@ -468,10 +468,13 @@ def test_a_one_file_plugin_takes_part_in_the_guess_and_is_fitted_to_training(mmg
         ("def parse(self, cell): raise KeyError('oops')", "failed to read line 2 (level): KeyErr"),
         ("def parse(self, cell): return 3", "TypeError: parse() gave int"),
         ("def parse(self, cell): return torch.zeros(int(cell[1]))", "stored in one form"),
-        ("def cell_of(self, row): return 1 / 0", "ZeroDivisionError"),
-        ("def fitted(self, stored): raise RuntimeError('no')", "failed to be fitted"),
+        ("def join_cells(self, row): return 1 / 0", "ZeroDivisionError"),
+        ("def fit(self, stored): raise RuntimeError('no')", "failed to be fitted"),
         ("def parse(self, cell): raise SystemExit(0)", "failed to read line 2 (level): SystemExit"),
-        ("settings_of = classmethod(lambda cls, columns: {})", "modalities.level.classes: missing"),
+        (
+            "infer_settings = classmethod(lambda cls, columns: {})",
+            "modalities.level.classes: missing",
+        ),
     ],
 )
 def test_a_plugin_that_breaks_is_named(mmgen, tmp_path, more, words):
@@ -501,15 +504,19 @@ UNSURE = {
     "more",
     [
         *(
-            pytest.param(f"suits = classmethod(lambda cls, cells: {code})", id=f"suits: {name}")
+            pytest.param(
+                f"match_score = classmethod(lambda cls, cells: {code})", id=f"match_score: {name}"
+            )
             for name, code in UNSURE.items()
         ),
-        pytest.param("settings_of = classmethod(lambda cls, columns: 1 / 0)", id="settings: raise"),
         pytest.param(
-            "settings_of = classmethod(lambda cls, columns: ['classes'])", id="settings: list"
+            "infer_settings = classmethod(lambda cls, columns: 1 / 0)", id="settings: raise"
         ),
         pytest.param(
-            "settings_of = classmethod(lambda cls, columns: {1: 2})", id="settings: number"
+            "infer_settings = classmethod(lambda cls, columns: ['classes'])", id="settings: list"
+        ),
+        pytest.param(
+            "infer_settings = classmethod(lambda cls, columns: {1: 2})", id="settings: number"
         ),
     ],
 )
@@ -588,7 +595,7 @@ def test_any_file_gives_a_data_set_that_adds_up_or_one_error_and_nothing_else(tm
             table = read_table(folder / "t.csv")
             found = sources(table, REGISTRY, {})
             done = import_table(table, found, REGISTRY, Splitting(share, share), skip_bad=skip_bad)
-            modalities = {n: m.configuration() for n, m in done.modalities.items()}
+            modalities = {n: m.to_config() for n, m in done.modalities.items()}
             about = {"name": "any", "about": "", "modalities": modalities}
             dataset = write_dataset(folder / "data", splits=done.splits, **about)
         except MmgenError:

@@ -85,35 +85,35 @@ def test_observations_are_standardised_and_described_in_their_own_units():
 def test_the_training_split_decides_means_and_deviations():
     torch.manual_seed(0)
     stored = torch.tensor([1.7, 1e6]) + torch.tensor([0.1, 3000.0]) * torch.randn(20_000, 2)
-    fitted = PLAIN.fitted(stored)
+    fitted = PLAIN.fit(stored)
     x = fitted.observe(stored)
     torch.testing.assert_close(x.mean(0), torch.zeros(2), rtol=0, atol=1e-3)
     torch.testing.assert_close(x.std(0, correction=0), torch.ones(2), rtol=0, atol=1e-3)
     assert fitted.mean == pytest.approx((1.7, 1e6), rel=0.01)
-    assert Vector(**{k: v for k, v in fitted.configuration().items() if k != "kind"}) == fitted
-    assert fitted.fitted(stored) == fitted
+    assert Vector(**{k: v for k, v in fitted.to_config().items() if k != "kind"}) == fitted
+    assert fitted.fit(stored) == fitted
     assert PLAIN.mean == ()
 
 
 def test_what_the_user_sets_is_not_measured():
     stored = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
-    assert SCALED.fitted(stored) == SCALED
-    half = Vector(names=NAMES, mean=(0, 0)).fitted(stored)
+    assert SCALED.fit(stored) == SCALED
+    half = Vector(names=NAMES, mean=(0, 0)).fit(stored)
     assert (half.mean, half.standard_deviation) == ((0, 0), (1, 2))
 
 
 @pytest.mark.parametrize("constant", [0.0, 3.0, -2e9, 1e-40])
 def test_a_constant_column_is_shifted_and_stays_finite(constant):
     stored = torch.tensor([[constant, 1.0], [constant, 2.0]])
-    fitted = PLAIN.fitted(stored)
+    fitted = PLAIN.fit(stored)
     assert fitted.standard_deviation[0] == 1
     assert fitted.observe(stored)[:, 0].abs().max() < 1e-6 * max(1, abs(constant))
     assert fitted.describe(fitted.observe(stored))[0].startswith("height ")
 
 
 def test_no_rows_and_one_row_fit_too():
-    assert PLAIN.fitted(torch.empty(0, 2)).standard_deviation == (1, 1)
-    assert PLAIN.fitted(torch.tensor([[5.0, 6.0]])).mean == (5, 6)
+    assert PLAIN.fit(torch.empty(0, 2)).standard_deviation == (1, 1)
+    assert PLAIN.fit(torch.tensor([[5.0, 6.0]])).mean == (5, 6)
 
 
 def test_many_large_numbers_keep_their_precision():
@@ -168,7 +168,7 @@ WHOLE = [str(140 + i % 60) for i in range(200)]
 @pytest.mark.parametrize("cells", [MEASURED, WHOLE, [*MEASURED[:95], *5 * ["?"]]])
 def test_measured_columns_suit_vectors_best(cells):
     kinds = load(environ={}).kinds
-    assert max(kinds, key=lambda kind: kinds[kind].suits(cells)) == "vector"
+    assert max(kinds, key=lambda kind: kinds[kind].match_score(cells)) == "vector"
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_measured_columns_suit_vectors_best(cells):
     ],
 )
 def test_switches_digits_and_words_suit_other_kinds_better(cells, other):
-    assert Vector.suits(cells) < other.suits(cells)
+    assert Vector.match_score(cells) < other.match_score(cells)
 
 
 def test_words_files_and_nothing_do_not_suit():
@@ -191,11 +191,11 @@ def test_words_files_and_nothing_do_not_suit():
 
 def test_a_table_s_columns_become_one_vector_named_by_the_headings():
     columns = {"height, cm": ["170.5"], " weight ": ["64"]}
-    vector = Vector(**Vector.settings_of(columns))
+    vector = Vector(**Vector.infer_settings(columns))
     assert vector.names == ("height cm", "weight")
-    cell = vector.cell_of({"height, cm": "170.5", " weight ": "64"})
+    cell = vector.join_cells({"height, cm": "170.5", " weight ": "64"})
     assert vector.parse(cell).tolist() == [170.5, 64]
-    assert Vector.gathers
+    assert Vector.multi_column
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def experiment(
     """Returns the resolved experiment of a small model."""
     table = {
         "data": {"path": "/nowhere"},
-        "modalities": {name: m.configuration() for name, m in modalities.items()},
+        "modalities": {name: m.to_config() for name, m in modalities.items()},
         "model": {"kind": kind, **SMALL[kind], **(model or {})},
         "train": {"epochs": 2, "batch_size": 8, "device": "cpu", **train},
     }

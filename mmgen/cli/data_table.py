@@ -207,5 +207,5 @@ def _import(
         stderr.print(f"left out {len(done.bad):,} rows:\n{first_of(done.bad)}")
     left = f", without {len(done.bad):,} that could not be used ({counted(done.bad)})"
     about = f"The rows of {read.path.resolve().name}{left if done.bad else ''}."
-    modalities = {key: modality.configuration() for key, modality in done.modalities.items()}
+    modalities = {key: modality.to_config() for key, modality in done.modalities.items()}
     data_card.write(out, name, about, modalities, done.splits, settings, force=force, bad=done.bad)

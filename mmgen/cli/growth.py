@@ -41,7 +41,7 @@ def growth(
 
         if file is not None:  # before the work
             check_writable(file)
-        modality = load(settings.plugins).get(kind).specimen()
+        modality = load(settings.plugins).get(kind).from_examples()
     with progress("{task.completed:,}/{task.total:,} nets") as bar:
         task = bar.add_task("building", total=counting.nets_of(k, levels))
         rows = counting.growth(modality, k, levels, done=lambda nets: bar.advance(task, nets))

@@ -54,7 +54,7 @@ def resized(values: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
 class PictureFiles(Modality):
     """A kind whose values are picture files: what tables need to know of it."""
 
-    reads_files: ClassVar[bool] = True
+    cells_are_paths: ClassVar[bool] = True
     stored_with: ClassVar[tuple[str, ...]] = ("channels", "height", "width")
 
     @property
@@ -86,13 +86,13 @@ class PictureFiles(Modality):
         return resized(pixels.pixels(pixels.from_array(array), *wanted), self.shape)
 
     @classmethod
-    def suits(cls, cells: Sequence[str]) -> float:
+    def match_score(cls, cells: Sequence[str]) -> float:
         """Returns the share of cells that are names of picture files, by their suffix."""
         named = sum(Path(cell).suffix.lower() in raster.SUFFIXES for cell in cells)
         return named / max(1, len(cells))
 
     @classmethod
-    def settings_of(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    def infer_settings(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Reads height and width off the first picture that can be read, channels off several.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Keeps what cannot be read and set back like a number: handlers of signals, standard streams."""
+"""Restores signal handlers and standard streams after code of others has run."""
 
 import os
 import signal
@@ -15,18 +15,18 @@ from mmgen.errors import listed
 
 @dataclass(frozen=True, repr=False)
 class Change(OneLine):
-    """A setting that was changed by code that had no business to.
+    """A setting of the process that a plugin's code has changed.
 
     Attributes:
         what: The setting.
-        put_back: Whether it is again as it was.
+        put_back: Whether the former value was restored.
     """
 
     what: str
     put_back: bool
 
-    def told(self, when: str) -> str:
-        """Says it: ``"changes the umask at import; put back"``."""
+    def note(self, when: str) -> str:
+        """Returns a sentence for the user: ``"changes the umask at import; put back"``."""
         end = "put back" if self.put_back else "this cannot be put back"
         return f"changes {self.what} {when}; {end}"
 

@@ -1,1 +1,1 @@
-"""Plugins: found, loaded one by one, recorded, looked up by kind."""
+"""Discovery and loading of plugins, and the registry of modality kinds."""

@@ -1,4 +1,4 @@
-"""Where plugins are: installed entry points and modules named by hand, each with a record."""
+"""Finds plugins: installed entry points and modules named by hand, each with a record."""
 
 import importlib
 import importlib.metadata
@@ -26,34 +26,34 @@ from mmgen.brief import OneLine
 from mmgen.errors import PluginError, nearest
 
 ALLOW_LIST = "MMGEN_PLUGINS"
-"""The environment variable that lists the entry points to load, by commas; unset loads all."""
+"""The environment variable with the entry points to load, joined by commas; unset loads all."""
 
 Source = Callable[[], object]
 LIBRARIES = [inspect.getfile(module) for module in (hooks, importlib, pluggy, pydantic)]
 FOLDERS = [f"{Path(file).parent}{os.sep}" for file in LIBRARIES]
 LOADERS = (typing.__file__, "<frozen", "<string>", *FOLDERS)
-"""What frames of a traceback that are no author's start with."""
+"""How the file names of traceback frames start that are not the plugin author's."""
 
 MOST_WORDS = 500
-"""How many characters of a plugin's message are shown: it may hold a whole file, or a tensor."""
+"""The most characters of a plugin's message that are shown: it may hold a file, or a tensor."""
 
 MOST_TRACEBACK = 20_000
-"""How many characters of a traceback are kept."""
+"""The most characters of a traceback that are kept."""
 
 
 @dataclass(frozen=True, repr=False)
 class Record(OneLine):
-    """What became of one plugin.
+    """The outcome of finding and loading one plugin.
 
     Attributes:
         name: The entry point's name, or the module or file that was named by hand.
         distribution: The installed distribution it came with, if any.
         version: That distribution's version, if known.
         status: ``ok``; ``broken``, with a cause; ``disabled`` by the allow-list.
-        kinds: The modality kinds that it does provide.
+        kinds: The modality kinds that it provides.
         cause: Why it is not ``ok``, in one line.
-        warnings: What it does that it should not, but that costs nobody anything.
-        traceback: Where it broke, for authors; empty if nothing was raised.
+        warnings: What it does that it should not, although its kinds can be used.
+        traceback: The traceback of what it raised, for authors; empty if nothing was raised.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Record(OneLine):
 
 
 def installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
-    """Finds the entry points, in the order of their distributions' and their own names.
+    """Yields a record and a loader per entry point, in the order of distributions, then of names.
 
     Distributions are read one by one: one damaged ``entry_points.txt`` must not hide the others.
     """
@@ -112,7 +112,7 @@ def _mentions_mmgen(distribution: importlib.metadata.Distribution) -> bool:
 
 
 def _is_found_first(distribution: importlib.metadata.Distribution, name: str) -> bool:
-    """Tells whether an import finds this distribution, and no other of its name before it."""
+    """Returns whether an import finds this distribution, and no other of its name before it."""
     try:
         first = importlib.metadata.distribution(name)
         return first.locate_file("") == distribution.locate_file("")
@@ -121,7 +121,7 @@ def _is_found_first(distribution: importlib.metadata.Distribution, name: str) ->
 
 
 def first_party(record: Record) -> bool:
-    """Tells whether a plugin comes with mmgen: in the distribution that provides this very package.
+    """Returns whether a plugin is in the distribution that provides this very package.
 
     That is the one that lists this file, or that is installed editable from the folder around it.
     Where neither holds, as with a source tree on ``PYTHONPATH``, it is the one of mmgen's name.
@@ -152,7 +152,7 @@ def _header(distribution: importlib.metadata.Distribution, key: str) -> str | No
 
 
 def named(module: str) -> Source:
-    """Returns what imports a module, or a ``.py`` file."""
+    """Returns a function that imports a module, or a ``.py`` file."""
     path = Path(module)
     if path.suffix == ".py":
         return lambda: _import_file(path.resolve())
@@ -191,10 +191,10 @@ def broken(record: Record, error: BaseException) -> Record:
 
 
 def one_line(error: BaseException) -> str:
-    """Says in one line what was raised, and on which line of whose file; never raises itself."""
-    # By its type: an exception may say anything of its class, its words and its traceback.
+    """Returns in one line what was raised, and on which line of which file; never raises itself."""
+    # By its type: `__class__`, `__str__` and `__traceback__` of an exception may be overridden.
     kind = type(error)
-    words = words_of(error)
+    words = short_message(error)
     if issubclass(kind, PluginError):
         return words
     if issubclass(kind, pluggy.PluginValidationError):
@@ -202,8 +202,8 @@ def one_line(error: BaseException) -> str:
     return " ".join(f"{kind.__name__}: {words}{_place(error)}".splitlines())
 
 
-def words_of(error: BaseException) -> str:
-    """Returns what an exception says, shortened, in one line; never raises itself."""
+def short_message(error: BaseException) -> str:
+    """Returns an exception's message, shortened, in one line; never raises itself."""
     try:
         words = shortened(" ".join(str(error)[: 2 * MOST_WORDS].split()), MOST_WORDS)
         if issubclass(type(error), BaseExceptionGroup):

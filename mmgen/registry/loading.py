@@ -1,4 +1,4 @@
-"""Plugins: found, loaded one by one, recorded, looked up by kind.
+"""Loads plugins one by one, records what became of each, and looks up modality kinds.
 
 A plugin is a module named in the entry-point group ``mmgen``, or by hand, with one hook:
 :func:`mmgen.hooks.mmgen_modalities`. One that breaks is a record with a cause, never an
@@ -38,15 +38,15 @@ from mmgen.registry.discovery import (
 Kinds = dict[str, type[Modality]]
 
 PATIENCE = 5.0
-"""After how many seconds it is said which plugin is being imported."""
+"""The seconds after which a note names the plugin that is still being imported."""
 
 
 @dataclass(frozen=True, repr=False)
 class Registry(OneLine):
-    """The modality kinds that there are, and what became of every plugin. Immutable.
+    """The modality kinds that can be used, and a record of every plugin. Immutable.
 
     Attributes:
-        records: One for each plugin, in the order of loading.
+        records: One per plugin, in the order of loading.
         kinds: The modality class of each kind that can be used.
         modules: The plugins named by hand, as with ``mmgen -p``.
     """
@@ -62,7 +62,7 @@ class Registry(OneLine):
         """Returns the class of a kind.
 
         Raises:
-            PluginError: If no healthy plugin provides it; lists those that do not work, and why.
+            PluginError: If no working plugin provides it; the message lists why others do not work.
         """
         if kind in self.kinds:
             return self.kinds[kind]
@@ -82,14 +82,14 @@ class Registry(OneLine):
         return next((record for record in self.records if kind in record.kinds), made_by_hand)
 
     def create(self, name: str, settings: Mapping[str, Any]) -> Modality:
-        """Makes the modality ``name`` of a configuration.
+        """Builds the modality ``name`` of a configuration.
 
         Args:
             name: The user's name for it: ``[modalities.NAME]``.
             settings: Its ``kind``, and the fields of that kind.
 
         Raises:
-            ConfigError: If a setting is unknown or impossible; names its key.
+            ConfigError: If a setting is unknown or impossible; the message names its key.
             PluginError: If no plugin provides the kind, or the plugin itself fails.
         """
         where = f"modalities.{name}"
@@ -122,7 +122,7 @@ def load(modules: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -
             ``modules``.
 
     Returns:
-        The kinds to use and a record for each plugin. No fault of a plugin raises.
+        The kinds that can be used, and one record per plugin. No fault of a plugin raises.
     """
     found = [*installed(environ.get(ALLOW_LIST)), *((Record(m), named(m)) for m in modules)]
     loaded = [_load(record, source) for record, source in found]
@@ -138,7 +138,7 @@ def load(modules: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -
 
 
 def _winner(classes: Mapping[type[Modality], Sequence[Record]]) -> type[Modality] | None:
-    """Returns the class that a kind stands for: the only one, or mmgen's own; else none."""
+    """Returns the class of a kind: the only one, else the one that ships with mmgen, else none."""
     if len(classes) > 1:
         classes = {cls: rs for cls, rs in classes.items() if any(map(first_party, rs))}
     return next(iter(classes)) if len(classes) == 1 else None
@@ -150,19 +150,19 @@ def _settle(
     owners: Mapping[str, Mapping[type[Modality], Sequence[Record]]],
     kinds: Kinds,
 ) -> Record:
-    """Takes the kinds away that a plugin has lost to another, and says so."""
+    """Returns a plugin's record without the kinds that it lost to another, which it names."""
     lost = [kind for kind, cls in classes.items() if kinds.get(kind) is not cls]
     causes = []
     for kind in lost:
         rivals = [cls for cls in owners[kind] if cls is not classes[kind]]
         if kind in kinds:
             rivals = [kinds[kind]]
-            mend = ", which comes with mmgen and is used: give this one another kind, or list all"
-            mend += f" other plugins in {ALLOW_LIST}"
+            fix = ", which comes with mmgen and is used: give this one another kind, or list all"
+            fix += f" other plugins in {ALLOW_LIST}"
         else:
-            mend = f"; neither is used: uninstall one, or list the plugins to load in {ALLOW_LIST}"
+            fix = f"; neither is used: uninstall one, or list the plugins to load in {ALLOW_LIST}"
         others = listed(str(other) for cls in rivals for other in owners[kind][cls])
-        causes.append(f"kind {kind!r} is also provided by {others}{mend}")
+        causes.append(f"kind {kind!r} is also provided by {others}{fix}")
     if not causes:
         return record
     left = tuple(kind for kind in record.kinds if kind not in lost)
@@ -179,7 +179,7 @@ def _load(record: Record, source: Source | None) -> tuple[Record, Kinds]:
         done = attempt(lambda: _collect(source()))
     finally:
         notice.cancel()
-    record = replace(record, warnings=tuple(change.told("at import") for change in done.changes))
+    record = replace(record, warnings=tuple(change.note("at import") for change in done.changes))
     if done.value is None:
         return broken(record, done.error or PluginError("it gave nothing")), {}
     return replace(record, kinds=tuple(done.value)), done.value
@@ -220,15 +220,15 @@ def _check(cls: Any) -> None:
     if not (isinstance(kind, str) and re.fullmatch("[a-z][a-z0-9_-]*", kind)):
         raise PluginError(f"{who} has kind {kind!r}; it is made of lower-case letters, digits, - _")
     if type(version) is not int or version != hooks.API_VERSION:
-        mend = f"this mmgen has {hooks.API_VERSION}: install versions of the two that fit"
-        raise PluginError(f"{who} is written for api_version {version!r}, but {mend}")
-    for flag in ("gathers", "reads_files"):
+        fix = f"this mmgen has {hooks.API_VERSION}: install versions of the two that fit"
+        raise PluginError(f"{who} is written for api_version {version!r}, but {fix}")
+    for flag in ("multi_column", "cells_are_paths"):
         if type(getattr(cls, flag)) is not bool:
             raise PluginError(f"{who} has {flag} = {getattr(cls, flag)!r}; give True or False")
     if inspect.isabstract(cls):
         raise PluginError(f"{who} is abstract: it lacks {listed(sorted(cls.__abstractmethods__))}")
     try:
-        cls.specimen()
+        cls.from_examples()
     except ValidationError as error:
         # A field without a default and without examples is the user's to set, and no fault.
         if any(item["type"] != "missing" for item in error.errors()):

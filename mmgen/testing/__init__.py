@@ -22,7 +22,7 @@ from mmgen.brief import OneLine
 from mmgen.experiment import explain
 from mmgen.isolation import attempt
 from mmgen.modality import Modality
-from mmgen.registry.discovery import one_line, words_of
+from mmgen.registry.discovery import one_line, short_message
 from mmgen.registry.loading import load
 from mmgen.testing.confidence import check_confidence
 from mmgen.testing.likelihood import (
@@ -128,13 +128,13 @@ def check_plugin(name: str, modules: Sequence[str] = ()) -> dict[str, list[Check
 
 
 def _run_default(cls: type[Modality]) -> list[CheckResult]:
-    made = attempt(cls.specimen)
+    made = attempt(cls.from_examples)
     if isinstance(made.error, ValidationError):
         wrong = explain(made.error, cls, cls.kind)
         mend = "give fields without a default examples, as in Field(examples=[...])"
         return [CheckResult("defaults", False, f"no example can be built; {mend}\n{wrong}")]
     if made.value is None:
-        words = one_line(made.error or TypeError("specimen() gave nothing"))
+        words = one_line(made.error or TypeError("from_examples() gave nothing"))
         return [CheckResult("defaults", False, f"no example can be built: {words}")]
     return run_checks(made.value)
 
@@ -162,7 +162,7 @@ def _run(check: Check, modality: Modality) -> CheckResult:
     if type(error) is SkipTest:
         return CheckResult(name, True, f"does not apply: {error}")
     # An AssertionError, and no subclass of the plugin's, is what a check says.
-    words = words_of(error) if type(error) is AssertionError else f"raised {one_line(error)}"
+    words = short_message(error) if type(error) is AssertionError else f"raised {one_line(error)}"
     return CheckResult(name, False, plain(words))
 
 

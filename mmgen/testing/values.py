@@ -22,13 +22,13 @@ from mmgen.testing.tools import (
 @seeded
 def check_configuration(modality: Modality) -> None:
     """A configuration survives JSON and gives an equal modality; unknown keys are refused."""
-    settings = json.loads(json.dumps(modality.configuration()))
+    settings = json.loads(json.dumps(modality.to_config()))
     kind = settings.pop("kind", None)
-    require(kind == modality.kind, f"configuration() gives kind {kind!r}; leave it as it is")
+    require(kind == modality.kind, f"to_config() gives kind {kind!r}; leave it as it is")
     again = type(modality)(**settings)
     require(
-        again == modality and again.configuration() == modality.configuration(),
-        f"built again from configuration(), {modality!r} is {again!r}; "
+        again == modality and again.to_config() == modality.to_config(),
+        f"built again from to_config(), {modality!r} is {again!r}; "
         "keep all that matters in fields that JSON can hold",
     )
     config = type(modality).model_config

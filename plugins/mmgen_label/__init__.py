@@ -69,12 +69,12 @@ class Label(Modality):
         return classes % len(self.classes)
 
     @classmethod
-    def suits(cls, cells: Sequence[str]) -> float:
+    def match_score(cls, cells: Sequence[str]) -> float:
         """Is sure of few different words, or of whole numbers up to twenty different ones."""
         return suits_classes(cells)
 
     @classmethod
-    def settings_of(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    def infer_settings(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Takes the different words for classes, in order; one with a comma cannot be typed."""
         found = (word.strip() for cells in columns.values() for word in cells)
         return {"classes": in_order(word for word in found if word and "," not in word)}

@@ -17,7 +17,7 @@ class Vector(Modality):
 
     kind: ClassVar[str] = "vector"
     api_version: ClassVar[int] = 1
-    gathers: ClassVar[bool] = True
+    multi_column: ClassVar[bool] = True
     stored_with: ClassVar[tuple[str, ...]] = ("names",)
     names: Words = Field(min_length=1, examples=[("height", "weight")], description="columns")
     mean: tuple[FiniteFloat, ...] = Field((), description="measured if left out")
@@ -53,7 +53,7 @@ class Vector(Modality):
         """Takes also a dictionary, ``{"height": 1.72, "weight": 64}``."""
         return super().accept(units.in_order(value, self.names))
 
-    def fitted(self, stored: Tensor) -> Self:
+    def fit(self, stored: Tensor) -> Self:
         """Takes mean and deviation of each column of ``(N, C)``, where they are not set."""
         mean, deviation = units.standards(stored, self.mean, self.standard_deviation)
         return self.model_copy(update={"mean": mean, "standard_deviation": deviation})
@@ -67,12 +67,12 @@ class Vector(Modality):
         return units.told(x, self.names, self.mean, self.standard_deviation)
 
     @classmethod
-    def suits(cls, cells: Sequence[str]) -> float:
+    def match_score(cls, cells: Sequence[str]) -> float:
         """Is sure of numbers, less so of few whole ones."""
         return units.suits_measurements(cells)
 
     @classmethod
-    def settings_of(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    def infer_settings(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Names the columns by their headings."""
         return {"names": [" ".join(heading.replace(",", " ").split()) for heading in columns]}
 

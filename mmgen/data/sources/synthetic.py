@@ -69,7 +69,7 @@ def synthetic_dataset(
     """Makes a data set in memory: ``rows`` to train on, a fifth to validate and to test.
 
     Args:
-        modalities: By name; each is :meth:`~mmgen.modality.Modality.fitted` to its examples.
+        modalities: By name; each is :meth:`~mmgen.modality.Modality.fit` to its examples.
         rows: Rows of the training split.
         classes: The number of classes.
         seed: Of all that is drawn.
@@ -77,7 +77,7 @@ def synthetic_dataset(
     held_out = max(1, rows // 5)
     counts = {"train": rows, "validation": held_out, "test": held_out}
     splits = synthetic(modalities, counts, classes, seed)
-    settings = {n: m.fitted(splits["train"][n]).configuration() for n, m in modalities.items()}
+    settings = {n: m.fit(splits["train"][n]).to_config() for n, m in modalities.items()}
     content = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for values in splits.values():
         for value in values.values():

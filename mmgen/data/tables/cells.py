@@ -100,7 +100,7 @@ class AttributeColumns(Modality):
     Its columns are 0 and 1 under an attribute's name, or list what is on: ``bold|italic``.
     """
 
-    gathers: ClassVar[bool] = True
+    multi_column: ClassVar[bool] = True
     stored_with: ClassVar[tuple[str, ...]] = ("names",)
     names: Words = Field(min_length=1, examples=[("bold", "italic")], description="words")
 
@@ -132,7 +132,7 @@ class AttributeColumns(Modality):
             raise ValueError(f"no attribute {name!r}{close}: {listed(self.names)}")
 
     @classmethod
-    def suits(cls, cells: Sequence[str]) -> float:
+    def match_score(cls, cells: Sequence[str]) -> float:
         """Is sure of 0/1, and of lists of words that come again and again."""
         if not cells:
             return 0.0
@@ -146,7 +146,7 @@ class AttributeColumns(Modality):
         return 0.85 if lists and again and 2 * numbers <= len(different) else 0.0
 
     @classmethod
-    def settings_of(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    def infer_settings(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Names attributes: a heading over 0/1, the words of a column that lists what is on."""
         names: list[str] = []
         for heading, cells in columns.items():
@@ -156,7 +156,7 @@ class AttributeColumns(Modality):
                 names += in_order(word for cell in cells for word in words(cell) if word != "none")
         return {"names": list(dict.fromkeys(names))}
 
-    def cell_of(self, row: Mapping[str, str]) -> str:
+    def join_cells(self, row: Mapping[str, str]) -> str:
         """Joins what is on in a row; what is not 0/1 under an attribute's name is a ValueError."""
         on: list[str] = []
         for heading, cell in row.items():

@@ -152,7 +152,7 @@ def _guessed(table: Table, voters: Voters, known: Sequence[str]) -> dict[str, So
         if _counts(table.column(heading)):
             continue
         if cls := _surest(table, voters, [heading]):
-            if cls.reads_files and voters.suits(cls, [heading]) > 0.5:
+            if cls.cells_are_paths and voters.match_score(cls, [heading]) > 0.5:
                 raise DataError(
                     f"{table.path}: {heading!r} is the name of a file, not a heading; "
                     "the first line must name the columns"
@@ -160,11 +160,11 @@ def _guessed(table: Table, voters: Voters, known: Sequence[str]) -> dict[str, So
             chosen.setdefault(cls.kind, []).append(heading)
     groups: list[tuple[str, str, list[str]]] = []
     for kind, columns in chosen.items():
-        if voters.kinds[kind].gathers:
+        if voters.kinds[kind].multi_column:
             groups.append((kind, kind, columns))
         else:
             # A heading over file names says where they are; one over words, what they are.
-            called = len(columns) == 1 and voters.kinds[kind].reads_files
+            called = len(columns) == 1 and voters.kinds[kind].cells_are_paths
             groups += [(kind if called else _name(each, kind), kind, [each]) for each in columns]
     groups.sort(key=lambda group: known.index(group[2][0]))
     found: dict[str, Source] = {}
@@ -219,9 +219,9 @@ def _columns(
 def _surest(table: Table, voters: Voters, columns: Sequence[str]) -> type[Modality] | None:
     best, highest = None, 0.0
     for cls in voters.kinds.values():
-        if len(columns) > 1 and not cls.gathers:
+        if len(columns) > 1 and not cls.multi_column:
             continue
-        score = min(voters.suits(cls, table.column(column)) for column in columns)
+        score = min(voters.match_score(cls, table.column(column)) for column in columns)
         if score > highest:
             best, highest = cls, score
     return best
@@ -237,9 +237,9 @@ def _source(
     guessed: bool,
 ) -> Source:
     cells = {column: table.column(column) for column in columns}
-    if cls.reads_files:
+    if cls.cells_are_paths:
         cells = {c: [str(table.folder / cell) for cell in each] for c, each in cells.items()}
-    read = voters.settings_of(cls, cells, guessed=guessed)
+    read = voters.infer_settings(cls, cells, guessed=guessed)
     return Source(cls, tuple(columns), {**read, **settings})
 
 

@@ -117,7 +117,7 @@ def import_table(
     fitted = {}
     for name, modality in modalities.items():
         with blaming(type(modality), registry, "be fitted to the training split"):
-            fitted[name] = modality.fitted(splits["train"][name])
+            fitted[name] = modality.fit(splits["train"][name])
     return Imported(fitted, splits, bad)
 
 
@@ -152,7 +152,7 @@ class _Reader:
         self, advance: Callable[[int], object]
     ) -> Iterator[tuple[str, dict[str, Tensor]] | BadRow]:
         """Yields each row's split and values, in order, or what is wrong with it."""
-        files = any(source.cls.reads_files for source in self.found.values())
+        files = any(source.cls.cells_are_paths for source in self.found.values())
         workers = min(8, os.cpu_count() or 1) if files else 1
         with ThreadPoolExecutor(workers) as pool:
             for start in range(0, len(self.table.rows), CHUNK):
@@ -183,7 +183,7 @@ class _Reader:
 
     def _value(self, place: str, name: str, cells: dict[str, str]) -> Tensor | BadRow:
         modality = self.modalities[name]
-        if modality.reads_files:
+        if modality.cells_are_paths:
             for column, cell in cells.items():
                 # Not Path.is_file, which raises where a name is too long.
                 if cell and not os.path.isfile(self.table.folder / cell):  # noqa: PTH113
@@ -193,7 +193,7 @@ class _Reader:
             cells = {c: str(self.table.folder / cell) if cell else "" for c, cell in cells.items()}
         with blaming(type(modality), self.registry, f"read {place} ({name})"):
             try:
-                value = modality.parse(modality.cell_of(cells))
+                value = modality.parse(modality.join_cells(cells))
             except ValueError as error:
                 return self._refused(place, name, cells, error)
             if not isinstance(value, Tensor):

@@ -49,7 +49,7 @@ class Voters(OneLine):
         del self.kinds[fault.kind]
         self._tell(f"{fault}; it has no say in which columns are whose")
 
-    def suits(self, cls: type[Modality], cells: Sequence[str]) -> float:
+    def match_score(self, cls: type[Modality], cells: Sequence[str]) -> float:
         """Asks a kind how sure it is of a column.
 
         Raises:
@@ -58,17 +58,17 @@ class Voters(OneLine):
         if not cells:
             return 0.0
         sample = cells[:: max(1, len(cells) // SAMPLE)]
-        asked = attempt(lambda: _share(cls.suits(sample)))
+        asked = attempt(lambda: _share(cls.match_score(sample)))
         who = f"kind {cls.kind!r} of plugin {self.registry.provider(cls.kind)}"
         for change in asked.changes:
-            self._tell(f"{who} {change.told('when it judges a column')}")
+            self._tell(f"{who} {change.note('when it judges a column')}")
         if asked.value is None:
             fault = asked.error or TypeError("it gave nothing")
             words = f"{who} failed to judge a column: {one_line(fault)}"
             raise NoVoteError(cls.kind, words) from fault
         return asked.value
 
-    def settings_of(
+    def infer_settings(
         self, cls: type[Modality], cells: Mapping[str, Sequence[str]], *, guessed: bool
     ) -> dict[str, Any]:
         """Asks a kind for the settings that columns decide.
@@ -78,9 +78,9 @@ class Voters(OneLine):
             PluginError: If it fails otherwise.
         """
         doing = f"read settings off {listed(cells)}"
-        asked = attempt(lambda: _fields(cls.settings_of(cells)))
+        asked = attempt(lambda: _fields(cls.infer_settings(cells)))
         for change in asked.changes:
-            self._tell(f"kind {cls.kind!r} {change.told(f'when it is to {doing}')}")
+            self._tell(f"kind {cls.kind!r} {change.note(f'when it is to {doing}')}")
         if asked.value is None:
             fault = asked.error or TypeError("it gave nothing")
             failed = _failed(cls, self.registry, doing, fault)
@@ -119,13 +119,13 @@ def _failed(
 
 def _share(score: Any) -> float:
     if not isinstance(score, Real) or not 0 <= float(score) <= 1:
-        raise PluginError(f"suits() gave {score!r}; give a number from 0 to 1")
+        raise PluginError(f"match_score() gave {score!r}; give a number from 0 to 1")
     return float(score)
 
 
 def _fields(settings: Any) -> dict[str, Any]:
     if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
         raise PluginError(
-            f"settings_of() gave {settings!r}; give a dictionary of the kind's fields"
+            f"infer_settings() gave {settings!r}; give a dictionary of the kind's fields"
         )
     return dict(settings)
