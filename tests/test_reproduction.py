@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmgen.data.pictures import read_picture
 from mmgen.data.store import Split
 from mmgen.errors import RunError
 from mmgen.evaluation.directions import Pair
@@ -26,6 +25,7 @@ from mmgen.reproduction.folder import Reproduction
 from mmgen.reproduction.mnist import BEYOND, CELLS, PAPER, PROFILES, RUNS
 from mmgen.run import load, sample_latent
 from mmgen.training import plan, session
+from mmgen_image.files import read_picture
 
 MNIST = Path(__file__).parents[1] / os.environ.get("MMGEN_DATA", "../shared/data") / "mnist"
 

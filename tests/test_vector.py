@@ -7,7 +7,6 @@ import torch
 from pydantic import ValidationError
 from torch.distributions import Normal
 
-from mmgen.data.units import amount, read_numbers, standards, suits_measurements
 from mmgen.nets.blocks import Likelihood, gaussian_with_variance
 from mmgen.registry.loading import load
 from mmgen.testing import parametrize_with_checks
@@ -116,13 +115,6 @@ def test_no_rows_and_one_row_fit_too():
     assert PLAIN.fit(torch.tensor([[5.0, 6.0]])).mean == (5, 6)
 
 
-def test_many_large_numbers_keep_their_precision():
-    stored = 1e5 + torch.arange(3.0).repeat(100_000).unsqueeze(1)
-    mean, deviation = standards(stored)
-    assert mean == pytest.approx((100_001,), abs=1e-6)
-    assert deviation == pytest.approx((math.sqrt(2 / 3),), rel=1e-6)
-
-
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
@@ -139,26 +131,6 @@ def test_many_large_numbers_keep_their_precision():
 def test_what_is_not_a_number_for_each_column_is_refused(cell, words):
     with pytest.raises(ValueError, match=words):
         PLAIN.parse(cell)
-
-
-@pytest.mark.parametrize(
-    ("value", "deviation", "text"),
-    [
-        (1.7234, 0.1, "1.72"),
-        (64.27, 12.5, "64"),
-        (-0.004, 1.0, "0"),
-        (1.7144, 0.09, "1.71"),
-        (1234567.0, 2000.0, "1234600"),
-        (1.5e-9, 1e-9, "1.5e-09"),
-        (math.inf, 1.0, "inf"),
-    ],
-)
-def test_amounts_are_rounded_to_what_matters(value, deviation, text):
-    assert amount(value, deviation) == text
-
-
-def test_numbers_are_read_in_the_order_of_the_names():
-    assert read_numbers(" 2 ,-1e-3", ["a", "b"]).tolist() == pytest.approx([2, -0.001])
 
 
 MEASURED = [f"{1.5 + 0.001 * i:.3f}" for i in range(100)]
@@ -181,12 +153,6 @@ def test_measured_columns_suit_vectors_best(cells):
 )
 def test_switches_digits_and_words_suit_other_kinds_better(cells, other):
     assert Vector.match_score(cells) < other.match_score(cells)
-
-
-def test_words_files_and_nothing_do_not_suit():
-    assert suits_measurements([]) == 0
-    assert suits_measurements(["a.png", "b.png"]) == 0
-    assert suits_measurements([*MEASURED[:80], *["?"] * 20]) == 0
 
 
 def test_a_table_s_columns_become_one_vector_named_by_the_headings():

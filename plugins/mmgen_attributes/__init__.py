@@ -1,5 +1,6 @@
 """The kind ``attributes``: named attributes that are on or off, independent given z."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -7,18 +8,21 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from mmgen.data.tables.cells import AttributeColumns
-from mmgen.errors import listed, nearest
+from mmgen.errors import listed
 from mmgen.hooks import hookimpl
-from mmgen.modality import Modality, Widths
+from mmgen.modality import Modality, Widths, Words
 from mmgen.nets.blocks import Likelihood, bernoulli, gaussian, mlp
+from mmgen_attributes.columns import check_name, column_score, infer_names, join_on, states
 
 
-class Attributes(AttributeColumns):
+class Attributes(Modality):
     """``names`` on or off, stored as uint8 ``(A,)``; observed as 0 and 1, or ±1 if gaussian."""
 
     kind: ClassVar[str] = "attributes"
     api_version: ClassVar[int] = 1
+    multi_column: ClassVar[bool] = True
+    stored_with: ClassVar[tuple[str, ...]] = ("names",)
+    names: Words = Field(min_length=1, examples=[("bold", "italic")], description="words")
     likelihood: Literal["bernoulli", "gaussian"] = Field("bernoulli", description="p(x | z)")
     standard_deviation: PositiveFloat = Field(1.0, description="gaussian: around tanh(net(z))")
     encoder_widths: Widths = Field((512, 512), description="hidden layers")
@@ -45,11 +49,17 @@ class Attributes(AttributeColumns):
     def parse(self, cell: str) -> Tensor:
         """Reads the names that are on, joined by commas; ``""`` or ``"none"`` turns all off."""
         on = {word.strip() for word in cell.split(",")} - {""}
-        for word in sorted(on - {*self.names, "none"}):
-            raise ValueError(
-                f"no attribute {word!r}{nearest(word, self.names)}: {listed(self.names)}"
-            )
+        for word in sorted(on - {"none"}):
+            check_name(word, self.names)
         return torch.tensor([name in on for name in self.names], dtype=torch.uint8)
+
+    def accept(self, value: Any) -> Tensor:
+        """Takes also a dictionary ``{"bold": True}``, a list of what is on, or 0/1 for each name.
+
+        What a dictionary does not name is off.
+        """
+        on = states(value, self.names)
+        return super().accept(value) if on is None else torch.tensor(on, dtype=torch.uint8)
 
     def observe(self, stored: Tensor, generator: Any = None) -> Tensor:  # noqa: ARG002
         """Turns ``(B, A)`` into 0 and 1, or -1 and 1 if gaussian."""
@@ -72,6 +82,20 @@ class Attributes(AttributeColumns):
     def example(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """Makes attributes ``(B, A)`` that depend on the class, with noise."""
         return (super().example(classes, generator) > 0).to(torch.uint8)
+
+    @classmethod
+    def match_score(cls, cells: Sequence[str]) -> float:
+        """Scores 0/1 high, and lists of words that come again and again."""
+        return column_score(cells)
+
+    @classmethod
+    def infer_settings(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Names the attributes: a heading over 0/1, the words of a column that lists what is on."""
+        return {"names": infer_names(columns)}
+
+    def join_cells(self, row: Mapping[str, str]) -> str:
+        """Joins what is on in a row; what is not 0/1 under an attribute's name is a ValueError."""
+        return join_on(row, self.names)
 
 
 @hookimpl

@@ -1,24 +1,29 @@
 """The kind ``image``: grey or colour pictures of independent pixels given z."""
 
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from math import prod
-from typing import ClassVar, Literal
+from os import PathLike, fspath
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from mmgen.data.pictures import PictureFiles, read_picture
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Widths
 from mmgen.nets import blocks
+from mmgen_image import files
 
 
-class Image(PictureFiles):
+class Image(Modality):
     """A picture, stored as uint8 ``(C, H, W)``, observed in [0, 1]."""
 
     kind: ClassVar[str] = "image"
     api_version: ClassVar[int] = 1
+    cells_are_paths: ClassVar[bool] = True
+    stored_with: ClassVar[tuple[str, ...]] = ("channels", "height", "width")
     channels: Literal[1, 3] = Field(1, description="1 is grey, 3 is colour")
     height: PositiveInt = Field(28, description="H in pixels")
     width: PositiveInt = Field(28, description="W in pixels")
@@ -57,7 +62,17 @@ class Image(PictureFiles):
 
     def parse(self, cell: str) -> Tensor:
         """Reads a picture file of any size; what is no picture is a ``ValueError``."""
-        return read_picture(cell, self.shape)
+        return files.read_picture(cell, self.shape)
+
+    def accept(self, value: Any) -> Tensor:
+        """Takes a file name, a PIL picture, or an array of pixels, of any size.
+
+        Pixels are whole numbers from 0 to 255, or other numbers from 0 to 1, as ``(H, W)``,
+        ``(H, W, C)`` with one, three or four channels, or just :attr:`shape`.
+        """
+        if isinstance(value, str | PathLike):
+            return self.parse(str(fspath(value)))
+        return files.from_memory(value, self.shape)
 
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Scales to [0, 1]; if ``binarise``, draws 1 with the grey value as its probability."""
@@ -72,6 +87,33 @@ class Image(PictureFiles):
     def example(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """Makes a random picture for each class, with noise."""
         return (super().example(classes, generator).sigmoid() * 255).to(torch.uint8)
+
+    @classmethod
+    def match_score(cls, cells: Sequence[str]) -> float:
+        """Returns the share of cells that are names of picture files, by their suffix."""
+        return files.column_score(cells)
+
+    @classmethod
+    def infer_settings(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Reads the size off the first picture that can be read, channels off several.
+
+        Above 32 pixels the nets are convolutions. No settings if no file can be read.
+        """
+        shape = files.infer_shape([*chain(*columns.values())])
+        if shape is None:
+            return {}
+        channels, height, width = shape
+        large = max(width, height) > 32 and min(width, height) >= 4
+        return {
+            "channels": channels,
+            "height": height,
+            "width": width,
+            "net": "convolution" if large else "mlp",
+            # Black or white by chance suits drawings; densities of grey values that grow without
+            # bound near black and white outweigh all other modalities.
+            "likelihood": "gaussian",
+            "standard_deviation": 0.3,
+        }
 
 
 @hookimpl

@@ -7,10 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mmgen.data.tables.cells import class_number, in_order, suits_classes
+from mmgen.data.cells import in_order
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Widths, Words
 from mmgen.nets.blocks import Likelihood, mlp, one_hot
+from mmgen_label.classes import class_number, column_score
 
 
 class Label(Modality):
@@ -70,12 +71,12 @@ class Label(Modality):
 
     @classmethod
     def match_score(cls, cells: Sequence[str]) -> float:
-        """Is sure of few different words, or of whole numbers up to twenty different ones."""
-        return suits_classes(cells)
+        """Scores few different words high, and up to twenty different whole numbers."""
+        return column_score(cells)
 
     @classmethod
     def infer_settings(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """Takes the different words for classes, in order; one with a comma cannot be typed."""
+        """Names the classes: the different words, in order, without those that hold a comma."""
         found = (word.strip() for cells in columns.values() for word in cells)
         return {"classes": in_order(word for word in found if word and "," not in word)}
 

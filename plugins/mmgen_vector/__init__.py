@@ -6,10 +6,11 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, FiniteFloat, model_validator
 from torch import Tensor, nn
 
-from mmgen.data import units
+from mmgen.data.cells import as_name
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Widths, Words
 from mmgen.nets.blocks import Likelihood, gaussian_with_variance, mlp
+from mmgen_vector import units
 
 
 class Vector(Modality):
@@ -26,7 +27,7 @@ class Vector(Modality):
     decoder_widths: Widths = Field((512, 512), description="hidden layers")
 
     @model_validator(mode="after")
-    def _one_a_column(self) -> Self:
+    def _one_per_column(self) -> Self:
         if {len(self.mean), len(self.standard_deviation)} <= {0, len(self.names)}:
             return self
         raise ValueError("mean and standard_deviation need one number for each of names, or none")
@@ -51,30 +52,30 @@ class Vector(Modality):
 
     def accept(self, value: Any) -> Tensor:
         """Takes also a dictionary, ``{"height": 1.72, "weight": 64}``."""
-        return super().accept(units.in_order(value, self.names))
+        return super().accept(units.unnamed(value, self.names))
 
     def fit(self, stored: Tensor) -> Self:
-        """Takes mean and deviation of each column of ``(N, C)``, where they are not set."""
-        mean, deviation = units.standards(stored, self.mean, self.standard_deviation)
+        """Returns a copy with the mean and deviation of each column of ``(N, C)``, if not set."""
+        mean, deviation = units.measure(stored, self.mean, self.standard_deviation)
         return self.model_copy(update={"mean": mean, "standard_deviation": deviation})
 
     def observe(self, stored: Tensor, generator: Any = None) -> Tensor:  # noqa: ARG002
         """Standardises ``(B, C)``."""
-        return units.standardised(stored, self.mean, self.standard_deviation)
+        return units.standardise(stored, self.mean, self.standard_deviation)
 
     def describe(self, x: Tensor) -> list[str]:
-        """Tells each value in its own unit: ``"height 1.72, weight 64"``."""
-        return units.told(x, self.names, self.mean, self.standard_deviation)
+        """Describes each value in its own unit: ``"height 1.72, weight 64"``."""
+        return units.describe(x, self.names, self.mean, self.standard_deviation)
 
     @classmethod
     def match_score(cls, cells: Sequence[str]) -> float:
-        """Is sure of numbers, less so of few whole ones."""
-        return units.suits_measurements(cells)
+        """Scores numbers high, and few different whole ones low."""
+        return units.column_score(cells)
 
     @classmethod
     def infer_settings(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Names the columns by their headings."""
-        return {"names": [" ".join(heading.replace(",", " ").split()) for heading in columns]}
+        return {"names": [as_name(heading) for heading in columns]}
 
 
 @hookimpl

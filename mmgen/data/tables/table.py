@@ -12,7 +12,7 @@ from itertools import dropwhile
 from pathlib import Path
 
 from mmgen.brief import OneLine
-from mmgen.data.tables.cells import number
+from mmgen.data.cells import number
 from mmgen.errors import DataError, listed
 from mmgen.files.reading import Reader
 

@@ -1,4 +1,4 @@
-"""What a picture's numbers mean: the grey values or colours that people see."""
+"""Turns decoded pictures of any mode into the 8-bit grey values or colours that people see."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ def decoded(path: str | Path, channels: int, longest: int) -> np.ndarray:
 
 
 def upright_size(picture: "Image") -> tuple[int, int]:
-    """Returns width and height as the picture stands when it is looked at."""
+    """Returns width and height of the picture when it is upright (EXIF)."""
     from PIL import ExifTags
 
     turned = picture.format != "TIFF" and picture.getexif().get(ExifTags.Base.Orientation, 1)
@@ -38,14 +38,14 @@ def upright_size(picture: "Image") -> tuple[int, int]:
 
 
 def is_grey(picture: "Image") -> bool:
-    """Tells whether a picture has no colours, by its mode."""
+    """Returns whether a picture has no colours, by its mode."""
     return picture.mode in {"1", "L", "LA"} or picture.mode.startswith(("I", "F"))
 
 
 def pixels(picture: "Image", channels: int, longest: int) -> np.ndarray:
     """Returns a picture's pixels as uint8 ``(H, W, C)``, grey or in colour, as it is looked at.
 
-    It stands as its camera says (EXIF), transparent pixels are white, and 16 bits become 8.
+    It is turned upright (EXIF), transparent pixels are white, and 16 bits become 8.
     Floating-point numbers reach from 0, black, to 1, white.
 
     Args:

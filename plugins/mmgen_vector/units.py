@@ -1,4 +1,4 @@
-"""What plugins ask of measurements: read them, standardise them, tell them in their own units."""
+"""Measurements in units of their own: read, standardised, and written again."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite, log10
@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, FiniteFloat
 from torch import Tensor
 
-from mmgen.data.tables.cells import number
+from mmgen.data.cells import number
 from mmgen.errors import listed
 
 LEAST_DEVIATION = 1e-30
@@ -42,8 +42,8 @@ def read_numbers(cell: str, names: Sequence[str]) -> Tensor:
     return values
 
 
-def in_order(value: Any, names: Sequence[str]) -> Any:
-    """Returns the values of a dictionary in the order of its names; all else as it is.
+def unnamed(value: Any, names: Sequence[str]) -> Any:
+    """Returns the values of a dictionary in the order of the names; all else as it is.
 
     Raises:
         ValueError: If the dictionary has other names.
@@ -55,18 +55,18 @@ def in_order(value: Any, names: Sequence[str]) -> Any:
     return [value[name] for name in names]
 
 
-def standards(
+def measure(
     stored: Tensor, mean: Sequence[float] = (), deviation: Sequence[float] = ()
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Measures each column's mean and standard deviation, to standardise by.
+    """Returns the mean and standard deviation of each column, to standardise by.
 
     A column that is constant, up to the rounding of float32, has the deviation 1: it is only
-    shifted. Of no rows at all, the means are 0.
+    shifted. Without any rows, the means are 0.
 
     Args:
         stored: ``(N, C)``, finite.
-        mean: C means that are set already; none to measure them.
-        deviation: C standard deviations that are set already; none to measure them.
+        mean: C means that are set already; empty to measure them.
+        deviation: C standard deviations that are set already; empty to measure them.
 
     Returns:
         C means and C standard deviations, which are positive.
@@ -79,13 +79,13 @@ def standards(
     return tuple(mean or middle.tolist()), tuple(deviation or measured.tolist())
 
 
-def standardised(stored: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
-    """Returns ``(B, C)`` less its means, over its deviations, on its device.
+def standardise(stored: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
+    """Subtracts the means of ``(B, C)`` and divides by the deviations, on its device.
 
     Args:
-        stored: ``(B, C)``, in units of its own.
-        mean: C means, or none: 0.
-        deviation: C standard deviations, or none: 1.
+        stored: ``(B, C)``, in units of their own.
+        mean: C means; empty stands for 0.
+        deviation: C standard deviations; empty stands for 1.
     """
     x = stored.to(torch.get_default_dtype())
     # Copied beside the step, which waits for no device.
@@ -96,11 +96,11 @@ def standardised(stored: Tensor, mean: Sequence[float], deviation: Sequence[floa
     return (x - shift) / scale
 
 
-def amount(value: float, deviation: float) -> str:
-    """Writes a number to about a tenth of how much such numbers vary.
+def rounded(value: float, deviation: float) -> str:
+    """Rounds a number to about a tenth of the standard deviation of such numbers.
 
     Examples:
-        >>> amount(1.7234, 0.1), amount(64.27, 12.5), amount(1234567.0, 2000.0)
+        >>> rounded(1.7234, 0.1), rounded(64.27, 12.5), rounded(1234567.0, 2000.0)
         ('1.72', '64', '1234600')
     """
     if not isfinite(value):
@@ -108,32 +108,32 @@ def amount(value: float, deviation: float) -> str:
     return f"{round(value, 1 - round(log10(deviation))) + 0.0:.12g}"  # + 0.0: not -0
 
 
-def told(
+def describe(
     x: Tensor, names: Sequence[str], mean: Sequence[float], deviation: Sequence[float]
 ) -> list[str]:
-    """Tells standardised rows in their own units: ``"height 1.72, weight 64"``.
+    """Describes standardised rows in their own units: ``"height 1.72, weight 64"``.
 
     Args:
         x: ``(n, C)``.
-        names: Of the C columns.
-        mean: C means, or none: 0.
-        deviation: C standard deviations, or none: 1.
+        names: The names of the C columns.
+        mean: C means; empty stands for 0.
+        deviation: C standard deviations; empty stands for 1.
     """
     means, deviations = mean or [0.0] * len(names), deviation or [1.0] * len(names)
     columns = list(zip(names, means, deviations, strict=True))
     return [
         ", ".join(
-            f"{name} {amount(value * scale + middle, scale)}"
+            f"{name} {rounded(value * scale + middle, scale)}"
             for value, (name, middle, scale) in zip(row, columns, strict=True)
         )
         for row in x.tolist()
     ]
 
 
-def suits_measurements(cells: Sequence[str]) -> float:
-    """Tells how sure it is that cells are measured numbers; one in ten may be wrong.
+def column_score(cells: Sequence[str]) -> float:
+    """Returns 0.8 for a column of measured numbers, of which one in ten may be wrong; else 0.
 
-    Few whole numbers are more likely classes or switches, and leave them to the surer kind.
+    Few different whole numbers are more likely classes or switches: 0.3.
     """
     values = [value for cell in cells if (value := number(cell)) is not None]
     if len(values) <= 0.9 * len(cells):

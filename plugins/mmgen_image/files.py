@@ -1,0 +1,105 @@
+"""Pictures as people have them: files, PIL pictures, arrays of pixels; read and resized."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmgen.data import raster
+from mmgen_image import pixels
+
+LONGEST = 64
+"""The longer side of stored pictures in pixels, at most, if nothing else is asked for."""
+
+SEEN = 16
+"""The most pictures that are opened to infer settings."""
+
+
+def read_picture(path: str, shape: tuple[int, int, int]) -> Tensor:
+    """Reads a picture file of any size as uint8 ``(C, H, W)``, antialiased.
+
+    See :func:`mmgen_image.pixels.pixels` for what becomes of its pixels.
+
+    Args:
+        path: The file.
+        shape: C (1 is grey, 3 is colour), H and W in pixels.
+
+    Raises:
+        ValueError: If it cannot be read as a picture, or is too large.
+    """
+    channels, height, width = shape
+    return resized(pixels.decoded(path, channels, max(height, width)), shape)
+
+
+def from_memory(value: Any, shape: tuple[int, int, int]) -> Tensor:
+    """Turns a picture in memory, of any size, into uint8 ``(C, H, W)``.
+
+    Args:
+        value: A PIL picture, or an array of pixels ``(H', W')``, ``(H', W', C')`` with one, three
+            or four channels, or just ``(C, H, W)``: whole numbers from 0 to 255, or other numbers
+            from 0 to 1.
+        shape: C (1 is grey, 3 is colour), H and W in pixels.
+
+    Raises:
+        ValueError: If it is no picture, or its numbers are out of range.
+    """
+    wanted = shape[0], max(shape[1:])
+    module = sys.modules.get("PIL.Image")  # who has a picture has imported it
+    if module is not None and isinstance(value, module.Image):
+        raster.check_listed(value)
+        return resized(pixels.pixels(value, *wanted), shape)
+    if not isinstance(value, np.ndarray | Tensor | list | tuple):
+        raise ValueError(
+            f"a {type(value).__name__} is no picture: give a file's name, a PIL picture or "
+            "an array of pixels"
+        )
+    array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    if array.shape == shape:
+        array = array.transpose(1, 2, 0)
+    return resized(pixels.pixels(pixels.from_array(array), *wanted), shape)
+
+
+def resized(values: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
+    """Resizes uint8 ``(H', W', C)`` to uint8 ``(C, H, W)``, antialiased."""
+    from torchvision.transforms.v2 import functional  # not before a picture is read: it is slow
+
+    whole = torch.from_numpy(values).permute(2, 0, 1)
+    if whole.shape == shape:
+        return whole.contiguous()
+    bicubic = functional.InterpolationMode.BICUBIC
+    small: Tensor = functional.resize(whole, [*shape[1:]], bicubic, antialias=True)
+    return small.contiguous()
+
+
+def column_score(cells: Sequence[str]) -> float:
+    """Returns the share of cells that are names of picture files, by their suffix."""
+    named = sum(Path(cell).suffix.lower() in raster.SUFFIXES for cell in cells)
+    return named / max(1, len(cells))
+
+
+def infer_shape(paths: Sequence[str]) -> tuple[int, int, int] | None:
+    """Returns a shape ``(C, H, W)`` for picture files, with sides of at most :data:`LONGEST`.
+
+    Height and width are those of the first file that can be read; C is 1 if some from the whole
+    list are all grey, else 3. ``None`` if no file can be read.
+    """
+    size: tuple[int, int] | None = None
+    grey = True
+    for number, path in enumerate(paths):
+        # Until one can be read; then a few from the whole column.
+        if size is not None and number % (1 + len(paths) // SEEN):
+            continue
+        # Whatever is wrong with it: another file will do.
+        with suppress(ValueError), raster.opened(path) as file:
+            size = size or pixels.upright_size(file)
+            grey = grey and pixels.is_grey(file)
+    if size is None:
+        return None
+    scale = min(1.0, LONGEST / max(size))
+    width, height = (max(1, round(side * scale)) for side in size)
+    return 1 if grey else 3, height, width
