@@ -16,11 +16,11 @@ from mmgen.experiment import NAME, Experiment
 from mmgen.files.reading import exists
 from mmgen.isolation import attempt, kept
 from mmgen.modality import Modality
-from mmgen.models import MODELS, Model
+from mmgen.model import Model, ModelSettings
 from mmgen.registry import loading
 from mmgen.registry.discovery import one_line
 from mmgen.registry.loading import Registry
-from mmgen.settings import SyntheticConfig
+from mmgen.settings import ModelConfig, SyntheticConfig
 
 
 def registry(modules: Sequence[str] = ()) -> Registry:
@@ -207,26 +207,48 @@ def since_training(registry: Registry, trained_with: Mapping[str, str]) -> Itera
         raise type(error)("\n  ".join(lines)) from error
 
 
-def resolved(experiment: Experiment, modalities: Mapping[str, Modality]) -> Experiment:
+def model_settings(experiment: Experiment, registry: Registry) -> ModelSettings:
+    """Builds the settings of the experiment's model.
+
+    Raises:
+        ConfigError: If a setting is wrong.
+        PluginError: If no plugin provides the kind of model.
+    """
+    section = experiment.model
+    fields = getattr(registry.models.get(section.kind), "Settings", ModelSettings).model_fields
+    inherited = {key: value for key, value in section.inherited.items() if key in fields}
+    return registry.model_settings({"kind": section.kind, **inherited, **section.settings})
+
+
+def _written(kind: str, settings: ModelSettings) -> ModelConfig:
+    return ModelConfig(kind=kind, **settings.model_dump(mode="json"))
+
+
+def resolved(
+    experiment: Experiment, modalities: Mapping[str, Modality], settings: ModelSettings
+) -> Experiment:
     """Writes every default out, so that the run stands without its data set and its file."""
     # Who takes part is then said by the tables: one way to read runs, old and new.
     return experiment.model_copy(
         update={
             "data": experiment.data.model_copy(update={"modalities": None}),
             "modalities": {name: m.to_config() for name, m in modalities.items()},
+            "model": _written(experiment.model.kind, settings),
             "train": experiment.train.model_copy(update={"warmup_epochs": experiment.train.warmup}),
         }
     )
 
 
-def sketch(experiment: Experiment, modalities: Mapping[str, Modality]) -> Model:
+def sketch(
+    experiment: Experiment, modalities: Mapping[str, Modality], registry: Registry
+) -> Model:
     """Builds the model on the ``meta`` device, where it takes no memory: its shapes are known.
 
     Raises:
         ConfigError: If no such model can be built.
     """
     try:
-        return model(experiment, modalities, torch.device("meta"))
+        return model(experiment, modalities, torch.device("meta"), registry)
     except MmgenError:
         raise
     except Exception as error:  # sizes beyond what a tensor can have, for one
@@ -235,10 +257,14 @@ def sketch(experiment: Experiment, modalities: Mapping[str, Modality]) -> Model:
 
 
 def model(
-    experiment: Experiment, modalities: Mapping[str, Modality], device: torch.device
+    experiment: Experiment,
+    modalities: Mapping[str, Modality],
+    device: torch.device,
+    registry: Registry,
 ) -> Model:
     """Builds the model on the device; ``train.seed`` fixes its first weights."""
+    settings = model_settings(experiment, registry)
+    cls = registry.model(experiment.model.kind)
     torch.manual_seed(experiment.train.seed)
-    settings = experiment.model.model_dump(exclude={"kind"})
     with kept([], numbers=False), device:  # what is changed here was told of when it was probed
-        return MODELS[experiment.model.kind](modalities, **settings)
+        return cls(modalities, settings)

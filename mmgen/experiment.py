@@ -15,7 +15,6 @@ from mmgen.errors import ConfigError, listed, nearest
 from mmgen.files.documents import short
 from mmgen.files.reading import Reader
 from mmgen.settings import (
-    KINDS,
     DataConfig,
     FolderConfig,
     ModelConfig,
@@ -114,7 +113,7 @@ class Experiment(Section):
             if path[0] == "modalities":
                 touched |= {*path[1:2]} or {*_section(table, "modalities")}
             if override.startswith("model.kind="):
-                _leave_out_other_kinds(table["model"])
+                _set_aside(table["model"])
             if override.startswith("data.path=") and table["data"].get("source") == "synthetic":
                 kept = ("path", "modalities")
                 table["data"] = {k: v for k, v in table["data"].items() if k in kept}
@@ -149,7 +148,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     for item in error.errors(include_url=False)[:MOST]:
         # A discriminated union puts its tag into the location: model.jmvae-kl.latent.
         location = [str(part) for part in item["loc"]]
-        if location[:1] in (["model"], ["data"]) and len(location) > 1:
+        if location[:1] == ["data"] and len(location) > 1:
             del location[1]
         # A union of types puts theirs: subsets.tuple[str, ...]
         ours = len(location) - (item["type"] == "extra_forbidden")  # the rest is the user's word
@@ -158,13 +157,6 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = f"unknown key{nearest(location[-1], _fields(model, item['loc'][:-1]))}"
-        elif item["type"] == "union_tag_invalid":
-            known = [t.strip("' ") for t in item["ctx"]["expected_tags"].split(",")]
-            tag = item["ctx"]["tag"]
-            key = f"{key}.kind"
-            message = f"there is no {tag!r}; there are {listed(known)}{nearest(tag, known)}"
-        elif item["type"] == "union_tag_not_found":
-            key, message = f"{key}.kind", "missing: say which model"
         elif item["type"] == "missing":
             message = "missing"
         elif not isinstance(item["input"], dict):
@@ -197,16 +189,17 @@ def _check_takes_part(name: str, experiment: Experiment, named: Sequence[str], w
     )
 
 
-def _leave_out_other_kinds(model: dict[str, Any]) -> None:
-    others = {field for section in KINDS.values() for field in section.model_fields}
-    if chosen := KINDS.get(str(model["kind"])):
-        for field in others - chosen.model_fields.keys():
-            model.pop(field, None)
+def _set_aside(model: dict[str, Any]) -> None:
+    """Sets aside what a table says of the model that an override of its kind replaces.
+
+    Which of these settings the new kind has too is known when plugins are loaded.
+    """
+    model["inherited"] = {key: model.pop(key) for key in [*model] if key != "kind"}
 
 
 def _fields(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """Lists the fields of the section at a location, for a suggestion."""
-    sections: dict[str, type[Section]] = {"train": TrainConfig, **KINDS}
+    sections: dict[str, type[Section]] = {"train": TrainConfig}
     sections |= {"folder": FolderConfig, "synthetic": SyntheticConfig}
     section = sections.get(str(location[-1]), model) if location else model
     return list(section.model_fields)

@@ -1,10 +1,8 @@
 """given → targets: any subset of modalities generates any other."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from numbers import Real
 from operator import index
 from pathlib import Path
 from typing import Any, get_args
@@ -13,70 +11,20 @@ import torch
 from torch import Tensor
 
 from mmgen import build
+from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.errors import GenerationError, RunError, listed, nearest
 from mmgen.experiment import Experiment
-from mmgen.generated import Generated, Rows
+from mmgen.generated import Generated
 from mmgen.given import observations
 from mmgen.memory import check_fits
+from mmgen.inference.iterative import Start
+from mmgen.inference.sample import check_temperature, sample_latent
 from mmgen.modality import Modality
-from mmgen.models import Batch, Model
-from mmgen.models.iterative import Start, iterate
+from mmgen.model import Model
+from mmgen.seeding import random_state
 from mmgen.training import run_folder
-from mmgen.training.loop import random_state
 from mmgen.training.memory import sample_memory
-
-ITERATIONS = 50
-"""T where a model has no encoder for the given subset and the caller names no T."""
-
-
-@torch.no_grad()
-def sample_latent(
-    model: Model,
-    given: Batch,
-    samples: int,
-    *,
-    temperature: float = 1.0,
-    iterations: int | None = None,
-    start: Start = "zero",
-) -> Tensor:
-    """Draws z given any non-empty subset of modalities.
-
-    Args:
-        model: In eval mode.
-        given: Observations ``(B, *shape)``.
-        samples: How many z a row.
-        temperature: See :func:`mmgen.nets.posterior.draw`: 0 takes the mean instead of a sample.
-        iterations: T of iterative sampling. Without it, the subset's own encoder is used if there
-            is one, and T = 50 if not.
-        start: Where missing values start: ``"zero"``, or ``"prior"``.
-
-    Returns:
-        z ``(samples, B, Z)``.
-
-    Raises:
-        GenerationError: If the temperature is below 0 or not finite.
-    """
-    _check(temperature)
-    if iterations is None and model.encodes(given):
-        return model.infer(given, samples, temperature=temperature)
-    *_, z = iterate(
-        model,
-        given,
-        samples,
-        iterations=iterations or ITERATIONS,
-        start=start,
-        temperature=temperature,
-    )
-    return z
-
-
-def _check(temperature: float) -> None:
-    if not isinstance(temperature, Real):
-        raise GenerationError(f"temperature is a number, not {type(temperature).__name__}")
-    if not 0 <= temperature < math.inf:
-        raise GenerationError(f"a temperature of {temperature:g}: it is 0 or more")
-
 
 @dataclass(frozen=True, repr=False)
 class Run(OneLine):
@@ -138,20 +86,21 @@ class Run(OneLine):
         samples = _whole("samples", samples, least=1, most=2**31 - 1)
         if iterations is not None:
             iterations = _whole("iterations", iterations, least=1, most=2**31 - 1)
-        if iterations is not None and self.model.given is not None:
+        if iterations is not None and self.model.directions is not None:
             raise GenerationError(
                 f"a {self.experiment.model.kind} has one direction: no iterations"
             )
-        _check(temperature)
+        check_temperature(temperature)
         if not isinstance(start, str) or start not in get_args(Start):
             raise GenerationError(f"start={start!r}: there are {listed(get_args(Start))}")
-        like = next(self.model.parameters())
+        like = self.model.like
         if seed is None:
             state: AbstractContextManager[None] = nullcontext()
         else:
             state = random_state(self.device, _whole("seed", seed, least=0, most=2**63 - 1))
         with state:
-            x, rows = observations(self.modalities, given, self.device, like.dtype)
+            observed, rows = observations(self.modalities, given, self.device, like.dtype)
+            x = Batch(observed)
             each = "" if rows is None else f" for each of {rows:,} rows"
             check_fits(
                 f"generating {samples:,} samples{each}",
@@ -160,23 +109,17 @@ class Run(OneLine):
                 self.device,
                 GenerationError,
             )
-            if not x:
-                z = self.model.prior(samples, like, temperature=temperature)
-            else:
-                z = sample_latent(
-                    self.model,
-                    x,
-                    samples,
-                    temperature=temperature,
-                    iterations=iterations,
-                    start=start,
-                )
+            z = sample_latent(
+                self.model,
+                x,
+                samples,
+                temperature=temperature,
+                iterations=iterations,
+                start=start,
+            )
         if x and rows is None:
             z = z[:, 0]
-        decoded = self.model.decode(z.flatten(0, -2), wanted)
-        if rows is not None:
-            decoded = {name: Rows(p, samples, rows) for name, p in decoded.items()}
-        return Generated(decoded, z)
+        return Generated(self.model.decode(z, x, wanted), z)
 
     def targets(
         self, given: Iterable[str], targets: str | Iterable[str] | None = None
@@ -198,7 +141,7 @@ class Run(OneLine):
                     f"{listed(self.modalities)}{nearest(name, self.modalities)}"
                 )
         missing = [n for n in self.modalities if n not in given]
-        possible = [n for n in missing if self.model.can(given, [n])]
+        possible = [n for n in missing if self.model.generates(given, [n])]
         wanted = possible if targets is None else targets
         if both := [n for n in wanted if n in given]:
             raise GenerationError(f"{listed(both)}: given and asked for; leave it out of one side")
@@ -206,7 +149,7 @@ class Run(OneLine):
             raise GenerationError("no targets: name one, or leave targets out for all the others")
         if not missing:
             raise GenerationError("all modalities are given; leave out the one to be generated")
-        if not wanted or not self.model.can(given, wanted):
+        if not wanted or not self.model.generates(given, wanted):
             raise GenerationError(
                 f"{self.path} is a {self.experiment.model.kind} of one direction: it generates "
                 f"{self.model.direction()}, not {listed(wanted or missing)} from "
@@ -282,7 +225,7 @@ def load(
         with random_state(where, 0):  # weights come from the file: spare the caller's random state
             # Sizes come from a file that anyone may have written: the weights show that they are
             # true before memory is taken for them.
-            sketch = build.sketch(experiment, modalities)
+            sketch = build.sketch(experiment, modalities, registry)
             run_folder.check_shapes(path, sketch, weights)
             each = sample_memory(sketch, modalities)
             check_fits(
@@ -292,7 +235,7 @@ def load(
                 where,
                 RunError,
             )
-            model = build.model(experiment, modalities, where)
+            model = build.model(experiment, modalities, where, registry)
         run_folder.load_weights(path, model, weights)
     model.eval()
     return Run(path, experiment, modalities, model, where, each)

@@ -1,5 +1,7 @@
 """Random streams that depend on a key alone: the same numbers whatever else was drawn before."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from zlib import crc32
 
 import numpy as np
@@ -28,3 +30,13 @@ def generator(*key: int | str) -> torch.Generator:
     words = [len(key)] + [part if isinstance(part, int) else crc32(part.encode()) for part in key]
     seed = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(seed))
+
+
+@contextmanager
+def random_state(device: torch.device, seed: int) -> Iterator[None]:
+    """Seeds torch for a while, on CPU and the device, and puts its random state back."""
+    accelerator = device.type in ("cuda", "mps")
+    kind = device.type if accelerator else "cuda"
+    with torch.random.fork_rng([device] if accelerator else [], device_type=kind):
+        torch.manual_seed(seed)
+        yield

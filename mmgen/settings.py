@@ -4,7 +4,7 @@ Nothing here imports torch, so that a misspelt key is reported at once.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -132,89 +132,24 @@ DataConfig = Annotated[
 ]
 
 
-class JMVAEConfig(Section):
-    """JMVAE (eq. 5): one joint encoder.
+class ModelConfig(Section):
+    """The part of the configuration that names the model; the rest is the model's own settings.
+
+    Which settings there are, the model's class says: they are checked when plugins are loaded.
 
     Attributes:
         kind: Names the model.
-        latent: Z, the size of z: by how many numbers a row is described; 64 in the paper's MNIST.
-        fusion: Widths of layers that join the encoders; in the paper none, and 1024 for CelebA.
     """
 
-    kind: Literal["jmvae"]
-    latent: Size = 64
-    fusion: Widths = ()
+    model_config = ConfigDict(extra="allow")
 
+    kind: str
+    inherited: dict[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
 
-class JMVAEKLConfig(Section):
-    """JMVAE-kl (eq. 10): an encoder for every subset of modalities.
-
-    Attributes:
-        kind: Names the model.
-        latent: Z, the size of z: by how many numbers a row is described.
-        fusion: Widths of layers that join the encoders of the modalities.
-        subsets: Which subsets of the modalities get an encoder: all, 2^K − 2 of them; single, each
-            modality; none; or a list such as ["image", "image+label"].
-        alpha: α, the weight of each subset's KL; 1 in the paper.
-        subset_posterior: What q(z|x_S) is: gaussian, as in the paper, or flow, a normalising flow
-            (extra ``flow``).
-        subset_gradient: Whether the subsets' KL moves the joint posterior too, as in the paper.
-        flow_transforms: Of subset_posterior = flow: how many transformations.
-        flow_widths: Of subset_posterior = flow: widths of the nets in each.
-    """
-
-    kind: Literal["jmvae-kl"]
-    latent: Size = 64
-    fusion: Widths = ()
-    subsets: Literal["none", "single", "all"] | tuple[str, ...] = "all"
-    alpha: Annotated[float, Field(ge=0, le=MOST)] = 1.0
-    subset_posterior: Literal["gaussian", "flow"] = "gaussian"
-    subset_gradient: bool = True
-    flow_transforms: Depth = 3
-    flow_widths: Widths = (128, 128)
-
-
-class HierarchicalConfig(Section):
-    """Hierarchical JMVAE (eq. 7–9).
-
-    Attributes:
-        kind: Names the model.
-        latent: Z, the size of every z_l: by how many numbers a row is described.
-        layers: L, the stochastic layers; 2 in the paper.
-        fusion: Widths of layers that join the encoders of the modalities.
-        widths: Widths of the nets between layers, of the posterior's path and of the prior.
-    """
-
-    kind: Literal["hierarchical"]
-    latent: Size = 64
-    layers: Depth = 2
-    fusion: Widths = ()
-    widths: Annotated[Widths, Field(min_length=1)] = (512, 512)
-
-
-class OneDirectionConfig(Section):
-    """CVAE and CMMA, the baselines of one direction.
-
-    Attributes:
-        kind: cvae, whose decoders read what is given beside z, or cmma, whose prior of z is
-            inferred from what is given.
-        latent: Z, the size of z: by how many numbers a row is described.
-        fusion: Widths of layers that join the encoders of the modalities.
-        targets: What is generated.
-        given: What it is generated from; all other modalities if left out.
-    """
-
-    kind: Literal["cvae", "cmma"]
-    latent: Size = 64
-    fusion: Widths = ()
-    targets: Annotated[tuple[str, ...], Field(min_length=1)]
-    given: tuple[str, ...] = ()
-
-
-ModelConfig = Annotated[
-    JMVAEConfig | JMVAEKLConfig | HierarchicalConfig | OneDirectionConfig,
-    Field(discriminator="kind"),
-]
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but what belongs to the model that an override has replaced."""
+        return self.model_extra or {}
 
 
 class TrainConfig(Section):
@@ -259,13 +194,3 @@ class TrainConfig(Section):
     def warmup(self) -> float:
         """N_t in epochs; a tenth of all epochs unless set, as in the paper's experiments."""
         return self.epochs / 10 if self.warmup_epochs is None else self.warmup_epochs
-
-
-KINDS: dict[str, type[Section]] = {
-    "jmvae": JMVAEConfig,
-    "jmvae-kl": JMVAEKLConfig,
-    "hierarchical": HierarchicalConfig,
-    "cvae": OneDirectionConfig,
-    "cmma": OneDirectionConfig,
-}
-"""The settings of each kind of model."""

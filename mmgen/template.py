@@ -63,6 +63,7 @@ def default_experiment(folder: Path, overrides: Sequence[str] = ()) -> Experimen
 
 def written(
     experiment: Experiment,
+    settings: Section,
     modalities: Mapping[str, "Modality"],
     stored: Mapping[str, "Modality"],
     head: Sequence[str],
@@ -73,6 +74,7 @@ def written(
 
     Args:
         experiment: What to write.
+        settings: The settings of its model.
         modalities: Those that take part, by name.
         stored: The same as the data set alone says; a synthetic one says nothing.
         head: Lines of comment to begin with.
@@ -83,7 +85,7 @@ def written(
         _lines({"name": experiment.name}, _about(Experiment)),
         "\n".join(["[data]", _lines(data, _about(type(experiment.data)))]),
         *(_modality(name, each, stored.get(name)) for name, each in modalities.items()),
-        "\n".join(["[model]", _section(experiment.model)]),
+        "\n".join(["[model]", _model(experiment.model.kind, settings)]),
         "\n".join(["[train]", _section(experiment.train, _warmup(experiment))]),
     ]
     blocks[3] = f"{toml.comment(TAKING_PART)}\n{blocks[3]}"
@@ -98,6 +100,11 @@ def _warmup(experiment: Experiment) -> set[str]:
 
 def _section(section: Section, said_anyway: Set[str] = frozenset()) -> str:
     return _lines(section.model_dump(mode="json"), _about(type(section)), said_anyway)
+
+
+def _model(kind: str, settings: Section) -> str:
+    values = {"kind": kind, **settings.model_dump(mode="json")}
+    return _lines(values, {"kind": "Names the model.", **_about(type(settings))})
 
 
 def _modality(name: str, modality: "Modality", stored: "Modality | None") -> str:
@@ -136,6 +143,9 @@ def _lines(
 
 def _about(section: type[Section]) -> dict[str, str]:
     """Reads what each setting is off the docstring of its section, where all are explained."""
-    text = inspect.cleandoc(section.__doc__ or "").partition("Attributes:\n")[2]
-    found = re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", text, flags=re.MULTILINE)
-    return {name: " ".join(words.replace("``", "").split()) for name, words in found}
+    found: dict[str, str] = {}
+    for cls in reversed(section.__mro__):  # a section may derive from another
+        text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
+        about = re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", text, flags=re.MULTILINE)
+        found |= {name: " ".join(words.replace("``", "").split()) for name, words in about}
+    return found

@@ -75,11 +75,12 @@ def _written(experiment: "Experiment", folder: Path, out: Path | None, settings:
     registry = build.registry(settings.plugins)
     dataset = build.dataset(experiment, registry)
     modalities = build.modalities(experiment, registry, dataset.modalities)
-    resolved = build.resolved(experiment, modalities)
+    chosen = build.model_settings(experiment, registry)
+    resolved = build.resolved(experiment, modalities, chosen)
     file, run = out or Path("my.toml"), free(Path("runs") / (folder.resolve().name or "run"))
     head = (
         "What this data set is trained with, every default written out. Edit it, then",
         f"  {shell.command('train', file, '--out', run, plugins=settings.plugins)}",
     )
     stored = build.as_stored(resolved, registry, dataset)
-    return template.written(resolved, modalities, stored, head)
+    return template.written(resolved, chosen, modalities, stored, head)

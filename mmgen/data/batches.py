@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.brief import line
 from mmgen.data.store import Split
 from mmgen.errors import DataError, listed, nearest
@@ -70,7 +71,7 @@ class Batches:
         """Whether the stored values live on the device."""
         return self._stored is not None
 
-    def epoch(self, seed: int | None, epoch: int, start: int = 0) -> Iterator[dict[str, Tensor]]:
+    def epoch(self, seed: int | None, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yields the batches of one epoch: ``(B, *shape)`` a modality, on the device.
 
         The order depends on ``seed`` and ``epoch`` alone, so an interrupted epoch goes on exactly
@@ -86,9 +87,7 @@ class Batches:
             order = order.to(self.device)
         for first in range(start * self.batch_size, self.count, self.batch_size):
             stored = self._rows(order[first : first + self.batch_size])
-            yield {
-                name: modality.observe(stored[name]) for name, modality in self.modalities.items()
-            }
+            yield Batch({n: m.observe(stored[n]) for n, m in self.modalities.items()})
 
     def order(self, seed: int | None, epoch: int) -> Tensor:
         """Returns the rows of the split in the order of an epoch, ``(count,)``, on the CPU."""

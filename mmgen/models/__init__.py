@@ -1,18 +1,14 @@
-"""The models, each a file that reads like its equations, and the closed table of their names."""
+"""The models of the paper, each a file that reads like its equations; they come through the hook."""
 
-from mmgen.models.base import Batch, Model, Objective, Proposal
+from mmgen.hooks import hookimpl
+from mmgen.model import Model
 from mmgen.models.cmma import CMMA
 from mmgen.models.cvae import CVAE
 from mmgen.models.hierarchical import Hierarchical
-from mmgen.models.jmvae import JMVAE
+from mmgen.models.jmvae import JMVAE, JMVAEKL
 
-MODELS: dict[str, type[Model]] = {
-    "jmvae": JMVAE,
-    "jmvae-kl": JMVAE,
-    "hierarchical": Hierarchical,
-    "cvae": CVAE,
-    "cmma": CMMA,
-}
-"""What ``model.kind`` may be. The settings of each are in :mod:`mmgen.experiment`."""
 
-__all__ = ["MODELS", "Batch", "Model", "Objective", "Proposal"]
+@hookimpl
+def mmgen_models() -> list[type[Model]]:
+    """Provides ``jmvae``, ``jmvae-kl``, ``hierarchical``, ``cvae`` and ``cmma``."""
+    return [JMVAE, JMVAEKL, Hierarchical, CVAE, CMMA]

@@ -6,46 +6,39 @@ References:
     59(3), 2018, section 4.3.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
-from torch import Tensor
-
+from mmgen.batch import Batch
+from mmgen.latent.base import symbol
+from mmgen.latent.encoder import SubsetEncoder
+from mmgen.latent.gaussian import DiagonalGaussian, gaussian
 from mmgen.modality import Modality
-from mmgen.models.base import Batch
-from mmgen.models.conditional import Conditional, members
-from mmgen.nets.posterior import Gaussian, SubsetEncoder, rows
+from mmgen.models.conditional import Conditional, ConditionalSettings, resolved_directions
 
 
 class CMMA(Conditional):
-    """Conditional multimodal autoencoder, one direction: p(x_T|x_C) = ∫ Π p(x_k|z) p(z|x_C) dz.
+    """One direction, p(x_T|x_C): what is given sets the prior of z, and the decoders read z alone.
 
-    Maximises L = Σ_{k∈T} E_q(z|x_T,x_C)[log p(x_k|z)] − β KL(q(z|x_T, x_C) ‖ p(z|x_C)).
+    p(x_T|x_C) = ∫ Π p(x_k|z) p(z|x_C) dz. Maximises
 
-    Args:
-        modalities: The K modalities by name; only those of T and C take part.
-        latent: Z, the size of z.
-        fusion: Widths of the layers between concatenation and Gaussian, of posterior and prior.
-        targets: T, what is generated.
-        given: C, what it is generated from; all that are not targets by default.
+    L = Σ_{k∈T} E_q(z|x_T,x_C)[log p(x_k|z)] − β KL(q(z|x_T, x_C) ‖ p(z|x_C)).
     """
 
-    def __init__(
-        self,
-        modalities: Mapping[str, Modality],
-        *,
-        latent: int,
-        fusion: Sequence[int] = (),
-        targets: Sequence[str],
-        given: Sequence[str] = (),
-    ) -> None:
-        used, T, C = members(modalities, targets, given)
-        super().__init__(used, latent, fusion, T, C)
-        self.prior_encoder = SubsetEncoder({n: used[n] for n in C}, [C], latent, fusion)
+    kind: ClassVar[str] = "cmma"
+    api_version: ClassVar[int] = 1
+    equation: ClassVar[tuple[str, ...]] = (
+        "Σ_{k∈T} log p(x_k | z)",
+        "− β KL( q(z | x) ‖ p(z | x_C) )",
+    )
 
-    def conditional_prior(self, x: Batch, like: Tensor) -> Gaussian:  # noqa: ARG002
+    def __init__(self, modalities: Mapping[str, Modality], settings: ConditionalSettings) -> None:
+        used, directions = resolved_directions(modalities, settings.targets, settings.given)
+        super().__init__(used, settings, directions)
+        C = directions.given
+        known = {n: used[n] for n in C}
+        self.prior_encoder = SubsetEncoder(known, [C], 2 * self.latent, settings.fusion)
+
+    def prior(self, given: Batch) -> DiagonalGaussian:
         """Returns p(z|x_C)."""
-        return rows(self.prior_encoder({n: x[n] for n in self.given or ()}), 0)
-
-    def read(self, z: Tensor, x: Batch) -> Tensor:  # noqa: ARG002
-        """Returns z alone."""
-        return z
+        return gaussian(self.prior_encoder(given)[0], symbol("p", self.directions.given))

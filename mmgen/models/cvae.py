@@ -7,52 +7,51 @@ References:
     M. Suzuki, K. Nakayama, Y. Matsuo, IPSJ Journal 59(3), 2018, section 4.3, equation A.1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmgen.batch import Batch
+from mmgen.latent.gaussian import DiagonalGaussian, standard_normal
 from mmgen.modality import Modality
-from mmgen.models.base import Batch
-from mmgen.models.conditional import Conditional, members
-from mmgen.nets.posterior import Gaussian, features, standard_normal
+from mmgen.models.conditional import Conditional, ConditionalSettings, resolved_directions
+from mmgen.nets.blocks import features
+from mmgen.nets.by_modality import ByModality
 
 
 class CVAE(Conditional):
-    """Conditional VAE, one direction: p(x_T|x_C) = ∫ Π_{k∈T} p(x_k|z, x_C) N(z; 0, I) dz.
+    """One direction, p(x_T|x_C): the decoders read what is given beside z, which holds the rest.
 
-    Maximises L = Σ_{k∈T} E_q(z|x_T,x_C)[log p(x_k|z, x_C)] − β KL(q(z|x_T, x_C) ‖ N(0, I)).
+    p(x_T|x_C) = ∫ Π_{k∈T} p(x_k|z, x_C) N(z; 0, I) dz. Maximises
+
+    L = Σ_{k∈T} E_q(z|x_T,x_C)[log p(x_k|z, x_C)] − β KL(q(z|x_T, x_C) ‖ N(0, I)).
+
     The decoders read z and the features of an encoder net of each given modality.
-
-    Args:
-        modalities: The K modalities by name; only those of T and C take part.
-        latent: Z, the size of z.
-        fusion: Widths of the posterior's layers between concatenation and Gaussian.
-        targets: T, what is generated.
-        given: C, what it is generated from; all that are not targets by default.
     """
 
-    def __init__(
-        self,
-        modalities: Mapping[str, Modality],
-        *,
-        latent: int,
-        fusion: Sequence[int] = (),
-        targets: Sequence[str],
-        given: Sequence[str] = (),
-    ) -> None:
-        used, T, C = members(modalities, targets, given)
-        nets = [used[n].encoder() for n in C]
-        sizes = [features(net, used[n].shape) for n, net in zip(C, nets, strict=True)]
-        super().__init__(used, latent, fusion, T, C, condition=sum(sizes))
-        self.conditions = nn.ModuleList(nets)
+    kind: ClassVar[str] = "cvae"
+    api_version: ClassVar[int] = 1
+    equation: ClassVar[tuple[str, ...]] = (
+        "Σ_{k∈T} log p(x_k | z, x_C)",
+        "− β KL( q(z | x) ‖ N(0, I) )",
+    )
 
-    def conditional_prior(self, x: Batch, like: Tensor) -> Gaussian:  # noqa: ARG002
+    def __init__(self, modalities: Mapping[str, Modality], settings: ConditionalSettings) -> None:
+        used, directions = resolved_directions(modalities, settings.targets, settings.given)
+        nets = {n: used[n].encoder() for n in directions.given}
+        condition = sum(features(net, used[n].shape) for n, net in nets.items())
+        super().__init__(used, settings, directions, settings.latent + condition)
+        self.decoder_given = directions.given
+        self.conditions = ByModality(nets)
+
+    def prior(self, given: Batch) -> DiagonalGaussian:  # noqa: ARG002
         """Returns N(0, I), whatever is given."""
-        return standard_normal(like)
+        return standard_normal(self.latent, like=self.like)
 
-    def read(self, z: Tensor, x: Batch) -> Tensor:
+    def decoder_input(self, z: Tensor, given: Batch | None = None) -> Tensor:
         """Puts the features of x_C beside z ``(..., B, Z)``."""
-        C = self.given or ()
-        h = torch.cat([net(x[n]) for n, net in zip(C, self.conditions, strict=True)], dim=-1)
-        return torch.cat([z, h.expand(*z.shape[:-1], -1)], dim=-1)
+        assert given is not None, "the decoders of a CVAE read what is given"
+        h = [net(given[n]) for n, net in self.conditions.items()]
+        return torch.cat([z, torch.cat(h, dim=-1).expand(*z.shape[:-1], -1)], dim=-1)

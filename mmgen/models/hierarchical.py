@@ -5,20 +5,29 @@ References:
     between different modalities", IPSJ Journal 59(3), 859–873, 2018, equations 7–9.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
+from mmgen.batch import Batch
+from mmgen.inference.divergence import divergence
+from mmgen.latent.chain import Chain, Layers
+from mmgen.latent.gaussian import GaussianHead, standard_normal
 from mmgen.modality import Modality
-from mmgen.models.base import Batch, Model, Objective, Proposal
-from mmgen.nets.blocks import mlp
-from mmgen.nets.posterior import Gaussian, GaussianHead, draw, features, standard_normal
+from mmgen.model import Model, ModelSettings, log_likelihoods
+from mmgen.nets.blocks import features, mlp
+from mmgen.nets.by_modality import ByModality
+from mmgen.objective import Objective, prior_kl, reconstruction
+from mmgen.settings import Depth, Widths
+from mmgen.subsets import hierarchical_nets
 
 
 class Hierarchical(Model):
-    """Hierarchical JMVAE of K modalities and L ≥ 1 layers, K + L − 1 encoder nets.
+    """Layers of latents: the topmost carries what all modalities share, the lowest is what the
+    decoders write from, and a modality that is missing does not pull it away.
 
     p(x, z) = p(z_L) Π_l p(z_{l−1}|z_l) Π_k p(x_k|z_1), q(z_1..z_L|x) = Π_l q(z_l|x), where each
     q(z_l|x) is read off the deterministic path h_1 → … → h_L. Maximises
@@ -26,111 +35,106 @@ class Hierarchical(Model):
     L = Σ_k E_q(z_1|x)[log p(x_k|z_1)] − β Σ_l E_q(z_{l+1}|x) KL(q(z_l|x) ‖ p(z_l|z_{l+1})),
 
     with p(z_L|z_{L+1}) := N(0, I). L = 1 is JMVAE.
-
-    Args:
-        modalities: The K modalities by name.
-        latent: Z, the size of every z_l.
-        layers: L ≥ 1.
-        fusion: Widths of the layers between the concatenated features and h_1.
-        widths: Widths of the nets h_l → h_{l+1} and z_{l+1} → z_l.
     """
 
+    kind: ClassVar[str] = "hierarchical"
+    api_version: ClassVar[int] = 1
+    equation: ClassVar[tuple[str, ...]] = (
+        "Σ_k log p(x_k | z_1)",
+        "− β Σ_l KL( q(z_l | x) ‖ p(z_l | z_{l+1}) )",
+        "with p(z_L | z_{L+1}) = N(0, I)",
+    )
+    formula: ClassVar[str] = "K + L − 1"
+
+    class Settings(ModelSettings):
+        """Hierarchical JMVAE (eq. 7–9).
+
+        Attributes:
+            latent: Z, the size of every z_l.
+            layers: L, the stochastic layers; 2 in the paper.
+            fusion: Widths of layers that join the encoders of the modalities.
+            widths: Widths of the nets between layers, of the posterior's path and of the prior.
+        """
+
+        layers: Depth = 2
+        fusion: Widths = ()
+        widths: Annotated[Widths, Field(min_length=1)] = (512, 512)
+
     def __init__(
-        self,
-        modalities: Mapping[str, Modality],
-        *,
-        latent: int,
-        layers: int = 2,
-        fusion: Sequence[int] = (),
-        widths: Sequence[int] = (512, 512),
+        self, modalities: Mapping[str, Modality], settings: "Hierarchical.Settings"
     ) -> None:
-        super().__init__(modalities, latent)
-        self.encoders = nn.ModuleList(m.encoder() for m in modalities.values())
-        shapes = [m.shape for m in modalities.values()]
-        joined = sum(features(e, s) for e, s in zip(self.encoders, shapes, strict=True))
+        super().__init__(modalities, settings)
+        Z, fusion, widths = self.latent, settings.fusion, settings.widths
+        self.encoders = ByModality({n: m.encoder() for n, m in modalities.items()})
+        joined = sum(features(net, modalities[n].shape) for n, net in self.encoders.items())
         self.fusion = mlp(joined, fusion)
         # h_l = path_l(h_{l−1}) and q(z_l|x) = posterior_l(h_l)
-        h = [[joined, *fusion][-1], *[widths[-1]] * (layers - 1)]
+        h = [[joined, *fusion][-1], *[widths[-1]] * (settings.layers - 1)]
         self.paths = nn.ModuleList(mlp(before, widths) for before in h[:-1])
-        self.posteriors = nn.ModuleList(GaussianHead(features_l, latent) for features_l in h)
+        self.posteriors = nn.ModuleList(GaussianHead(size, Z) for size in h)
         # p(z_l|z_{l+1}), from l = 1 upwards
         self.priors = nn.ModuleList(
-            nn.Sequential(mlp(latent, widths), GaussianHead(widths[-1], latent)) for _ in h[:-1]
+            nn.Sequential(mlp(Z, widths), GaussianHead(widths[-1], Z)) for _ in h[:-1]
         )
 
-    def posterior(self, x: Batch) -> list[Gaussian]:
-        """Returns q(z_1|x) .. q(z_L|x), each of batch shape ``(B,)``."""
-        return [head(h) for head, h in zip(self.posteriors, self.path(self.parts(x)), strict=True)]
+    def prior(self, given: Batch) -> Chain:  # noqa: ARG002
+        """Returns p(z_L) Π_l p(z_{l−1}|z_l)."""
+        top = standard_normal(self.latent, like=self.like)
+        return Chain(top, list(self.priors), "p(z)")
 
-    def parts(self, x: Batch) -> dict[str, Tensor]:
+    def posterior(self, x: Batch) -> Layers | None:
+        """Returns Π_l q(z_l|x) of all modalities: there are no other encoders."""
+        return self._layers(self.encode_each(x)) if {*x} == {*self.names} else None
+
+    def objective(self, x: Batch) -> Objective:
+        """Returns the terms of −L."""
+        q = self._layers(self.encode_each(x))
+        z = q.rsample()
+        p = self.prior(x).given(z)
+
+        decoded = log_likelihoods(self, x, z)
+        masks = x.present or {}
+        terms = [reconstruction(n, log_p, masks.get(n)) for n, log_p in decoded.items()]
+        for level, (q_l, p_l) in enumerate(zip(q.layers, p, strict=True), start=1):
+            kl = divergence(q_l, p_l, z[..., level - 1, :])
+            terms.append(prior_kl(kl, f"KL of z{level} to its prior", f"z{level}"))
+        return Objective(terms)
+
+    def decoder_input(self, z: Tensor, given: Batch | None = None) -> Tensor:  # noqa: ARG002
+        """Returns z_1 of z ``(..., L, Z)``."""
+        return z[..., 0, :]
+
+    def encode_each(self, x: Batch) -> dict[str, Tensor]:
         """Encodes modalities each by itself, ``(B, features)`` each."""
-        nets = zip(self.names, self.encoders, strict=True)
-        return {n: net(x[n]) for n, net in nets if n in x}
+        return {n: net(x[n]) for n, net in self.encoders.items() if n in x}
 
-    def path(self, parts: Mapping[str, Tensor]) -> list[Tensor]:
-        """Returns the deterministic path h_1 → … → h_L of all modalities' parts."""
-        path = [self.fusion(torch.cat([parts[n] for n in self.names], dim=-1))]
+    def join(self, encoded: Mapping[str, Tensor]) -> Chain:
+        """Returns q(z_L|x), then down to z_1: missing values disturb the top layer least."""
+        top = self.posteriors[-1](self._path(encoded)[-1])
+        L = len(self.posteriors)
+        return Chain(top, list(self.priors), f"q(z{L} | x), down to z1" if L > 1 else "q(z | x)")
+
+    def imputed_posterior(self, x: Batch) -> Chain:
+        """Returns q(z_L|x), imputed or not, then down to z_1."""
+        return self.join(self.encode_each(x))
+
+    def encoder_nets(self) -> Iterator[tuple[int, nn.Module]]:
+        """Yields the K modalities' nets and the L − 1 of the path."""
+        yield from super().encoder_nets()
+        yield from ((1, net) for net in self.paths)
+
+    @classmethod
+    def encoder_count(cls, settings: ModelSettings, modalities: int) -> int:
+        """Returns K + L − 1."""
+        return hierarchical_nets(modalities, getattr(settings, "layers", 1))
+
+    def _layers(self, encoded: Mapping[str, Tensor]) -> Layers:
+        path = zip(self.posteriors, self._path(encoded), strict=True)
+        return Layers([head(h) for head, h in path], "q(z | x)")
+
+    def _path(self, encoded: Mapping[str, Tensor]) -> list[Tensor]:
+        """Returns the deterministic path h_1 → … → h_L."""
+        path = [self.fusion(torch.cat([encoded[n] for n in self.names], dim=-1))]
         for net in self.paths:
             path.append(net(path[-1]))
         return path
-
-    def objective(self, x: Batch, beta: Tensor | float) -> Objective:
-        """Returns −L and its terms for a batch."""
-        q = self.posterior(x)
-        z = [layer.rsample() for layer in q]
-        p = [prior(above) for prior, above in zip(self.priors, z[1:], strict=True)]
-        p.append(standard_normal(z[-1]))
-
-        log_p = {n: value.mean() for n, value in self.log_likelihoods(x, z[0]).items()}
-        kl = [kl_divergence(q_l, p_l).mean() for q_l, p_l in zip(q, p, strict=True)]
-
-        loss = beta * torch.stack(kl).sum() - torch.stack(list(log_p.values())).sum()
-        terms = {f"reconstruction/{n}": value for n, value in log_p.items()}
-        terms |= {f"kl/z{level}": value for level, value in enumerate(kl, start=1)}
-        return Objective({"model": loss}, terms)
-
-    def descend(self, z: Tensor, *, temperature: float = 1.0) -> Tensor:
-        """Draws z_{l−1} ~ p(z_{l−1}|z_l) from z_L ``(..., Z)`` down to z_1 ``(..., Z)``."""
-        for prior in reversed(self.priors):
-            z = draw(prior(z), temperature)
-        return z
-
-    def prior(self, samples: int, like: Tensor, *, temperature: float = 1.0) -> Tensor:
-        """Draws z_L ~ N(0, I), then down to z_1: ``(samples, Z)``."""
-        z = draw(standard_normal(like.new_zeros(samples, self.latent)), temperature)
-        return self.descend(z, temperature=temperature)
-
-    def encodes(self, given: Iterable[str]) -> bool:
-        """Tells whether all modalities are given: there are no other encoders."""
-        return set(given) == set(self.names)
-
-    def infer(self, given: Batch, samples: int = 1, *, temperature: float = 1.0) -> Tensor:
-        """Draws z_1 ~ q(z_1|x), for x that is wholly observed: ``(samples, B, Z)``."""
-        q = self.posterior(given)[0]
-        return draw(q, temperature, (samples,))
-
-    def revise(
-        self, parts: Mapping[str, Tensor], samples: int = 1, *, temperature: float = 1.0
-    ) -> Tensor:
-        """Draws z_L ~ q(z_L|x), then down to z_1: ``(samples, B, Z)``.
-
-        The top layer is the one that missing values disturb least.
-        """
-        q = self.posteriors[-1](self.path(parts)[-1])
-        z = draw(q, temperature, (samples,))
-        return self.descend(z, temperature=temperature)
-
-    def propose(self, x: Batch, given: Iterable[str], samples: int) -> Proposal:  # noqa: ARG002
-        """Draws z_l ~ q(z_l|x) of all layers: weights p(z_L) Π p(z_{l−1}|z_l) / Π q(z_l|x)."""
-        q = self.posterior(x)
-        z = [layer.rsample((samples,)) for layer in q]
-        p = [prior(above) for prior, above in zip(self.priors, z[1:], strict=True)]
-        p.append(standard_normal(z[-1]))
-        ratios = [
-            p_l.log_prob(z_l) - q_l.log_prob(z_l) for p_l, q_l, z_l in zip(p, q, z, strict=True)
-        ]
-        return Proposal(z[0], torch.stack(ratios).sum(0))
-
-    def encoder_nets(self) -> Sequence[tuple[int, nn.Module]]:
-        """Lists the K modalities' nets and the L − 1 of the path."""
-        return [(1, net) for net in (*self.encoders, *self.paths)]

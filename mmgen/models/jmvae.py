@@ -6,139 +6,186 @@ References:
     "Joint Multimodal Learning with Deep Generative Models", arXiv:1611.01891, 2016.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from pydantic import Field
+from torch import Tensor
 
+from mmgen.batch import Batch
+from mmgen.inference.bound import evidence_bound
+from mmgen.inference.divergence import divergence
+from mmgen.latent.base import Latent, symbol
+from mmgen.latent.encoder import SubsetEncoder
+from mmgen.latent.family import Family, Gaussians
+from mmgen.latent.flow import ConditionalFlow
+from mmgen.latent.gaussian import DiagonalGaussian, gaussian, standard_normal
 from mmgen.modality import Modality
-from mmgen.models.base import Batch, Model, Objective, Proposal
-from mmgen.nets.flow import FlowPosterior, SubsetFlow
-from mmgen.nets.posterior import (
-    Gaussian,
-    SubsetEncoder,
-    draw,
-    gaussian,
-    normal,
-    standard_normal,
-)
-from mmgen.subsets import Subset, chosen, name, ordered
+from mmgen.model import Model, ModelSettings
+from mmgen.objective import Objective, subset_kl
+from mmgen.settings import MOST, Depth, Widths
+from mmgen.subsets import Subset, chosen, ordered, subset_encoder_nets
+
+JOINT = "q(z | x)"
 
 
 class JMVAE(Model):
-    """JMVAE(-kl).
+    """One latent z behind all modalities: one encoder reads them together, one decoder each.
 
-    Maximises, with the joint encoder q(z|x) and a weight α for every subset S that has an encoder,
+    Maximises, with the joint encoder q(z|x) (eq. 5),
+
+    L = Σ_k E_q(z|x)[log p(x_k|z)] − β KL(q(z|x) ‖ N(0, I)).
+    """
+
+    kind: ClassVar[str] = "jmvae"
+    api_version: ClassVar[int] = 1
+    equation: ClassVar[tuple[str, ...]] = ("Σ_k log p(x_k | z)", "− β KL( q(z | x) ‖ N(0, I) )")
+    formula: ClassVar[str] = "K"
+
+    class Settings(ModelSettings):
+        """JMVAE (eq. 5): one joint encoder.
+
+        Attributes:
+            latent: Z, the size of z: by how many numbers a row is described; 64 in the paper's
+                MNIST.
+            fusion: Widths of layers that join the encoders; in the paper none, and 1024 for CelebA.
+        """
+
+        fusion: Widths = ()
+
+    def __init__(self, modalities: Mapping[str, Modality], settings: "JMVAE.Settings") -> None:
+        super().__init__(modalities, settings)
+        self.encoder = SubsetEncoder(modalities, [self.names], 2 * self.latent, settings.fusion)
+
+    def prior(self, given: Batch) -> DiagonalGaussian:  # noqa: ARG002
+        """Returns N(0, I)."""
+        return standard_normal(self.latent, like=self.like)
+
+    def posterior(self, x: Batch) -> DiagonalGaussian | None:
+        """Returns q(z|x) of all modalities."""
+        return gaussian(self.encoder(x)[0], JOINT) if {*x} == {*self.names} else None
+
+    def objective(self, x: Batch) -> Objective:
+        """Returns the terms of −L."""
+        q = gaussian(self.encoder(x)[0], JOINT)
+        return Objective(evidence_bound(self, x, q, q.rsample()))
+
+    def encode_each(self, x: Batch) -> dict[str, Tensor]:
+        """Encodes modalities by the joint encoder's nets, ``(B, ·)`` each."""
+        return self.encoder.encode_each(x, self.names)
+
+    def join(self, encoded: Mapping[str, Tensor]) -> DiagonalGaussian:
+        """Returns q(z|x) of modalities that are encoded."""
+        return gaussian(self.encoder.join(encoded, self.names)[0], JOINT)
+
+    def imputed_posterior(self, x: Batch) -> DiagonalGaussian:
+        """Returns q(z|x), imputed or not."""
+        return self.join(self.encode_each(x))
+
+    @classmethod
+    def encoder_count(cls, settings: ModelSettings, modalities: int) -> int:  # noqa: ARG003
+        """Returns K."""
+        return modalities
+
+
+class JMVAEKL(Model):
+    """One latent z behind all modalities, and an encoder for each subset of them beside the joint
+    one, which learns to find the same z from less.
+
+    Maximises, with a weight α for every subset S that has an encoder (eq. 10),
 
     L = Σ_k E_q(z|x)[log p(x_k|z)] − β KL(q(z|x) ‖ N(0, I)) − α Σ_S KL(q(z|x) ‖ q(z|x_S)).
 
-    Without subsets, or with α = 0, this is JMVAE (eq. 5); with all 2^K − 2 it is JMVAE-kl (eq. 10).
-
-    Args:
-        modalities: The K modalities by name.
-        latent: Z, the size of z.
-        fusion: Widths of the layers between the concatenated features and the Gaussian.
-        subsets: Which subsets get an encoder, see :func:`mmgen.subsets.chosen`.
-        alpha: α, the weight of each subset's KL.
-        subset_posterior: What q(z|x_S) is: ``"gaussian"``, or a normalising ``"flow"``, whose KL is
-            estimated by the z that is drawn.
-        subset_gradient: Whether the gradient of the subsets' KL reaches the joint posterior.
-        flow_transforms: Transformations of the flow.
-        flow_widths: Widths of the nets in them.
+    With α = 0 this is JMVAE.
     """
 
-    def __init__(
-        self,
-        modalities: Mapping[str, Modality],
-        *,
-        latent: int,
-        fusion: Sequence[int] = (),
-        subsets: str | Sequence[str] = "none",
-        alpha: float = 1.0,
-        subset_posterior: str = "gaussian",
-        subset_gradient: bool = True,
-        flow_transforms: int = 3,
-        flow_widths: Sequence[int] = (128, 128),
-    ) -> None:
-        super().__init__(modalities, latent)
-        self.alpha = alpha
-        self.subset_gradient = subset_gradient
-        self.subsets = chosen(self.names, subsets)
-        self.encoder = SubsetEncoder(modalities, [*self.subsets, self.names], latent, fusion)
-        flows = subset_posterior == "flow" and self.subsets
-        self.flow = SubsetFlow(latent, flow_transforms, flow_widths) if flows else None
+    kind: ClassVar[str] = "jmvae-kl"
+    api_version: ClassVar[int] = 1
+    equation: ClassVar[tuple[str, ...]] = (*JMVAE.equation, "− α Σ_S KL( q(z | x) ‖ q(z | x_S) )")
+    formula: ClassVar[str] = "2^(K−1)·K"
 
-    def posterior(self, x: Batch, subset: Subset) -> Gaussian | FlowPosterior:
-        """Returns q(z|x_S) of a subset that has an encoder, of batch shape ``(B,)``."""
-        h = self.encoder.encode({n: x[n] for n in subset}, subset)[0]
-        return gaussian(h) if subset == self.names else self.subset_posterior(h)
+    class Settings(JMVAE.Settings):
+        """JMVAE-kl (eq. 10): an encoder for every subset of modalities.
 
-    def subset_posterior(self, h: Tensor) -> Gaussian | FlowPosterior:
-        """Reads q(z|x_S) of proper subsets off ``(..., 2Z)``."""
-        if self.flow is None:
-            return gaussian(h)
-        q: FlowPosterior = self.flow(h)
-        return q
+        Attributes:
+            latent: Z, the size of z: by how many numbers a row is described.
+            fusion: Widths of layers that join the encoders of the modalities.
+            subsets: Which subsets of the modalities get an encoder: all, 2^K − 2 of them; single,
+                each modality; none; or a list such as ["image", "image+label"].
+            alpha: α, the weight of each subset's KL; 1 in the paper.
+            subset_posterior: What q(z|x_S) is: gaussian, as in the paper, or flow, a normalising
+                flow (extra ``flow``).
+            subset_gradient: Whether the subsets' KL moves the joint posterior too, as in the paper.
+            flow_transforms: Of subset_posterior = flow: how many transformations.
+            flow_widths: Of subset_posterior = flow: widths of the nets in each.
+        """
 
-    def divergences(self, q: Gaussian, z: Tensor, h: Tensor) -> Tensor:
-        """Returns KL(q(z|x) ‖ q(z|x_S)) of each subset, ``(S, B)``: closed, or by z ~ q(z|x)."""
-        q_subsets = self.subset_posterior(h)
-        if not self.subset_gradient:
-            q, z = normal(q.base_dist.loc.detach(), q.base_dist.scale.detach()), z.detach()
-        if self.flow is None:
-            return kl_divergence(q, q_subsets)
-        sampled: Tensor = q.log_prob(z) - q_subsets.log_prob(z)
-        return sampled
+        subsets: Literal["none", "single", "all"] | tuple[str, ...] = "all"
+        alpha: Annotated[float, Field(ge=0, le=MOST)] = 1.0
+        subset_posterior: Literal["gaussian", "flow"] = "gaussian"
+        subset_gradient: bool = True
+        flow_transforms: Depth = 3
+        flow_widths: Widths = (128, 128)
 
-    def objective(self, x: Batch, beta: Tensor | float) -> Objective:
-        """Returns −L and its terms for a batch."""
-        h = self.encoder.encode(x)
-        q = gaussian(h[-1])
+    def __init__(self, modalities: Mapping[str, Modality], settings: "JMVAEKL.Settings") -> None:
+        super().__init__(modalities, settings)
+        self.alpha, self.subset_gradient = settings.alpha, settings.subset_gradient
+        self.subsets = chosen(self.names, settings.subsets)
+        subsets = [*self.subsets, self.names]
+        self.encoder = SubsetEncoder(modalities, subsets, 2 * self.latent, settings.fusion)
+        transforms, widths = settings.flow_transforms, settings.flow_widths
+        flows = bool(self.subsets) and settings.subset_posterior == "flow"
+        self.flow = ConditionalFlow(self.latent, transforms, widths) if flows else None
+
+    @property
+    def family(self) -> Family:
+        """What the posteriors given proper subsets are."""
+        return self.flow or Gaussians(self.latent)
+
+    def prior(self, given: Batch) -> DiagonalGaussian:  # noqa: ARG002
+        """Returns N(0, I)."""
+        return standard_normal(self.latent, like=self.like)
+
+    def posterior(self, x: Batch) -> Latent | None:
+        """Returns q(z|x_S) of a subset that has an encoder; the full one always has."""
+        subset = ordered(self.names, x)
+        if subset not in self.encoder.subsets:
+            return None
+        h = self.encoder(x, subset)[0]
+        return gaussian(h, JOINT) if subset == self.names else self.family(h, symbol("q", subset))
+
+    def objective(self, x: Batch) -> Objective:
+        """Returns the terms of −L."""
+        h = self.encoder(x)  # (S + 1, B, 2Z), the joint one last
+        q = gaussian(h[-1], JOINT)
         z = q.rsample()
-
-        log_p = {n: value.mean() for n, value in self.log_likelihoods(x, z).items()}
-        kl_prior = kl_divergence(q, standard_normal(z)).mean()
-        loss = beta * kl_prior - torch.stack(list(log_p.values())).sum()
-        terms = {f"reconstruction/{n}": value for n, value in log_p.items()}
-        terms["kl/prior"] = kl_prior
+        terms = evidence_bound(self, x, q, z)
         if self.subsets:
-            kl_subsets = self.divergences(q, z, h[:-1]).mean(-1)  # (S,)
-            loss = loss + self.alpha * kl_subsets.sum()
-            terms |= {f"kl/{name(s)}": kl_subsets[i] for i, s in enumerate(self.subsets)}
-        return Objective({"model": loss}, terms)
+            if not self.subset_gradient:
+                q, z = q.detach(), z.detach()
+            kl = divergence(q, self.family(h[:-1], "q(z | x_S)"), z)  # (S, B)
+            each = zip(self.subsets, kl, strict=True)
+            terms += [subset_kl(S, value, self._title(S), self.alpha) for S, value in each]
+        return Objective(terms)
 
-    def prior(self, samples: int, like: Tensor, *, temperature: float = 1.0) -> Tensor:
-        """Draws z ~ N(0, I): ``(samples, Z)``."""
-        return draw(standard_normal(like.new_zeros(samples, self.latent)), temperature)
+    @staticmethod
+    def _title(subset: Subset) -> str:
+        return f"KL to {symbol('q', subset)}"
 
-    def encodes(self, given: Iterable[str]) -> bool:
-        """Tells whether q(z|x_S) was built for this subset; the joint one always is."""
-        return ordered(self.names, given) in self.encoder.subsets
-
-    def infer(self, given: Batch, samples: int = 1, *, temperature: float = 1.0) -> Tensor:
-        """Draws z ~ q(z|x_S): ``(samples, B, Z)``."""
-        q = self.posterior(given, ordered(self.names, given))
-        return draw(q, temperature, (samples,))
-
-    def parts(self, x: Batch) -> dict[str, Tensor]:
+    def encode_each(self, x: Batch) -> dict[str, Tensor]:
         """Encodes modalities by the joint encoder's nets, ``(B, ·)`` each."""
-        return self.encoder.parts(x, self.names)
+        return self.encoder.encode_each(x, self.names)
 
-    def revise(
-        self, parts: Mapping[str, Tensor], samples: int = 1, *, temperature: float = 1.0
-    ) -> Tensor:
-        """Draws z ~ q(z|x), imputed or not: ``(samples, B, Z)``."""
-        q = gaussian(self.encoder.join(parts, self.names)[0])
-        return draw(q, temperature, (samples,))
+    def join(self, encoded: Mapping[str, Tensor]) -> DiagonalGaussian:
+        """Returns q(z|x) of modalities that are encoded."""
+        return gaussian(self.encoder.join(encoded, self.names)[0], JOINT)
 
-    def propose(self, x: Batch, given: Iterable[str], samples: int) -> Proposal:
-        """Draws z ~ q(z|x_S), or q(z|x): weights N(z; 0, I) / q(z)."""
-        subset = ordered(self.names, given) if self.encodes(given) else self.names
-        q = self.posterior(x, subset)
-        z = q.rsample((samples,))
-        return Proposal(z, standard_normal(z).log_prob(z) - q.log_prob(z))
+    def imputed_posterior(self, x: Batch) -> DiagonalGaussian:
+        """Returns q(z|x), imputed or not."""
+        return self.join(self.encode_each(x))
 
-    def encoder_nets(self) -> Sequence[tuple[int, nn.Module]]:
-        """Lists 2^(K−1) copies of each modality's net if all subsets have encoders."""
-        return [(len(self.encoder.members[n]), net) for n, net in self.encoder.nets().items()]
+    @classmethod
+    def encoder_count(cls, settings: ModelSettings, modalities: int) -> int | None:
+        """Returns 2^(K−1)·K if all subsets have encoders."""
+        every = getattr(settings, "subsets", None) == "all"
+        return subset_encoder_nets(modalities) if every else None

@@ -51,6 +51,7 @@ class Record(OneLine):
         version: That distribution's version, if known.
         status: ``ok``; ``broken``, with a cause; ``disabled`` by the allow-list.
         kinds: The modality kinds that it provides.
+        models: The model kinds that it does provide.
         cause: Why it is not ``ok``, in one line.
         warnings: What it does that it should not, although its kinds can be used.
         traceback: The traceback of what it raised, for authors; empty if nothing was raised.
@@ -61,6 +62,7 @@ class Record(OneLine):
     version: str | None = None
     status: Literal["ok", "broken", "disabled"] = "ok"
     kinds: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     cause: str = ""
     warnings: tuple[str, ...] = ()
     traceback: str = field(default="", repr=False)
@@ -198,7 +200,7 @@ def one_line(error: BaseException) -> str:
     if issubclass(kind, PluginError):
         return words
     if issubclass(kind, pluggy.PluginValidationError):
-        return f"{words}; the one hook is mmgen_modalities()"
+        return f"{words}; see mmgen.hooks for what there is"
     return " ".join(f"{kind.__name__}: {words}{_place(error)}".splitlines())
 
 

@@ -5,25 +5,23 @@ A plugin is a module named in the entry-point group ``mmgen``, or by hand, with 
 exception, until a configuration needs its kind: the healthy ones beside it keep working.
 """
 
-import inspect
 import os
-import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-import pluggy
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from mmgen import hooks
 from mmgen.brief import OneLine
 from mmgen.console import stderr
 from mmgen.errors import ConfigError, PluginError, listed, nearest
 from mmgen.experiment import explain
 from mmgen.isolation import attempt
 from mmgen.modality import Modality
+from mmgen.model import Model, ModelSettings
+from mmgen.registry.contracts import CONTRACTS, offered
 from mmgen.registry.discovery import (
     ALLOW_LIST,
     Record,
@@ -35,7 +33,13 @@ from mmgen.registry.discovery import (
     one_line,
 )
 
-Kinds = dict[str, type[Modality]]
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+Offer = tuple[str, str]
+"""What is provided: the noun of a contract, and a kind."""
+
+Offers = Mapping[Offer, type]
 
 PATIENCE = 5.0
 """The seconds after which a note names the plugin that is still being imported."""
@@ -43,43 +47,67 @@ PATIENCE = 5.0
 
 @dataclass(frozen=True, repr=False)
 class Registry(OneLine):
-    """The modality kinds that can be used, and a record of every plugin. Immutable.
+    """The classes that can be used, by kind, and a record of every plugin. Immutable.
 
     Attributes:
         records: One per plugin, in the order of loading.
-        kinds: The modality class of each kind that can be used.
+        kinds: The modality class of each kind.
+        models: The model class of each kind.
         modules: The plugins named by hand, as with ``mmgen -p``.
     """
 
     records: tuple[Record, ...]
-    kinds: Mapping[str, type[Modality]]
+    kinds: Mapping[str, type[Modality]] = field(default_factory=dict)
+    models: Mapping[str, type[Model]] = field(default_factory=dict)
     modules: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kinds", MappingProxyType(dict(self.kinds)))
+        for contract in CONTRACTS:
+            classes = dict(getattr(self, contract.plural))
+            object.__setattr__(self, contract.plural, MappingProxyType(classes))
 
     def get(self, kind: str) -> type[Modality]:
-        """Returns the class of a kind.
+        """Returns the modality class of a kind.
 
         Raises:
             PluginError: If no working plugin provides it; the message lists why others do not work.
         """
-        if kind in self.kinds:
-            return self.kinds[kind]
-        lines = [f"no plugin provides modality kind {kind!r}{nearest(kind, self.kinds)}"]
-        lines += [f"kinds: {listed(sorted(self.kinds))}"]
+        return self._get("modality", self.kinds, kind)
+
+    def model(self, kind: str) -> type[Model]:
+        """Returns the model class of a kind.
+
+        Raises:
+            PluginError: If no working plugin provides it; the message lists why others do not work.
+        """
+        return self._get("model", self.models, kind)
+
+    def _get(self, noun: str, classes: Mapping[str, T], kind: str) -> T:
+        if kind in classes:
+            return classes[kind]
+        lines = [f"no plugin provides {noun} kind {kind!r}{nearest(kind, classes)}"]
+        lines += [f"kinds: {listed(sorted(classes))}"]
         lines += [f"{r.status} plugin {r}: {r.cause}" for r in self.records if r.status != "ok"]
         lines += ["a plugin in a file of its own is named before the verb: mmgen -p FILE.py ..."]
         raise PluginError("\n  ".join(lines))
 
     def provider(self, kind: str) -> Record:
-        """Returns the record of the plugin that provides a kind.
+        """Returns the record of the plugin that provides a modality kind.
 
         Raises:
             PluginError: If none does.
         """
         made_by_hand = Record(self.get(kind).__module__, kinds=(kind,))
         return next((record for record in self.records if kind in record.kinds), made_by_hand)
+
+    def model_provider(self, kind: str) -> Record:
+        """Returns the record of the plugin that provides a model kind.
+
+        Raises:
+            PluginError: If none does.
+        """
+        made_by_hand = Record(self.model(kind).__module__, models=(kind,))
+        return next((record for record in self.records if kind in record.models), made_by_hand)
 
     def create(self, name: str, settings: Mapping[str, Any]) -> Modality:
         """Builds the modality ``name`` of a configuration.
@@ -100,17 +128,39 @@ class Registry(OneLine):
             cls = self.get(kind)
         except PluginError as error:
             raise PluginError(f"{where}.kind: {error}") from None
-        plugin = f"kind {kind!r} of plugin {self.provider(kind)}"
-        fields = {str(key): value for key, value in settings.items() if key != "kind"}
-        made = attempt(lambda: cls(**fields))
-        if isinstance(made.error, ValidationError):
-            known = f"settings of {plugin}: {listed(cls.model_fields)}"
-            raise ConfigError(f"{explain(made.error, cls, where)}\n  {known}") from None
-        if made.value is None:
-            fault = made.error or TypeError("made nothing")
-            wrong = f"{where}: {plugin} failed on these settings: {one_line(fault)}"
-            raise PluginError(wrong) from fault
-        return made.value
+        return _made(cls, settings, where, f"kind {kind!r} of plugin {self.provider(kind)}")
+
+    def model_settings(self, settings: Mapping[str, Any]) -> ModelSettings:
+        """Builds the settings of a configuration's model.
+
+        Args:
+            settings: Its ``kind``, and the fields of that kind's ``Settings``.
+
+        Raises:
+            ConfigError: If a setting is unknown or impossible; the message names its key.
+            PluginError: If no plugin provides the kind, or the plugin itself fails.
+        """
+        kind = str(settings.get("kind"))
+        try:
+            cls = self.model(kind)
+        except PluginError as error:
+            raise PluginError(f"model.kind: {error}") from None
+        plugin = f"model {kind!r} of plugin {self.model_provider(kind)}"
+        return _made(cls.Settings, settings, "model", plugin)
+
+
+def _made(cls: type[M], settings: Mapping[str, Any], where: str, plugin: str) -> M:
+    """Builds what a class makes of settings, whose key ``kind`` is left out."""
+    fields = {str(key): value for key, value in settings.items() if key != "kind"}
+    made = attempt(lambda: cls(**fields))
+    if isinstance(made.error, ValidationError):
+        known = f"settings of {plugin}: {listed(cls.model_fields)}"
+        raise ConfigError(f"{explain(made.error, cls, where)}\n  {known}") from None
+    if made.value is None:
+        fault = made.error or TypeError("made nothing")
+        wrong = f"{where}: {plugin} failed on these settings: {one_line(fault)}"
+        raise PluginError(wrong) from fault
+    return made.value
 
 
 def load(modules: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Registry:
@@ -127,17 +177,25 @@ def load(modules: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -
     found = [*installed(environ.get(ALLOW_LIST)), *((Record(m), named(m)) for m in modules)]
     loaded = [_load(record, source) for record, source in found]
     # Two plugins may hand over the very same class: that is no conflict.
-    owners: dict[str, dict[type[Modality], list[Record]]] = {}
-    for record, classes in loaded:
-        for kind, cls in classes.items():
-            owners.setdefault(kind, {}).setdefault(cls, []).append(record)
-    winners = {kind: _winner(classes) for kind, classes in sorted(owners.items())}
-    kinds = {kind: cls for kind, cls in winners.items() if cls}
-    records = tuple(_settle(record, classes, owners, kinds) for record, classes in loaded)
-    return Registry(records, kinds, tuple(modules))
+    owners: dict[Offer, dict[type, list[Record]]] = {}
+    for record, offers in loaded:
+        for offer, cls in offers.items():
+            owners.setdefault(offer, {}).setdefault(cls, []).append(record)
+    winners = {offer: _winner(classes) for offer, classes in sorted(owners.items())}
+    used = {offer: cls for offer, cls in winners.items() if cls}
+    records = tuple(_settle(record, offers, owners, used) for record, offers in loaded)
+    return Registry(records, modules=tuple(modules), **_by_contract(used))
 
 
-def _winner(classes: Mapping[type[Modality], Sequence[Record]]) -> type[Modality] | None:
+def _by_contract(offers: Mapping[Offer, T]) -> dict[str, dict[str, T]]:
+    """Sorts what is offered by the registry's attributes."""
+    return {
+        contract.plural: {kind: cls for (noun, kind), cls in offers.items() if noun == contract.noun}
+        for contract in CONTRACTS
+    }
+
+
+def _winner(classes: Mapping[type, Sequence[Record]]) -> type | None:
     """Returns the class of a kind: the only one, else the one that ships with mmgen, else none."""
     if len(classes) > 1:
         classes = {cls: rs for cls, rs in classes.items() if any(map(first_party, rs))}
@@ -146,30 +204,35 @@ def _winner(classes: Mapping[type[Modality], Sequence[Record]]) -> type[Modality
 
 def _settle(
     record: Record,
-    classes: Kinds,
-    owners: Mapping[str, Mapping[type[Modality], Sequence[Record]]],
-    kinds: Kinds,
+    offers: Offers,
+    owners: Mapping[Offer, Mapping[type, Sequence[Record]]],
+    used: Offers,
 ) -> Record:
     """Returns a plugin's record without the kinds that it lost to another, which it names."""
-    lost = [kind for kind, cls in classes.items() if kinds.get(kind) is not cls]
+    lost = [offer for offer, cls in offers.items() if used.get(offer) is not cls]
     causes = []
-    for kind in lost:
-        rivals = [cls for cls in owners[kind] if cls is not classes[kind]]
-        if kind in kinds:
-            rivals = [kinds[kind]]
+    for offer in lost:
+        rivals = [cls for cls in owners[offer] if cls is not offers[offer]]
+        if offer in used:
+            rivals = [used[offer]]
             fix = ", which comes with mmgen and is used: give this one another kind, or list all"
             fix += f" other plugins in {ALLOW_LIST}"
         else:
             fix = f"; neither is used: uninstall one, or list the plugins to load in {ALLOW_LIST}"
-        others = listed(str(other) for cls in rivals for other in owners[kind][cls])
-        causes.append(f"kind {kind!r} is also provided by {others}{fix}")
+        others = listed(str(other) for cls in rivals for other in owners[offer][cls])
+        causes.append(f"kind {offer[1]!r} is also provided by {others}{fix}")
     if not causes:
         return record
-    left = tuple(kind for kind in record.kinds if kind not in lost)
-    return replace(record, status="broken", kinds=left, cause="; ".join(causes))
+    left = {offer: cls for offer, cls in offers.items() if offer not in lost}
+    return replace(_with_offers(record, left), status="broken", cause="; ".join(causes))
 
 
-def _load(record: Record, source: Source | None) -> tuple[Record, Kinds]:
+def _with_offers(record: Record, offers: Offers) -> Record:
+    kinds = {plural: tuple(classes) for plural, classes in _by_contract(offers).items()}
+    return replace(record, **kinds)
+
+
+def _load(record: Record, source: Source | None) -> tuple[Record, Offers]:
     if source is None:
         return record, {}
     notice = threading.Timer(PATIENCE, stderr.print, [f"still importing plugin {record} ..."])
@@ -182,54 +245,8 @@ def _load(record: Record, source: Source | None) -> tuple[Record, Kinds]:
     record = replace(record, warnings=tuple(change.note("at import") for change in done.changes))
     if done.value is None:
         return broken(record, done.error or PluginError("it gave nothing")), {}
-    return replace(record, kinds=tuple(done.value)), done.value
+    return _with_offers(record, done.value), done.value
 
 
-def _collect(plugin: object) -> Kinds:
-    """Calls a plugin's hook, in a manager of its own, and checks what it returns."""
-    manager = pluggy.PluginManager(hooks.GROUP)
-    manager.add_hookspecs(hooks)
-    manager.register(plugin)
-    manager.check_pending()
-    if not manager.hook.mmgen_modalities.get_hookimpls():
-        raise PluginError("it has no function mmgen_modalities() marked @hookimpl")
-    kinds: Kinds = {}
-    for classes in manager.hook.mmgen_modalities() or [None]:  # pluggy leaves out None
-        if not isinstance(classes, list | tuple):
-            raise PluginError(f"mmgen_modalities() must return a list of classes, not {classes!r}")
-        for cls in classes:
-            _check(cls)
-            if cls.kind in kinds:
-                raise PluginError(f"mmgen_modalities() returns kind {cls.kind!r} twice")
-            kinds[cls.kind] = cls
-    if not kinds:
-        raise PluginError("mmgen_modalities() returns no class")
-    return kinds
-
-
-def _check(cls: Any) -> None:
-    if not (isinstance(cls, type) and issubclass(cls, Modality)):
-        raise PluginError(f"mmgen_modalities() returns {cls!r}, which is no class of Modality")
-    who = f"class {cls.__name__}"
-    own = cls.__mro__[: cls.__mro__.index(Modality)]
-    declared = {name: value for base in reversed(own) for name, value in vars(base).items()}
-    for line in ("kind: ClassVar[str]", "api_version: ClassVar[int]"):
-        if line.split(":")[0] not in declared:
-            raise PluginError(f"{who} does not declare {line} = ...")
-    kind, version = declared["kind"], declared["api_version"]
-    if not (isinstance(kind, str) and re.fullmatch("[a-z][a-z0-9_-]*", kind)):
-        raise PluginError(f"{who} has kind {kind!r}; it is made of lower-case letters, digits, - _")
-    if type(version) is not int or version != hooks.API_VERSION:
-        fix = f"this mmgen has {hooks.API_VERSION}: install versions of the two that fit"
-        raise PluginError(f"{who} is written for api_version {version!r}, but {fix}")
-    for flag in ("multi_column", "cells_are_paths"):
-        if type(getattr(cls, flag)) is not bool:
-            raise PluginError(f"{who} has {flag} = {getattr(cls, flag)!r}; give True or False")
-    if inspect.isabstract(cls):
-        raise PluginError(f"{who} is abstract: it lacks {listed(sorted(cls.__abstractmethods__))}")
-    try:
-        cls.from_examples()
-    except ValidationError as error:
-        # A field without a default and without examples is the user's to set, and no fault.
-        if any(item["type"] != "missing" for item in error.errors()):
-            raise PluginError(f"{who} has impossible defaults: {explain(error, cls)}") from error
+def _collect(plugin: object) -> Offers:
+    return {(contract.noun, cls.kind): cls for contract, cls in offered(plugin)}  # type: ignore[attr-defined]

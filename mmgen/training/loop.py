@@ -7,7 +7,7 @@ stopping there and resuming later gives the same weights, bit for bit.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.errors import RunError, listed
-from mmgen.models import Batch, Model, Objective
+from mmgen.model import Model, ParameterGroup
+from mmgen.objective import MODEL, Objective
+from mmgen.seeding import random_state
 from mmgen.settings import TrainConfig
 
 CHECK_EVERY = 200
@@ -51,7 +54,7 @@ class Epoch(OneLine):
         validation: Terms on the validation split at the epoch's end, with β = 1; may be empty.
         seconds: What the epoch took, validation included.
         examples_per_second: Training observations a second, validation left out.
-        best: Whether the validation loss is the lowest so far; the last epoch if there is no
+        best: Whether the validation loss, the bound's, is the lowest so far; the last epoch if there is no
             validation split, since training losses of the warm-up do not compare.
     """
 
@@ -103,9 +106,9 @@ class Training(OneLine):
     optimisers: dict[str, torch.optim.Optimizer] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.players = self.model.players()
-        self.optimisers = {n: adam(p, self.config) for n, p in self.players.items()}
-        objective: Callable[[Batch, Tensor], Objective] = self.model.objective
+        self.groups = self.model.parameter_groups()
+        self.optimisers = {n: adam(group, self.config) for n, group in self.groups.items()}
+        objective: Callable[[Batch], Objective] = self.model
         self.objective = torch.compile(objective) if self.config.compile else objective
 
     def check_finite(self) -> None:
@@ -125,8 +128,8 @@ class Training(OneLine):
             raise NotFiniteError(broken, self.epoch + 1)
 
     def weights(self) -> list[Tensor]:
-        """Lists all that the players change."""
-        return [p.detach() for player in self.players.values() for p in player]
+        """Lists all that the optimisers change."""
+        return [p.detach() for group in self.groups.values() for p in group.parameters]
 
     def beta(self, progress: float) -> float:
         """Returns the warm-up's weight after ``progress`` epochs: min(1, progress / N_t)."""
@@ -142,7 +145,7 @@ class Training(OneLine):
         return self.config.learning_rate * (1 + math.cos(math.pi * share)) / 2
 
     def step(self, x: Batch, progress: float) -> dict[str, Tensor]:
-        """Lets every player take one step on a batch, and returns the terms and losses.
+        """Lets every parameter group take one step on a batch, and returns the terms and losses.
 
         Args:
             x: The observations.
@@ -150,33 +153,38 @@ class Training(OneLine):
         """
         for optimiser in self.optimisers.values():  # first: not beside the activations
             optimiser.zero_grad(set_to_none=True)
-        weight = torch.full((), self.beta(progress), device=self.device)
+        beta = torch.full((), self.beta(progress), device=self.device)
         with autocast(self.config, self.device):
-            objective = self.objective(x, weight)
-        alone = len(self.players) == 1
-        for name, loss in objective.losses.items():
-            inputs = None if alone else self.players[name]
+            objective = self.objective(x)
+        means = objective.means()
+        losses = objective.losses(means, beta)
+        alone = len(self.groups) == 1
+        for name, loss in losses.items():
+            inputs = None if alone else list(self.groups[name].parameters)
             loss.backward(retain_graph=not alone, inputs=inputs)
         for name, optimiser in self.optimisers.items():
             if self.config.gradient_clip is not None:
-                clip_grad_norm_(self.players[name], self.config.gradient_clip)
+                clip_grad_norm_(self.groups[name].parameters, self.config.gradient_clip)
             for group in optimiser.param_groups:
-                group["lr"] = self.learning_rate(progress)
+                group["lr"] = group["scale"] * self.learning_rate(progress)
             optimiser.step()
-        return terms(objective)
+        return values(objective, means, losses, beta)
 
 
-def adam(parameters: list[torch.nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    """Returns Adam (Kingma and Ba, 2015) with the experiment's settings."""
-    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    return torch.optim.Adam(
-        parameters,
-        lr=config.learning_rate,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=fused,
-    )
+def adam(group: ParameterGroup, config: TrainConfig) -> torch.optim.Optimizer:
+    """Returns Adam (Kingma and Ba, 2015) with the experiment's settings, and the group's own."""
+    fused = all(p.device.type in ("cpu", "cuda") for p in group.parameters)
+    usual = {
+        "lr": config.learning_rate,
+        "betas": config.betas,
+        "eps": config.eps,
+        "weight_decay": config.weight_decay,
+    }
+    settings = {**usual, **group.optimiser}
+    # The schedule multiplies the experiment's rate: of a group with its own, that one's.
+    scale = settings["lr"] / config.learning_rate
+    parameters = [{"params": list(group.parameters), "scale": scale}]
+    return torch.optim.Adam(parameters, fused=fused, **settings)
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
@@ -186,10 +194,20 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def terms(objective: Objective) -> dict[str, Tensor]:
-    """Returns the named terms and the sum of all losses, detached."""
-    loss = torch.stack(list(objective.losses.values())).sum()
-    return {n: t.detach() for n, t in {**objective.terms, "loss": loss}.items()}
+def values(
+    objective: Objective,
+    means: dict[str, Tensor],
+    losses: dict[str, Tensor],
+    beta: Tensor | float,
+) -> dict[str, Tensor]:
+    """Returns what is noted of a batch, detached: terms, the losses of groups, the bound's.
+
+    ``loss`` is the negative bound on the evidence, by which the best weights are chosen: for a
+    model of one group that is its loss.
+    """
+    others = {f"loss/{n}": loss for n, loss in losses.items() if n != MODEL}
+    noted = {**means, **others, "loss": objective.bound(means, beta)}
+    return {n: value.detach() for n, value in noted.items()}
 
 
 def fit(
@@ -215,18 +233,17 @@ def fit(
         rows = training.rows
         model.train()
         for x in train.epoch(config.seed, training.epoch, start=first):
-            values = training.step(x, training.epoch + (training.batch + 1) / len(train))
-            size = len(next(iter(x.values())))
-            # Summed on the device: one synchronisation an epoch.
-            total = torch.stack(list(values.values())) * size
+            noted = training.step(x, training.epoch + (training.batch + 1) / len(train))
+            # Summed on the device: one synchronisation per epoch.
+            total = torch.stack(list(noted.values())) * x.rows
             if training.sums is not None and training.sums.shape != total.shape:
                 raise RunError(  # of a checkpoint, which cannot say how many terms there are
                     f"the checkpoint sums up {len(training.sums)} terms, but the model has "
                     f"{len(total)}; train the run again"
                 )
             training.sums = total if training.sums is None else training.sums + total
-            training.terms = tuple(values)
-            training.rows += size
+            training.terms = tuple(noted)
+            training.rows += x.rows
             training.batch += 1
             if training.batch % CHECK_EVERY == 0:
                 training.check_finite()
@@ -272,20 +289,11 @@ def evaluate(training: Training, batches: Batches) -> dict[str, float]:
     with random_state(training.device, training.config.seed):
         for x in batches.epoch(None, 0):
             with autocast(training.config, training.device):
-                values = terms(model.objective(x, 1.0))
-            size = len(next(iter(x.values())))
-            scaled = torch.stack(list(values.values())) * size
-            total, rows, names = scaled if total is None else total + scaled, rows + size, [*values]
+                objective = model(x)
+            means = objective.means()
+            noted = values(objective, means, objective.losses(means), 1.0)
+            scaled = torch.stack(list(noted.values())) * x.rows
+            total, rows, names = scaled if total is None else total + scaled, rows + x.rows, [*noted]
     if total is None:
         return {}
     return dict(zip(names, (total / rows).tolist(), strict=True))
-
-
-@contextmanager
-def random_state(device: torch.device, seed: int) -> Iterator[None]:
-    """Seeds torch for a while, on CPU and the device, and puts its random state back."""
-    accelerator = device.type in ("cuda", "mps")
-    kind = device.type if accelerator else "cuda"
-    with torch.random.fork_rng([device] if accelerator else [], device_type=kind):
-        torch.manual_seed(seed)
-        yield

@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mmgen.batch import Batch
 from mmgen.brief import OneLine
+from mmgen.inference.sample import sample_latent
+from mmgen.latent.base import sample
+from mmgen.latent.encoder import SubsetEncoder
 from mmgen.modality import Modality
-from mmgen.models import Model
-from mmgen.nets.posterior import SubsetEncoder
+from mmgen.model import Model
+from mmgen.nets.by_modality import ByModality
 
 META = torch.device("meta")
 
@@ -81,22 +85,26 @@ class Memory:
 
 def nets(model: Model) -> list[Net]:
     """Lists every net of a model in the order of its attributes, modalities by name."""
-    return [row for name, part in model.named_children() for row in _nets(model, name, part)]
+    return [row for name, part in model.named_children() for row in _nets(name, part)]
 
 
-def _nets(model: Model, name: str, part: nn.Module) -> Iterator[Net]:
-    children = dict(part.named_children())
-    if isinstance(part, nn.ModuleList):
-        numbers = [str(i + 1) for i in range(len(children))]
-        labels = model.owners().get(name, numbers)
-        for label, child in zip(labels, children.values(), strict=True):
-            yield from _nets(model, f"{name}.{label}", child)
+def _nets(name: str, part: nn.Module) -> Iterator[Net]:
+    if isinstance(part, ByModality):
+        yield from (net for n, child in part.items() for net in _parts(f"{name}.{n}", child))
+    elif isinstance(part, nn.ModuleList):
+        for number, child in enumerate(part, start=1):
+            yield from _nets(f"{name}.{number}", child)
     elif isinstance(part, SubsetEncoder):
-        for label, child in children.items():
-            yield from _nets(model, f"{name}.{label}", child)
+        for label, child in part.named_children():
+            yield from _nets(f"{name}.{label}", child)
     elif parameters := sum(p.numel() for p in part.parameters()):
         copies = int(getattr(part, "copies", 1))
         yield Net(name, copies, _layers(part), parameters)
+
+
+def _parts(name: str, value: nn.Module | nn.Parameter) -> Iterator[Net]:
+    if isinstance(value, nn.Module):
+        yield from _nets(name, value)
 
 
 def _layers(net: nn.Module) -> str:
@@ -140,10 +148,13 @@ def training_memory(
     weights = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
     model.train()
     with _Live() as live:
-        x = {n: torch.empty(shape, dtype=dtype, device=META) for n, shape in shapes.items()}
-        objective = model.objective(x, torch.ones((), device=META))
-        for loss in objective.losses.values():
-            loss.backward(retain_graph=len(objective.losses) > 1)
+        x = Batch({n: torch.empty(s, dtype=dtype, device=META) for n, s in shapes.items()})
+        objective = model(x)
+        losses = objective.losses(beta=torch.ones((), device=META))
+        alone = len(losses) == 1
+        for name, loss in losses.items():
+            inputs = None if alone else list(model.parameter_groups()[name].parameters)
+            loss.backward(retain_graph=not alone, inputs=inputs)
     model.zero_grad(set_to_none=True)
     moments = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
     before = sum(values.nbytes for values in x.values())  # the last batch, held until the next is
@@ -167,14 +178,18 @@ def sample_memory(model: Model, modalities: Mapping[str, Modality]) -> float:
     dtype = torch.get_default_dtype()
     try:
         with torch.no_grad(), _Live() as live:
-            x = {
-                n: torch.empty((MEASURED, *m.shape), dtype=dtype, device=META)
-                for n, m in modalities.items()
-            }
-            if model.given is None:  # iterative sampling: of every sample, all is encoded anew
-                model.revise(model.parts(x))
-            z = torch.empty(MEASURED, model.latent, dtype=dtype, device=META)
-            kept = [(p, p.mean, p.sample()) for p in model.decode(z).values()]
+            x = Batch(
+                {
+                    n: torch.empty((MEASURED, *m.shape), dtype=dtype, device=META)
+                    for n, m in modalities.items()
+                }
+            ).select(model.names)
+            if model.directions is None:  # of every sample, iterative sampling encodes all anew
+                z = sample(model.imputed_posterior(x))
+            else:
+                z = sample_latent(model, x, 1)[0]
+            decoded = model.decode(z, x.select(model.decoder_given))
+            kept = [(p, p.mean, p.sample()) for p in decoded.values()]
             del kept
     except Exception:  # of any kind: the nets and distributions of plugins
         return 0

@@ -4,7 +4,6 @@ Training itself looks at sums only, now and then, so that no step waits for the 
 is exactly repeatable, the culprit can be looked for afterwards, and only when there is one.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.modality import Modality
-from mmgen.models import Batch, Model, Objective
-from mmgen.training.loop import Training, random_state
+from mmgen.model import Model
+from mmgen.nets.by_modality import ByModality
+from mmgen.objective import Objective
+from mmgen.seeding import random_state
+from mmgen.training.loop import Training
 
 MOST_ROWS = 8
 """More rows than this are counted, not listed."""
@@ -77,7 +80,7 @@ def locate(training: Training, batches: Batches) -> Finding | None:
         What broke first, or ``None`` if nothing does, up to the end of the next epoch.
     """
     seed, size = training.config.seed, batches.batch_size
-    plain = training.objective = training.model.objective  # not the compiled one
+    plain = training.objective = training.model  # not the compiled one
     training.model.train()
     for _ in range(2):  # the epoch under way, and one more
         order = batches.order(seed, training.epoch)
@@ -85,7 +88,7 @@ def locate(training: Training, batches: Batches) -> Finding | None:
             batch = training.batch + number
             rows = order[batch * size : (batch + 1) * size]
             try:
-                _check_data({n: x[n] for n in training.model.names})
+                _check_data(x.select(training.model.names))
                 with _watched(training, plain):
                     training.step(x, training.epoch + (batch + 1) / len(batches))
             except _BrokenError as broken:
@@ -113,15 +116,19 @@ def _watched(training: Training, objective: Callable[..., Objective]) -> Iterato
 
     def after(*_: Any) -> None:
         for name, parameter in parameters.items():
-            _check(parameter, model, f"the weight {_readable(model, name)}", name, "weight")
+            _check(parameter, model, f"the weight {name}", name, "weight")
 
     hooks += [o.register_step_post_hook(after) for o in training.optimisers.values()]
 
-    def watched(x: Batch, beta: Tensor | float) -> Objective:
-        result = objective(x, beta)
-        for name, value in [*result.terms.items(), *result.losses.items()]:
-            if not value.isfinite().all():
-                raise _BrokenError(f"the term {name}", name.partition("/")[2], "term")
+    def watched(x: Batch) -> Objective:
+        result = objective(x)
+        for term in result:
+            broken = ~term.value.isfinite()
+            if term.present is not None:
+                broken &= term.present
+            if broken.any():
+                part = term.about[0] if len(term.about) == 1 else ""
+                raise _BrokenError(f"the term {term.name}", part, "term")
         return result
 
     training.objective = watched
@@ -136,14 +143,14 @@ def _watch_net(model: Model, name: str) -> Callable[..., None]:
     def hook(_net: nn.Module, _inputs: Any, output: Any) -> None:
         for value in tree_leaves(output):
             if isinstance(value, Tensor):
-                _check(value, model, f"the output of the net {_readable(model, name)}", name, "net")
+                _check(value, model, f"the output of the net {name}", name, "net")
 
     return hook
 
 
 def _watch_gradient(model: Model, name: str) -> Callable[[Tensor], None]:
     def hook(gradient: Tensor) -> None:
-        what = f"the gradient of {_readable(model, name)}"
+        what = f"the gradient of {name}"
         _check(gradient, model, what, name, "gradient")
 
     return hook
@@ -155,19 +162,13 @@ def _check(value: Tensor, model: Model, what: str, name: str, source: str) -> No
 
 
 def _modality_of(model: Model, name: str) -> str | None:
-    """Returns the modality to whose nets ``decoders.0.net.2.weight`` belongs."""
-    for path, owners in model.owners().items():
-        if found := re.match(rf"{re.escape(path)}\.(\d+)", name):
-            return owners[int(found[1])]
+    """Returns the modality to whose nets ``decoders.image.net.2.weight`` belongs."""
+    part: nn.Module = model
+    for word in name.split("."):
+        if isinstance(part, ByModality):
+            return part.modality(word)
+        part = getattr(part, word, part)
     return None
-
-
-def _readable(model: Model, name: str) -> str:
-    """Puts the modality's name for its number: ``decoders.image.net.2.weight``."""
-    for path, owners in model.owners().items():
-        if found := re.match(rf"({re.escape(path)})\.(\d+)", name):
-            return f"{found[1]}.{owners[int(found[2])]}{name[found.end() :]}"
-    return name
 
 
 def _rows_not_finite(value: Tensor) -> Tensor:
@@ -194,16 +195,15 @@ def _finding(
     )
 
 
-def _rows_that_break(model: Model, x: Mapping[str, Tensor]) -> Tensor:
-    """Tells which rows alone give a loss or a gradient that is not finite, ``(B,)``."""
-    first = next(iter(x.values()))
+def _rows_that_break(model: Model, x: Batch) -> Tensor:
+    """Returns which rows alone give a loss or a gradient that is not finite, ``(B,)``."""
     model.eval()  # one row has no batch statistics
-    bad = torch.zeros(len(first), dtype=torch.bool)
-    for row in range(len(first)):
+    bad = torch.zeros(x.rows, dtype=torch.bool)
+    for row in range(x.rows):
         model.zero_grad(set_to_none=True)
-        with random_state(first.device, row):
-            objective = model.objective({n: v[row : row + 1] for n, v in x.items()}, 1.0)
-        loss = torch.stack([*objective.losses.values()]).sum()
+        with random_state(model.like.device, row):
+            objective = model.objective(x.slice(row, row + 1))
+        loss = torch.stack([*objective.losses().values()]).sum()
         loss.backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         finite = [loss.isfinite(), *(g.isfinite().all() for g in gradients)]

@@ -63,7 +63,7 @@ class Plan(OneLine):
         if needed <= self.free:
             return
         tries = f"train.batch_size below {self.rows:,}, smaller nets"
-        if self.experiment.model.kind == "jmvae-kl":
+        if self.experiment.model.settings.get("subsets") == "all":
             tries += ', model.subsets="single", or model.kind=hierarchical'
         raise ConfigError(
             f"training needs {size(needed)} on {self.device}, where {size(self.free)} are "
@@ -105,7 +105,7 @@ def plan(
         dataset = build.dataset(experiment, registry)
         modalities = build.modalities(experiment, registry, dataset.modalities)
         check_stored(dataset, modalities, registry)
-    experiment = build.resolved(experiment, modalities)
+    experiment = build.resolved(experiment, modalities, build.model_settings(experiment, registry))
     device = build.device(experiment.train.device, "train.device")
     if "train" not in splits(dataset):
         raise DataError(
@@ -115,7 +115,7 @@ def plan(
     data = sum(s.nbytes(modalities) for s in used if stays(s, modalities, device))
     rows = min(experiment.train.batch_size, splits(dataset)["train"].count)
     say("measuring the memory that training needs ...")
-    sketch = build.sketch(experiment, modalities)
+    sketch = build.sketch(experiment, modalities, registry)
     try:
         memory = counting.training_memory(sketch, modalities, rows, data)
         on_disk = not isinstance(experiment.data, SyntheticConfig)

@@ -5,6 +5,7 @@ Keys that a later version adds are left alone.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from mmgen.errors import RunError
 from mmgen.files.reading import Reader
 
-FORMAT = 1
+FORMAT = 2
+"""Of runs and their files. In format 1, nets of modalities had numbers for names among the weights,
+and the KL of a subset was called like the prior's."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -111,5 +114,14 @@ def lines(file: Path, reader: Reader) -> list[dict[str, Any]]:
         epoch = reader.check(EpochLine, line, where).epoch
         if found and epoch != found[-1]["epoch"] + 1:
             raise reader.wrong(where, f"epoch {epoch:,} after {found[-1]['epoch']:,}")
+        for split in ("train", "validation"):
+            line[split] = {_term(name): value for name, value in line[split].items()}
         found.append(line)
     return found
+
+
+def _term(name: str) -> str:
+    """Returns what a term is called since format 2: ``subset/label`` for ``kl/label``."""
+    kind, _, what = name.partition("/")
+    ours = what == "prior" or re.fullmatch(r"z\d+", what)
+    return name if kind != "kl" or ours else f"subset/{what}"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmgen.files.tensors import Stored, TensorFile
+from mmgen.nets.by_modality import ByModality
 from mmgen.training.loop import Training
 from mmgen.training.records import Counters
 
@@ -16,6 +17,25 @@ MOMENTS = {"exp_avg", "exp_avg_sq"}
 
 RANDOM = 1 << 20
 """The most bytes of a random state; the CPU's has 5,056."""
+
+
+def rename_old(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
+    """Renames weights of format 1, where a modality's net had a number: ``decoders.0.net``.
+
+    Args:
+        module: The module that they are for, whose order of modalities is the run's.
+        tensors: The file.
+        prefix: What names begin with there.
+    """
+    new = {}
+    for path, part in module.named_modules():
+        if isinstance(part, ByModality):
+            for number, attribute in enumerate(part.attributes):
+                new[f"{prefix}{path}.{number}"] = f"{prefix}{path}.{attribute}"
+    for name in [*tensors.stored]:
+        for old in (o for o in new if name == o or name.startswith(f"{o}.")):
+            tensors.stored[new[old] + name.removeprefix(old)] = tensors.stored.pop(name)
+            break
 
 
 def check_shapes(module: nn.Module, tensors: TensorFile, prefix: str) -> None:

@@ -141,7 +141,21 @@ def add_command(path: Path, command: str) -> None:
     """
     values = environment(path)
     values["continued"] = [*values.get("continued", []), command]
+    values["format"] = FORMAT
     write(path / "environment.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def migrate(path: Path) -> None:
+    """Notes that a run is of today's format: what is written of it from now on is.
+
+    Raises:
+        RunError: If the environment is damaged.
+        WriteError: If it cannot be written.
+    """
+    values = environment(path)
+    if values["format"] < FORMAT:
+        values["format"] = FORMAT
+        write(path / "environment.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def save_checkpoint(path: Path, training: Training) -> None:
@@ -174,7 +188,10 @@ def resume(path: Path, training: Training, batches: int | None = None) -> None:
     Raises:
         RunError: If there is no checkpoint, it is damaged, or does not fit the model.
     """
-    with _opened(path / "last.safetensors", records.Counters) as (tensors, counters):
+    with _opened(path / "last.safetensors", records.Counters, training.model) as (
+        tensors,
+        counters,
+    ):
         _check_metrics(path / METRICS, counters.epoch)
         _check(restoring.check_weights, path / "last.safetensors", training.model, tensors)
         try:
@@ -217,7 +234,7 @@ def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
         RunError: If they are missing, damaged, or do not fit the model.
     """
     file = path / f"{which}.safetensors"
-    with _opened(file, records.WeightsHeader) as (tensors, _):
+    with _opened(file, records.WeightsHeader, model) as (tensors, _):
         _check(restoring.check_weights, file, model, tensors)
         tensors.read_module(model, "model/")
 
@@ -229,7 +246,7 @@ def check_shapes(path: Path, sketch: nn.Module, which: str = "best") -> None:
         RunError: If they are missing, damaged, or do not fit the model.
     """
     file = path / f"{which}.safetensors"
-    with _opened(file, records.WeightsHeader) as (tensors, _):
+    with _opened(file, records.WeightsHeader, sketch) as (tensors, _):
         _check(restoring.check_shapes, file, sketch, tensors)
 
 
@@ -265,8 +282,13 @@ def _save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) 
 
 
 @contextmanager
-def _opened(path: Path, model: type[records.M]) -> Iterator[tuple[TensorFile, records.M]]:
-    """Opens a checkpoint and checks its header, without a look at its tensors."""
+def _opened(
+    path: Path, model: type[records.M], module: nn.Module | None = None
+) -> Iterator[tuple[TensorFile, records.M]]:
+    """Opens a checkpoint and checks its header, without a look at its tensors.
+
+    Weights are named as those of ``module`` are, whatever version wrote them.
+    """
     if not exists(path):
         raise RunError(f"{path}: there is no such checkpoint")
     other = "best" if path.stem == "last" else "last"
@@ -275,7 +297,10 @@ def _opened(path: Path, model: type[records.M]) -> Iterator[tuple[TensorFile, re
             records.check_version(tensors.header, path)
             if not tensors.header:
                 raise _FILES.wrong(path, "is no checkpoint of mmgen")
-            yield tensors, _FILES.check(model, tensors.header, path)
+            header = _FILES.check(model, tensors.header, path)
+            if header.format < FORMAT and module is not None:
+                restoring.rename_old(module, tensors, "model/")
+            yield tensors, header
     except RunError as error:
         if not exists(path.with_stem(other)):
             raise

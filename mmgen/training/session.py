@@ -88,7 +88,8 @@ class Prepared(OneLine):
             f"  {again} train.epochs=30",
         )
         stored = build.as_stored(self.experiment, self.registry, self.dataset)
-        return template.written(self.experiment, self.modalities, stored, head)
+        settings = build.model_settings(self.experiment, self.registry)
+        return template.written(self.experiment, settings, self.modalities, stored, head)
 
 
 def prepare(
@@ -121,7 +122,7 @@ def prepare(
         size = experiment.train.batch_size
         return Batches(splits[split], modalities, device=device, batch_size=size)
 
-    model = build.model(experiment, modalities, device)
+    model = build.model(experiment, modalities, device, planned.registry)
     return Prepared(
         experiment=experiment,
         dataset=planned.dataset,
@@ -163,7 +164,15 @@ def go_on(prepared: Prepared, out: Path) -> bool:
     plugins = environment.get("plugins", {})
     with writing(out), build.since_training(prepared.registry, plugins):
         trained = run_folder.experiment(out)
-        different = _differences(trained.model_dump(), prepared.experiment.model_dump())
+        different = _differences(
+            trained.model_dump(mode="json"), prepared.experiment.model_dump(mode="json")
+        )
+        order = [*trained.modalities]
+        if order != [*prepared.experiment.modalities]:
+            raise RunError(
+                f"{out}: was trained with the modalities in the order {listed(order)}; put the "
+                "tables [modalities.*] in that order, or choose another --out"
+            )
         if keys := [key for key in different if key not in SAME | MENDING]:
             raise RunError(
                 f"{out}: was trained with other settings of {listed(keys)}; "
@@ -184,6 +193,7 @@ def go_on(prepared: Prepared, out: Path) -> bool:
             return False
         if MENDING & {*different}:
             run_folder.add_command(out, _command())
+        run_folder.migrate(out)
         text = prepared.experiment.model_dump_json(indent=2)
         write(out / EXPERIMENT, text + "\n")
         before = replace(prepared, experiment=trained).config(out)
@@ -302,7 +312,9 @@ def _located(prepared: Prepared, out: Path, error: NotFiniteError) -> str:
     config = prepared.experiment.train.model_copy(update={"compile": False})
     device = prepared.training.device
     try:
-        model = build.model(prepared.experiment, prepared.modalities, device)
+        model = build.model(
+            prepared.experiment, prepared.modalities, device, prepared.registry
+        )
         again = Training(model, config, device)
         if exists(out / "last.safetensors"):
             run_folder.resume(out, again)

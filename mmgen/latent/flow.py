@@ -13,18 +13,19 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
 from mmgen.errors import ConfigError
+from mmgen.latent.base import Latent
+from mmgen.latent.gaussian import DiagonalGaussian, gaussian
 from mmgen.memory import check_fits
-from mmgen.nets.posterior import gaussian, standard_normal, tempered
 
 
-class SubsetFlow(nn.Module):
+class ConditionalFlow(nn.Module):
     """q(z|x_S) = f(u; h_S), u ~ N(0, I), laid over the Gaussian that h_S would be without it.
 
     z = mean(h_S) + deviation(h_S) · f^-1(u; h_S), with the parameters h_S of the subset encoder as
@@ -41,6 +42,7 @@ class SubsetFlow(nn.Module):
 
     def __init__(self, latent: int, transforms: int, widths: Sequence[int]) -> None:
         super().__init__()
+        self.size = 2 * latent
         validates = Distribution._validate_args  # noqa: SLF001
         try:
             from zuko.flows import MAF
@@ -64,25 +66,21 @@ class SubsetFlow(nn.Module):
         # Without its base distribution, which would validate values: that waits for the device.
         self.transform = flow.transform.to(device)
 
-    def forward(self, parameters: Tensor) -> "FlowPosterior":
+    def forward(self, parameters: Tensor, symbol: str = "q(z)") -> "FlowPosterior":
         """Maps parameters ``(..., 2Z)`` to a posterior of batch shape ``(...)``."""
-        return FlowPosterior(self.transform, parameters)
+        return FlowPosterior(self.transform, parameters, symbol)
 
 
-class FlowPosterior(Distribution):
+class FlowPosterior(Latent):
     """A flow over a Gaussian, both given by parameters ``(..., 2Z)``: batch ``(...)``, event Z."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = constraints.real_vector
-    has_rsample = True
-
-    def __init__(self, transform: nn.Module, parameters: Tensor) -> None:
+    def __init__(self, transform: nn.Module, parameters: Tensor, symbol: str = "q(z)") -> None:
         self.temperature = 1.0
-        base = gaussian(parameters).base_dist
+        base = gaussian(parameters)
         self.loc, self.scale = base.loc, base.scale
         with self._full_precision():
             self.transform = transform(parameters.to(self.loc.dtype))  # standardised z -> u
-        super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=False)
+        super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], symbol)
 
     @property
     def mean(self) -> Tensor:
@@ -94,7 +92,7 @@ class FlowPosterior(Distribution):
         u = torch.randn_like(self.loc.expand(*sample_shape, *self.loc.shape))
         return self._of(self.temperature * u)
 
-    def tempered(self, temperature: float) -> "FlowPosterior":
+    def tempered(self, temperature: float) -> Self:
         """Returns the same flow over u ~ N(0, τ²I), τ > 0."""
         other = copy(self)
         other.temperature = temperature * self.temperature
@@ -104,7 +102,7 @@ class FlowPosterior(Distribution):
         """Returns log q(z|x_S) of z ``(..., Z)``, in nats."""
         with self._full_precision():
             u, log_slope = self.transform.call_and_ladj((value - self.loc) / self.scale)
-        base = tempered(standard_normal(u), self.temperature)
+        base = DiagonalGaussian(torch.zeros_like(u), torch.full_like(u, self.temperature))
         density: Tensor = base.log_prob(u) + log_slope
         return density - self.scale.log().sum(-1)
 

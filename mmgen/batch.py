@@ -1,0 +1,59 @@
+"""A batch: observations by modality name, and which rows have them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mmgen.brief import OneLine
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Batch(Mapping[str, Tensor], OneLine):
+    """Observations of B rows, each tensor ``(B, *shape)``, read like a dictionary by name.
+
+    Attributes:
+        tensors: By modality name.
+        present: Which rows have a value, a mask ``(B,)`` by modality name; a modality without a
+            mask is there in every row.
+
+    Examples:
+        >>> import torch
+        >>> x = Batch({"label": torch.zeros(5, 3), "image": torch.zeros(5, 1, 8, 8)})
+        >>> x.rows, list(x), list(x.select(["label"]))
+        (5, ['label', 'image'], ['label'])
+    """
+
+    tensors: Mapping[str, Tensor]
+    present: Mapping[str, Tensor] | None = None
+
+    @classmethod
+    def of(cls, x: Mapping[str, Tensor]) -> "Batch":
+        """Returns a batch of tensors by name; a batch as it is."""
+        return x if isinstance(x, Batch) else cls(x)
+
+    @property
+    def rows(self) -> int:
+        """B; 0 of a batch that holds nothing."""
+        return next((len(value) for value in self.tensors.values()), 0)
+
+    def select(self, names: Iterable[str]) -> "Batch":
+        """Returns the part of some modalities, in the order of the batch."""
+        wanted = {*names}
+        tensors = {n: value for n, value in self.tensors.items() if n in wanted}
+        masks = self.present and {n: mask for n, mask in self.present.items() if n in wanted}
+        return Batch(tensors, masks or None)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def slice(self, start: int, end: int) -> "Batch":
+        """Returns rows ``start`` to ``end``."""
+        masks = self.present and {n: mask[start:end] for n, mask in self.present.items()}
+        return Batch({n: value[start:end] for n, value in self.tensors.items()}, masks or None)

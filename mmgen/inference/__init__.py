@@ -1,0 +1,1 @@
+"""What follows from any model's distributions: drawing z, importance weights, divergences."""
