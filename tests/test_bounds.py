@@ -25,7 +25,7 @@ from mmgen.data.sources.synthetic import synthetic
 from mmgen.data.tables.table import read_table
 from mmgen.errors import ConfigError, DataError, GenerationError, RunError, WriteError
 from mmgen.evaluation import growth as counting
-from mmgen.evaluation.directions import all_pairs
+from mmgen.evaluation.directions import all_directions
 from mmgen.experiment import Experiment
 from mmgen.files import atomic
 from mmgen.modality import Modality
@@ -440,7 +440,7 @@ def test_some_subsets_of_many_modalities_come_in_the_usual_order():
 def test_directions_of_many_modalities_are_refused_by_their_number():
     model = toy_model("jmvae", {n: Numbers(size=1, widths=(2,)) for n in MANY})
     with pytest.raises(GenerationError, match=r"2\^29 − 1 subsets.*--given"):
-        all_pairs(model)
+        all_directions(model)
 
 
 def test_the_report_lists_the_same_subsets_with_and_without_listing_all(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from mmgen import build
 from mmgen.brief import OneLine
 from mmgen.data.index import read_index
 from mmgen.data.store import read_dataset
-from mmgen.evaluation.likelihood.estimates import Effort
+from mmgen.evaluation.likelihood.estimates import SamplingBudget
 from mmgen.experiment import Experiment
 from mmgen.modality import Modality
 from mmgen.run import load
@@ -98,7 +98,7 @@ def test_a_line_says_what_matters():
     words = "classes=['word 0', 'word 1', 'word 2', … 1,000]"
     assert repr(Label(classes=MANY)) == f"Label({words})"
     assert repr(Image(height=8)) == "Image(height=8)"
-    assert repr(Effort(samples=3)).startswith("Effort(samples=3, importance=")
+    assert repr(SamplingBudget(samples=3)).startswith("SamplingBudget(samples=3, importance=")
 
 
 def test_the_objects_of_a_training_and_a_run_are_one_line(trained, small_glyphs):

@@ -16,7 +16,7 @@ from mmgen.errors import ConfigError, DataError, PluginError, WriteError
 from mmgen.evaluation.coherence import classifier as judging
 from mmgen.evaluation.coherence.classifier import Recipe, classifier
 from mmgen.evaluation.coherence.coherence import Coherence, coherence
-from mmgen.evaluation.coherence.readout import readings
+from mmgen.evaluation.coherence.readout import readouts
 from mmgen.evaluation.coherence.scores import scores
 from mmgen.evaluation.coherence.tables import (
     coherence_csv,
@@ -25,7 +25,7 @@ from mmgen.evaluation.coherence.tables import (
     coherence_table,
     save_coherence,
 )
-from mmgen.evaluation.directions import Pair
+from mmgen.evaluation.directions import Direction
 from mmgen.models.base import Model
 from mmgen_attributes import Attributes
 from mmgen_label import Label
@@ -245,8 +245,8 @@ def test_the_bootstrap_is_the_same_in_blocks(monkeypatch):
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_classes_and_switches_are_told_apart_by_what_rows_show(likelihood):
     bits = Attributes(names=BITS.names, likelihood=likelihood)
-    found = readings({**THREE, "bits": bits}, Split((split_of(50, 3),)))
-    assert {n: r.sort for n, r in found.items()} == {"label": "one of", "bits": "on or off"}
+    found = readouts({**THREE, "bits": bits}, Split((split_of(50, 3),)))
+    assert {n: r.sort for n, r in found.items()} == {"label": "multiclass", "bits": "multilabel"}
     stored = torch.tensor([[1, 0, 1], [0, 0, 0]], dtype=torch.uint8)
     assert found["bits"].read(bits.observe(stored)).equal(stored.bool())
     assert found["bits"].read(0.4 * bits.observe(stored)[:1]).tolist() == (
@@ -258,16 +258,16 @@ def test_classes_and_switches_are_told_apart_by_what_rows_show(likelihood):
 def test_one_switch_is_a_switch():
     one = Attributes(names=("smiling",))
     stored = {"one": torch.tensor([[1], [0], [1]], dtype=torch.uint8)}
-    reading = readings({"one": one}, Split((stored,)))["one"]
-    assert reading.sort == "on or off"
-    assert reading.read(torch.tensor([[0.7], [0.3]])).tolist() == [[True], [False]]
+    readout = readouts({"one": one}, Split((stored,)))["one"]
+    assert readout.sort == "multilabel"
+    assert readout.read(torch.tensor([[0.7], [0.3]])).tolist() == [[True], [False]]
 
 
 def test_what_never_varies_or_has_too_many_choices_is_not_read(monkeypatch):
     always = {"one": torch.ones(4, 1, dtype=torch.uint8)}
-    assert readings({"one": Attributes(names=("smiling",))}, Split((always,))) == {}
+    assert readouts({"one": Attributes(names=("smiling",))}, Split((always,))) == {}
     monkeypatch.setattr("mmgen.evaluation.coherence.readout.MOST", 4)
-    assert set(readings(THREE, Split((split_of(20, 0),)))) == {"bits"}
+    assert set(readouts(THREE, Split((split_of(20, 0),)))) == {"bits"}
 
 
 def test_a_kind_with_choices_that_it_cannot_read_is_named():
@@ -277,7 +277,7 @@ def test_a_kind_with_choices_that_it_cannot_read_is_named():
 
     rows = Split(({"a": torch.zeros(3, 3)},))
     with pytest.raises(PluginError, match="a: kind 'numbers' lists choices that it cannot read"):
-        readings({"a": Boastful()}, rows)
+        readouts({"a": Boastful()}, rows)
 
 
 def test_choices_of_measurements_are_no_classes():
@@ -286,7 +286,7 @@ def test_choices_of_measurements_are_no_classes():
             return ["0,0,0", "1,1,1"]
 
     rows = Split(({"a": torch.randn(30, 3, generator=torch.Generator().manual_seed(0))},))
-    assert readings({"a": Tempting()}, rows) == {}
+    assert readouts({"a": Tempting()}, rows) == {}
 
 
 def files(dataset):
@@ -301,9 +301,9 @@ def copied(kept, path):
 
 def judge(dataset, modalities=None, **settings):
     modalities = modalities or THREE
-    reading = readings(modalities, dataset.splits["train"])["label"]
+    readout = readouts(modalities, dataset.splits["train"])["label"]
     said: list[str] = []
-    chosen = (modalities, "picture", "label", reading, CPU)
+    chosen = (modalities, "picture", "label", readout, CPU)
     found = classifier(dataset, *chosen, recipe=Recipe(steps=60), say=said.append, **settings)
     return found, said
 
@@ -491,8 +491,8 @@ def test_subsets_without_an_encoder_iterate(kind):
     rows = {"label": values["label"], "bits": values["bits"], "point": torch.zeros(40, 3)}
     dataset = in_memory(modalities, train=rows)
     model = toy_model(kind, modalities).eval()
-    pairs = [Pair(("label",), ("bits", "point"))]
-    found = coherence(model, dataset, dataset.splits["train"], pairs, samples=2, iterations=2)
+    directions = [Direction(("label",), ("bits", "point"))]
+    found = coherence(model, dataset, dataset.splits["train"], directions, samples=2, iterations=2)
     assert [(r.target, r.z, r.rows) for r in found.rows] == [
         ("label", "mean", 40),
         ("label", "sampled", 40),
@@ -527,8 +527,8 @@ def test_numbers_depend_on_the_seed_alone(kept):
     assert measure() == first
     assert measure(chunk=37) == first
     assert measure(seed=1) != first
-    one = Pair(("label",), ("bits",))
-    alone = measure(pairs=[one])
+    one = Direction(("label",), ("bits",))
+    alone = measure(directions=[one])
     assert alone == tuple(r for r in first if (r.given, r.target) == (("bits",), "label"))
 
 

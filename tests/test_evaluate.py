@@ -15,7 +15,7 @@ from conftest import ROOT, small
 
 from mmgen.data.sources.glyphs import glyphs
 from mmgen.data.store import write_dataset
-from mmgen.evaluation.likelihood.estimates import Effort, Estimate
+from mmgen.evaluation.likelihood.estimates import Estimate, SamplingBudget
 from mmgen.evaluation.likelihood.tables import Evaluation
 from mmgen.experiment import Experiment
 from mmgen.run import load
@@ -177,7 +177,7 @@ def test_markdown_csv_and_latex_hold_the_same_numbers(mmgen, trained, tmp_path):
 
 def test_names_are_safe_in_latex_and_numbers_that_are_not_finite_in_json():
     one = Estimate(("a_b",), ("c%",), "single", "q(z|c%)", 1, torch.tensor([-torch.inf]))
-    evaluation = Evaluation("run", "jmvae", "data", "test", 1, Effort(), [one])
+    evaluation = Evaluation("run", "jmvae", "data", "test", 1, SamplingBudget(), [one])
     assert r"$\log p$(a\_b $\mid$ c\%) & q(z$\mid$c\%) & -inf & --" in evaluation.latex()
     (record,) = json.loads(evaluation.json(), parse_constant=pytest.fail)["likelihoods"]
     assert record["mean_of_logs"] is record["standard_error"] is None
@@ -289,13 +289,13 @@ def test_another_data_set_must_be_named(mmgen, tmp_path, small_glyphs):
 
 def test_from_python_the_rows_are_there_one_by_one(trained, small_glyphs):
     from mmgen.data.store import read_dataset
-    from mmgen.evaluation.directions import Pair
+    from mmgen.evaluation.directions import Direction
     from mmgen.evaluation.likelihood.estimators import likelihoods as estimate
 
     run = load(trained, device="cpu")
     split = read_dataset(small_glyphs).splits["test"]
-    pair = Pair(("image",), ("label",))
-    found = estimate(run.model, split, [pair], Effort(samples=2, importance=2))
+    direction = Direction(("image",), ("label",))
+    found = estimate(run.model, split, [direction], SamplingBudget(samples=2, importance=2))
     assert {len(e.values) for e in found} == {80}
     assert {e.values.dtype for e in found} == {torch.float64}
     assert all(e.values.isfinite().all() for e in found)

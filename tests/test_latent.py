@@ -68,11 +68,11 @@ def test_points_that_are_one_have_axes_without_variance(shape):
 def test_active_dimensions_are_those_whose_mean_moves_by_more_than_a_tenth():
     deviations = torch.tensor([0.0, 0.09, 0.11, 2.0])
     means = torch.tensor([[-1.0], [1.0]]).repeat(10, 1) * deviations + 5
-    assert latent.active_dimensions(means).tolist() == [False, False, True, True]
+    assert latent.active_units(means).tolist() == [False, False, True, True]
 
 
 def test_one_row_has_no_active_dimension():
-    assert not latent.active_dimensions(torch.ones(1, 3)).any()
+    assert not latent.active_units(torch.ones(1, 3)).any()
 
 
 def test_a_model_that_reads_one_dimension_has_one_active_dimension():
@@ -85,7 +85,7 @@ def test_a_model_that_reads_one_dimension_has_one_active_dimension():
         model.encoder.first.weights[0][0, 0, 1] = 1.0  # mean of z_2 is the first entry of a
     (means,) = latent.posterior_means(model, x)
     assert torch.allclose(means[:, 1], x["a"][:, 0], atol=1e-6)
-    assert latent.active_dimensions(means).tolist() == [False, True, False]
+    assert latent.active_units(means).tolist() == [False, True, False]
 
 
 def test_a_hierarchy_has_means_for_each_layer():

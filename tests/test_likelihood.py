@@ -10,10 +10,10 @@ from torch.distributions import kl_divergence
 from toys import Grid, OneDevice, Word, on_gpu, stored, toy_model
 
 from mmgen.data.store import Split
-from mmgen.evaluation.directions import Pair, all_pairs
+from mmgen.evaluation.directions import Direction, all_directions
 from mmgen.evaluation.likelihood import estimators
 from mmgen.evaluation.likelihood.decoding import log_likelihoods
-from mmgen.evaluation.likelihood.estimates import Effort
+from mmgen.evaluation.likelihood.estimates import SamplingBudget
 from mmgen.evaluation.likelihood.estimators import likelihoods
 from mmgen.models.iterative import iterate
 from mmgen.nets.posterior import rows as row
@@ -45,9 +45,12 @@ ROUGH = {
 }
 
 
-def estimates(toy, effort, pairs=None):
+def estimates(toy, budget, directions=None):
     return likelihoods(
-        toy.model, toy.split, all_pairs(toy.model) if pairs is None else pairs, effort
+        toy.model,
+        toy.split,
+        all_directions(toy.model) if directions is None else directions,
+        budget,
     )
 
 
@@ -85,34 +88,34 @@ def test_the_probabilities_of_all_observations_sum_to_one(kind):
 @pytest.mark.parametrize("name", EXACT)
 def test_with_the_exact_posterior_every_weight_is_the_likelihood(name):
     toy = EXACT[name]()
-    found = estimates(toy, Effort(samples=0, importance=7))
-    pairs = all_pairs(toy.model)
-    marginals = {s for p in pairs for s in (p.given, p.both(toy.model.names))}
-    assert len(found) == len(pairs) + (0 if toy.model.given else len(marginals))
+    found = estimates(toy, SamplingBudget(samples=0, importance=7))
+    directions = all_directions(toy.model)
+    marginals = {s for p in directions for s in (p.given, p.both(toy.model.names))}
+    assert len(found) == len(directions) + (0 if toy.model.given else len(marginals))
     # Of one direction, the posterior is that given all targets: exact for all of them together.
     for e in found if toy.model.given is None else found[-1:]:
         assert (e.values - toy.log_p(e.targets, e.given)).abs().max() < 1e-9, e.quantity
-        assert (e.effective - 7).abs().max() < 1e-8, e.quantity
+        assert (e.ess - 7).abs().max() < 1e-8, e.quantity
 
 
 def test_layers_that_are_independent_given_x_have_constant_weights():
     toy = truth.linear_hierarchy(slope=0.0)
-    joint = estimates(toy, Effort(samples=0, importance=7))[0]
+    joint = estimates(toy, SamplingBudget(samples=0, importance=7))[0]
     assert joint.quantity == "log p(a, b)"
     assert (joint.values - toy.log_p(("a", "b"), ())).abs().max() < 1e-9
-    assert (joint.effective - 7).abs().max() < 1e-8
+    assert (joint.ess - 7).abs().max() < 1e-8
 
 
 @pytest.mark.parametrize("name", ROUGH)
 def test_estimates_by_another_posterior_are_within_three_standard_errors(name):
     toy = ROUGH[name]()
-    found = estimates(toy, Effort(samples=0, importance=2000, chunk=4000))
+    found = estimates(toy, SamplingBudget(samples=0, importance=2000, chunk=4000))
     for e in found:
         expected = toy.log_p(e.targets, e.given)
         assert (e.values - expected).std() > 1e-5, f"{e.quantity}: the posterior is exact"
         assert (e.values - expected).abs().mean() < 0.1, e.quantity
         assert close(e.values, expected, 3.5 if len(found) > 20 else 3), e.quantity
-        assert 1 <= e.effective.min() < e.effective.max() < 2000
+        assert 1 <= e.ess.min() < e.ess.max() < 2000
 
 
 @pytest.mark.parametrize("name", ["jmvae-kl of 2", "hierarchical", "cmma", "words of jmvae-kl"])
@@ -124,7 +127,7 @@ def test_more_samples_are_closer_and_from_below(name):
     for samples in (1, 10, 100):
         draws = []
         for seed in range(10):
-            found = estimates(toy, Effort(samples=0, importance=samples, seed=seed))
+            found = estimates(toy, SamplingBudget(samples=0, importance=samples, seed=seed))
             draws.append(together(found)[T, S].values - expected)
         gaps = torch.stack(draws)
         below.append(gaps.mean().item())
@@ -145,7 +148,8 @@ def test_one_sample_is_the_bound():
     divergence = kl_divergence(spread, exact)
     assert divergence.min() > 0.1
     draws = [
-        estimates(toy, Effort(samples=0, importance=1, seed=seed))[0].values for seed in range(40)
+        estimates(toy, SamplingBudget(samples=0, importance=1, seed=seed))[0].values
+        for seed in range(40)
     ]
     expected = toy.log_p(("a", "b"), ()) - divergence
     error = torch.stack(draws).mean(0) - expected
@@ -155,25 +159,27 @@ def test_one_sample_is_the_bound():
 
 def test_a_conditional_is_the_joint_less_the_marginal():
     for toy in (truth.linear_joint("abc", skew=True, wide=2), truth.words("jmvae")):
-        found = together(estimates(toy, Effort(samples=0, importance=20)))
-        for pair in all_pairs(toy.model):
-            above = found[pair.both(toy.model.names), ()]
-            below = found[pair.given, ()]
-            conditional = found[pair.targets, pair.given]
+        found = together(estimates(toy, SamplingBudget(samples=0, importance=20)))
+        for direction in all_directions(toy.model):
+            above = found[direction.both(toy.model.names), ()]
+            below = found[direction.given, ()]
+            conditional = found[direction.targets, direction.given]
             assert torch.equal(conditional.values, above.values - below.values)
-            assert torch.equal(
-                conditional.effective, torch.minimum(above.effective, below.effective)
-            )
+            assert torch.equal(conditional.ess, torch.minimum(above.ess, below.ess))
 
 
 def test_each_estimate_names_the_posterior_that_it_was_drawn_from():
-    found = together(estimates(truth.linear_joint("abc"), Effort(samples=0, importance=2)))
+    found = together(estimates(truth.linear_joint("abc"), SamplingBudget(samples=0, importance=2)))
     assert found[("a", "b", "c"), ()].z == "q(z|x)"
     assert found[("b",), ()].z == "q(z|b)"
     assert found[("a",), ("b",)].z == "q(z|a, b) / q(z|b)"
-    found = together(estimates(truth.linear_hierarchy(slope=1.0), Effort(samples=0, importance=2)))
+    found = together(
+        estimates(truth.linear_hierarchy(slope=1.0), SamplingBudget(samples=0, importance=2))
+    )
     assert {e.z for e in found.values()} == {"q(z|x)"}
-    found = together(estimates(truth.linear_conditional("cvae"), Effort(samples=0, importance=2)))
+    found = together(
+        estimates(truth.linear_conditional("cvae"), SamplingBudget(samples=0, importance=2))
+    )
     assert {e.z for e in found.values()} == {"q(z|a, b, c)"}
 
 
@@ -182,8 +188,8 @@ def test_each_estimate_names_the_posterior_that_it_was_drawn_from():
 
 def test_means_of_logs_are_those_of_each_subsets_own_posterior():
     toy = truth.linear_joint("abc", skew=True, wide=1.4)
-    found = estimates(toy, Effort(samples=300, importance=0))
-    assert len(found) == 2 * len(all_pairs(toy.model))
+    found = estimates(toy, SamplingBudget(samples=300, importance=0))
+    assert len(found) == 2 * len(all_directions(toy.model))
     for e in found:
         seen = e.given if e.estimator == "single" else tuple(sorted({*e.given, *e.targets}))
         subset = None if seen == toy.model.names else seen
@@ -196,7 +202,7 @@ def test_means_of_logs_are_those_of_each_subsets_own_posterior():
 @pytest.mark.parametrize("kind", ["cvae", "cmma"])
 def test_of_one_direction_single_is_from_the_prior_and_multiple_from_the_posterior(kind):
     toy = truth.linear_conditional(kind)
-    found = estimates(toy, Effort(samples=400, importance=0))
+    found = estimates(toy, SamplingBudget(samples=400, importance=0))
     assert [e.quantity for e in found] == [
         "log p(a | c)",
         "log p(b | c)",
@@ -216,23 +222,28 @@ def test_of_one_direction_single_is_from_the_prior_and_multiple_from_the_posteri
 def test_a_mean_of_logs_is_below_the_truth_where_z_is_from_the_exact_posterior():
     """Jensen: E_p(z|x_S)[log p(x_T|z)] ≤ log E_p(z|x_S)[p(x_T|z)] = log p(x_T|x_S)."""
     for toy in (truth.linear_joint("abc"), truth.linear_conditional("cmma")):
-        for e in estimates(toy, Effort(samples=200, importance=0)):
+        for e in estimates(toy, SamplingBudget(samples=200, importance=0)):
             if e.estimator == "single":
                 assert e.nats < toy.log_p(e.targets, e.given).mean() - 0.1, e.quantity
 
 
 def test_given_the_target_itself_the_mean_of_logs_is_no_bound():
     toy = truth.linear_joint("abc")
-    for e in estimates(toy, Effort(samples=50, importance=0)):
+    for e in estimates(toy, SamplingBudget(samples=50, importance=0)):
         if e.estimator == "multiple":
             assert e.nats > toy.log_p(e.targets, e.given).mean() + 0.1, e.quantity
 
 
 def test_iterative_sampling_with_the_exact_joint_posterior_comes_to_the_exact_one_of_a_subset():
     toy = truth.linear_joint("abc")
-    pairs = [Pair(("b",), ("a",)), Pair(("c",), ("a", "b")), Pair(("a", "b"), ("c",))]
+    directions = [
+        Direction(("b",), ("a",)),
+        Direction(("c",), ("a", "b")),
+        Direction(("a", "b"), ("c",)),
+    ]
     few, many = (
-        estimates(toy, Effort(samples=100, importance=0, iterations=T), pairs) for T in (1, 40)
+        estimates(toy, SamplingBudget(samples=100, importance=0, iterations=T), directions)
+        for T in (1, 40)
     )
     for start, end in zip(few, many, strict=True):
         if end.estimator == "multiple":
@@ -248,7 +259,7 @@ def test_iterative_sampling_with_the_exact_joint_posterior_comes_to_the_exact_on
 def test_a_hierarchy_comes_down_from_its_top_layer():
     """Equation A.2: z_2 ~ q(z_2|x), then z_1 ~ p(z_1|z_2), not q(z_1|x)."""
     toy = truth.linear_hierarchy(slope=0.9)
-    found = estimates(toy, Effort(samples=400, importance=0, iterations=1))
+    found = estimates(toy, SamplingBudget(samples=400, importance=0, iterations=1))
     top = toy.model.posterior(toy.x)[1]
     down = toy.model.priors[0](top.mean)
     spread = 0.9**2 * top.base_dist.scale[0] ** 2 + down.base_dist.scale[0] ** 2
@@ -273,11 +284,11 @@ def test_a_subset_without_an_encoder_iterates_fifty_times(monkeypatch):
         return iterate(*args, iterations=iterations, **options)
 
     monkeypatch.setattr("mmgen.run.iterate", counted)
-    found = estimates(truth.words("jmvae"), Effort(samples=2, importance=0))
+    found = estimates(truth.words("jmvae"), SamplingBudget(samples=2, importance=0))
     assert set(asked) == {50}
     assert found[0].z == "T = 50 from side"
     asked.clear()
-    estimates(truth.linear_joint("abc"), Effort(samples=2, importance=0))
+    estimates(truth.linear_joint("abc"), SamplingBudget(samples=2, importance=0))
     assert asked == []
 
 
@@ -288,8 +299,8 @@ def test_a_subset_without_an_encoder_iterates_fifty_times(monkeypatch):
 def test_the_chunk_size_changes_nothing(chunk, monkeypatch):
     monkeypatch.setattr(estimators, "ROWS", 40)  # 60 rows: a whole block and a part
     for toy in (truth.linear_joint("ab", wide=2), truth.linear_conditional("cvae")):
-        effort = Effort(samples=4, importance=5)
-        usual, other = estimates(toy, effort), estimates(toy, replace(effort, chunk=chunk))
+        budget = SamplingBudget(samples=4, importance=5)
+        usual, other = estimates(toy, budget), estimates(toy, replace(budget, chunk=chunk))
         for a, b in zip(usual, other, strict=True):
             assert a.quantity == b.quantity
             assert (a.values - b.values).abs().max() < 1e-9
@@ -306,7 +317,7 @@ def test_no_more_latents_than_the_chunk_size_are_decoded_at_a_time(chunk, monkey
         return decode(z, targets)
 
     monkeypatch.setattr(toy.model, "decode", counted)
-    estimates(toy, Effort(samples=12, importance=20, chunk=chunk))
+    estimates(toy, SamplingBudget(samples=12, importance=20, chunk=chunk))
     assert max(sizes) <= chunk
     # Each z once: 12 a subset of those given, 20 a posterior.
     assert sum(sizes) == 20 * (12 + 20) * 3
@@ -330,23 +341,23 @@ def test_the_order_of_rows_does_not_matter():
     toy = truth.linear_joint("abc")
     order = torch.randperm(60)
     shuffled = Split(({n: x[order] for n, x in toy.x.items()},))
-    effort = Effort(samples=0, importance=3)
-    here = estimates(toy, effort)
-    there = likelihoods(toy.model, shuffled, all_pairs(toy.model), effort)
+    budget = SamplingBudget(samples=0, importance=3)
+    here = estimates(toy, budget)
+    there = likelihoods(toy.model, shuffled, all_directions(toy.model), budget)
     for a, b in zip(here, there, strict=True):
         assert (a.values[order] - b.values).abs().max() < 1e-9
 
 
 def test_the_seed_decides_all_and_the_callers_random_state_is_untouched():
     toy = truth.words("hierarchical")
-    effort = Effort(samples=3, importance=3, seed=5)
+    budget = SamplingBudget(samples=3, importance=3, seed=5)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = estimates(toy, effort)
+    first = estimates(toy, budget)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    second = estimates(toy, effort)
-    third = estimates(toy, replace(effort, seed=6))
+    second = estimates(toy, budget)
+    third = estimates(toy, replace(budget, seed=6))
     for a, b, c in zip(first, second, third, strict=True):
         assert torch.equal(a.values, b.values)
         assert not torch.equal(a.values, c.values)
@@ -355,9 +366,11 @@ def test_the_seed_decides_all_and_the_callers_random_state_is_untouched():
 @pytest.mark.parametrize("name", ["jmvae-kl", "jmvae"])
 def test_a_number_does_not_depend_on_what_else_was_asked_for(name):
     toy = truth.words(name)
-    pair = Pair(("colour",), ("side", "size"))
-    everything = {(e.quantity, e.estimator): e.values for e in estimates(toy, Effort(importance=9))}
-    for e in estimates(toy, Effort(importance=9), [pair]):
+    direction = Direction(("colour",), ("side", "size"))
+    everything = {
+        (e.quantity, e.estimator): e.values for e in estimates(toy, SamplingBudget(importance=9))
+    }
+    for e in estimates(toy, SamplingBudget(importance=9), [direction]):
         assert torch.allclose(everything[e.quantity, e.estimator], e.values, atol=1e-12)
 
 
@@ -375,7 +388,10 @@ def test_what_is_drawn_to_be_observed_is_the_same_in_all_estimates():
             layer.bias[..., :3] = 0
             layer.bias[..., 3:] = truth.raw(torch.ones(3))
     found = likelihoods(
-        model, Split((stored(modalities, 120),)), all_pairs(model), Effort(samples=4, importance=4)
+        model,
+        Split((stored(modalities, 120),)),
+        all_directions(model),
+        SamplingBudget(samples=4, importance=4),
     )
     pictures = [e.values for e in found if e.targets == ("picture",)]
     assert len(pictures) == 4  # single, multiple, marginal, conditional
@@ -385,14 +401,17 @@ def test_what_is_drawn_to_be_observed_is_the_same_in_all_estimates():
     for values in pictures[:3]:
         assert (values - pictures[0]).abs().max() < 1e-9
     again = likelihoods(
-        model, Split((stored(modalities, 120),)), all_pairs(model), Effort(samples=4, seed=1)
+        model,
+        Split((stored(modalities, 120),)),
+        all_directions(model),
+        SamplingBudget(samples=4, seed=1),
     )
     assert (again[0].values - pictures[0]).abs().max() > 0.1
 
 
 def test_the_standard_error_is_that_of_a_mean_over_rows():
     toy = truth.linear_joint("ab")
-    joint = together(estimates(toy, Effort(samples=0, importance=1)))[("a", "b"), ()]
+    joint = together(estimates(toy, SamplingBudget(samples=0, importance=1)))[("a", "b"), ()]
     values = toy.log_p(("a", "b"), ())
     assert joint.nats == pytest.approx(values.mean().item())
     assert joint.standard_error == pytest.approx(values.std().item() / math.sqrt(60))
@@ -403,7 +422,7 @@ def test_the_standard_error_is_that_of_a_mean_over_rows():
 def test_progress_is_told_once_a_block(monkeypatch):
     monkeypatch.setattr(estimators, "ROWS", 25)
     toy, told = truth.linear_joint("ab"), []
-    likelihoods(toy.model, toy.split, all_pairs(toy.model), Effort(1, 1), told.append)
+    likelihoods(toy.model, toy.split, all_directions(toy.model), SamplingBudget(1, 1), told.append)
     assert told == [25, 50, 60]
 
 
@@ -415,12 +434,12 @@ def test_every_tensor_is_on_the_models_device(kind):
     model = toy_model(kind, modalities).eval().to(meta)
     x = {n: torch.empty(5, *m.shape, device=meta) for n, m in modalities.items()}
     with torch.no_grad(), OneDevice(meta):
-        for given, wanted in estimators._sources(model, all_pairs(model)).items():
-            effort = Effort(samples=3, iterations=None if kind == "jmvae-kl" else 2)
-            means = estimators._means_of_logs(model, x, given, wanted, effort)
+        for given, wanted in estimators._sources(model, all_directions(model)).items():
+            budget = SamplingBudget(samples=3, iterations=None if kind == "jmvae-kl" else 2)
+            means = estimators._monte_carlo(model, x, given, wanted, budget)
             assert {value.device for value in means.values()} == {meta}
-        for given, measured in estimators._proposals(model, all_pairs(model)).items():
-            weighed = estimators._weighed(model, x, given, measured, Effort(importance=3))
+        for given, measured in estimators._proposals(model, all_directions(model)).items():
+            weighed = estimators._weighed(model, x, given, measured, SamplingBudget(importance=3))
             assert {tuple(value.shape) for value in weighed.values()} == {(2, 5)}
 
 
@@ -428,9 +447,9 @@ def test_every_tensor_is_on_the_models_device(kind):
 @pytest.mark.parametrize("kind", ["jmvae", "jmvae-kl", "hierarchical"])
 def test_estimates_agree_on_a_gpu(kind):
     toy = truth.words(kind)
-    effort = Effort(samples=300, importance=3000)
-    here = estimates(toy, effort)
-    there = likelihoods(toy.model.cuda(), toy.split, all_pairs(toy.model), effort)
+    budget = SamplingBudget(samples=300, importance=3000)
+    here = estimates(toy, budget)
+    there = likelihoods(toy.model.cuda(), toy.split, all_directions(toy.model), budget)
     for a, b in zip(here, there, strict=True):
         assert b.values.device.type == "cpu"
         assert (a.values - b.values).abs().max() < 0.3

@@ -15,8 +15,8 @@ import torch
 
 from mmgen.data.store import Split
 from mmgen.errors import RunError
-from mmgen.evaluation.directions import Pair
-from mmgen.evaluation.likelihood.estimates import Effort
+from mmgen.evaluation.directions import Direction
+from mmgen.evaluation.likelihood.estimates import SamplingBudget
 from mmgen.evaluation.likelihood.estimators import likelihoods
 from mmgen.experiment import Experiment
 from mmgen.reproduction import chains, drawings, jobs, table
@@ -350,8 +350,8 @@ def test_the_last_iteration_is_what_evaluate_measures(runs, kind, target, given)
     )
     steps = [0] if kind == "jmvae-kl" else [1, 2, 3, 4, 5]
     assert [p.iteration for p in points] == steps
-    effort = Effort(samples=400, importance=0, iterations=iterations, seed=1)
-    single = likelihoods(run.model, split, [Pair((target,), (given,))], effort)[0]
+    budget = SamplingBudget(samples=400, importance=0, iterations=iterations, seed=1)
+    single = likelihoods(run.model, split, [Direction((target,), (given,))], budget)[0]
     assert single.estimator == "single"
     # Other draws of z and of pixels: within Monte Carlo error.
     difference = abs(points[-1].nats - single.nats)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmgen.data.store import Dataset, Split
-    from mmgen.evaluation.directions import Pair
-    from mmgen.evaluation.likelihood.estimates import Effort
+    from mmgen.evaluation.directions import Direction
+    from mmgen.evaluation.likelihood.estimates import SamplingBudget
     from mmgen.run import Run
 
 
@@ -121,11 +121,11 @@ def evaluate(
 ) -> None:
     """Measure a run on held-out rows: likelihoods in nats, or coherence, in every direction."""
     from mmgen.evaluation.coherence import tables as coherence_tables
-    from mmgen.evaluation.directions import chosen_pairs
+    from mmgen.evaluation.directions import chosen_directions
     from mmgen.evaluation.likelihood import tables
-    from mmgen.evaluation.likelihood.estimates import Effort
+    from mmgen.evaluation.likelihood.estimates import SamplingBudget
     from mmgen.evaluation.likelihood.estimators import likelihoods
-    from mmgen.evaluation.likelihood.parallel import Measurement, likelihoods_side_by_side
+    from mmgen.evaluation.likelihood.parallel import Measurement, likelihoods_in_parallel
     from mmgen.files.holding import pinned
     from mmgen.run import load
 
@@ -149,10 +149,10 @@ def evaluate(
         raise ConfigError(f"--jobs is for the CPU; one process fills {loaded.device}")
     if iterations is not None and loaded.model.given is not None:
         raise GenerationError(f"a {loaded.experiment.model.kind} has one direction: no iterations")
-    pairs = chosen_pairs(loaded, targets or [], given or [])
+    directions = chosen_directions(loaded, targets or [], given or [])
     _check_fits(loaded, chunk, jobs)
     dataset, chosen = _rows(loaded, data, split, rows, settings)
-    effort = Effort(
+    budget = SamplingBudget(
         samples=samples,
         importance=importance,
         iterations=iterations,
@@ -161,7 +161,7 @@ def evaluate(
         seed=seed,
     )
     if coherence:
-        _show_coherence(loaded, dataset, chosen, pairs, effort, f"{run}, {split}", file)
+        _show_coherence(loaded, dataset, chosen, directions, budget, f"{run}, {split}", file)
         return
     with progress("{task.completed:,}/{task.total:,} rows") as bar:
         task = bar.add_task("likelihoods", total=chosen.count)
@@ -177,19 +177,19 @@ def evaluate(
                 data=dataset.path,
                 split=split,
                 rows=rows,
-                pairs=tuple(pairs),
-                effort=effort,
+                directions=tuple(directions),
+                budget=budget,
             )
-            estimates = likelihoods_side_by_side(what, loaded, chosen, jobs, done)
+            estimates = likelihoods_in_parallel(what, loaded, chosen, jobs, done)
         else:
-            estimates = likelihoods(loaded.model, chosen, pairs, effort, done)
+            estimates = likelihoods(loaded.model, chosen, directions, budget, done)
     evaluation = tables.Evaluation(
         run=str(run),
         model=loaded.experiment.model.kind,
         data=dataset.name,
         split=split,
         rows=chosen.count,
-        effort=effort,
+        budget=budget,
         estimates=estimates,
     )
     for table in evaluation.terminal():
@@ -220,8 +220,8 @@ def _show_coherence(
     run: "Run",
     dataset: "Dataset",
     chosen: "Split",
-    pairs: "Sequence[Pair]",
-    effort: "Effort",
+    directions: "Sequence[Direction]",
+    budget: "SamplingBudget",
     about: str,
     file: Path | None,
 ) -> None:
@@ -234,12 +234,12 @@ def _show_coherence(
             run.model,
             dataset,
             chosen,
-            pairs,
-            samples=effort.samples,
-            iterations=effort.iterations,
-            temperature=effort.temperature,
-            chunk=effort.chunk,
-            seed=effort.seed,
+            directions,
+            samples=budget.samples,
+            iterations=budget.iterations,
+            temperature=budget.temperature,
+            chunk=budget.chunk,
+            seed=budget.seed,
             say=lambda words: bar.update(task, description=words),
             done=lambda n: bar.update(task, completed=n, description="coherence"),
         )

@@ -11,7 +11,7 @@ from mmgen.subsets import Subset, ordered, proper
 
 
 @dataclass(frozen=True, repr=False)
-class Pair(OneLine):
+class Direction(OneLine):
     """One direction: log p(x_T|x_S), for disjoint sets of modalities.
 
     Attributes:
@@ -37,7 +37,7 @@ def log_p(names: Sequence[str], given: Sequence[str] = ()) -> str:
     return f"log p({', '.join(names)}{condition})"
 
 
-def all_pairs(model: Model) -> list[Pair]:
+def all_directions(model: Model) -> list[Direction]:
     """Lists a model's directions: each modality given every non-empty subset of the others.
 
     A model of one direction has each of its targets given its condition, and all of them together.
@@ -45,16 +45,16 @@ def all_pairs(model: Model) -> list[Pair]:
     Examples:
         >>> from types import SimpleNamespace
         >>> joint = SimpleNamespace(names=("a", "b", "c"), given=None)
-        >>> [str(pair) for pair in all_pairs(joint)][:4]
+        >>> [str(direction) for direction in all_directions(joint)][:4]
         ['log p(a | b)', 'log p(a | c)', 'log p(a | b, c)', 'log p(b | a)']
     """
     if model.given is not None:
-        single = [Pair((n,), model.given) for n in model.targets]
-        return single if len(single) == 1 else [*single, Pair(model.targets, model.given)]
-    return [Pair((n,), given) for n in model.names for given in _subsets(model.names, (n,))]
+        single = [Direction((n,), model.given) for n in model.targets]
+        return single if len(single) == 1 else [*single, Direction(model.targets, model.given)]
+    return [Direction((n,), given) for n in model.names for given in _subsets(model.names, (n,))]
 
 
-def chosen_pairs(run: Run, targets: Sequence[str], given: Sequence[str]) -> list[Pair]:
+def chosen_directions(run: Run, targets: Sequence[str], given: Sequence[str]) -> list[Direction]:
     """Lists the directions asked for.
 
     Args:
@@ -67,21 +67,21 @@ def chosen_pairs(run: Run, targets: Sequence[str], given: Sequence[str]) -> list
     """
     model = run.model
     if not targets and not given:
-        return all_pairs(model)
+        return all_directions(model)
     if given:
         wanted = run.targets(given, targets or None)
         S = ordered(tuple(run.modalities), given)
         if targets:
-            return [Pair(ordered(model.names, wanted), S)]
-        return [Pair((n,), S) for n in ordered(model.names, wanted)]
+            return [Direction(ordered(model.names, wanted), S)]
+        return [Direction((n,), S) for n in ordered(model.names, wanted)]
     if model.given is not None:
         run.targets([n for n in model.given if n not in targets], targets)  # checks them
-        return [Pair(ordered(model.names, targets), model.given)]
+        return [Direction(ordered(model.names, targets), model.given)]
     subsets = _subsets(model.names, targets)
     if not subsets:
         raise GenerationError("all modalities are targets; leave one out, to be given")
     run.targets(subsets[-1], targets)  # checks the names
-    return [Pair(ordered(model.names, targets), S) for S in subsets]
+    return [Direction(ordered(model.names, targets), S) for S in subsets]
 
 
 MOST = 10_000

@@ -2,7 +2,7 @@
 
 References:
     Y. Burda, R. Grosse, R. Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016,
-    section 5.1 (active dimensions).
+    section 5.1 (active units).
 """
 
 from collections.abc import Iterator
@@ -85,7 +85,7 @@ def posterior_means(model: Model, x: Batch) -> list[Tensor]:
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
-def active_dimensions(means: Tensor) -> Tensor:
+def active_units(means: Tensor) -> Tensor:
     """Tells which dimensions are in use: Var_x(E_q(z_d|x)[z_d]) > 0.01, ``(Z,)``.
 
     Args:

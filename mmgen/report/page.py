@@ -10,8 +10,8 @@ from typing import Any
 from mmgen.brief import OneLine
 from mmgen.registry.loading import Registry
 from mmgen.report import findings, gallery
+from mmgen.report.conditional import ConditionalSummary, conditional_summary, titles
 from mmgen.report.curves import Curves, curves
-from mmgen.report.direction import Direction, direction_of, titles
 from mmgen.report.findings import Finding
 from mmgen.report.held_out import HeldOut, held_out
 from mmgen.report.size import Growth, growth
@@ -65,7 +65,7 @@ class Page(OneLine):
     kind: str
     settings: Any
     names: list[str]
-    direction: Direction | None
+    direction: ConditionalSummary | None
     sentence: str
     facts: list[Fact]
     findings: list[Finding]
@@ -109,7 +109,7 @@ def gather(
         choices, prior = gallery.from_choices(run), gallery.from_prior(run)
         sizes = growth(run)
     found = findings.of_training(metrics, run.experiment.train.epochs, run.path.name)
-    direction = direction_of(run)
+    direction = conditional_summary(run)
     if latent is not None:
         found += _of_z(metrics, latent, direction)
     return Page(
@@ -140,7 +140,7 @@ def gather(
 
 
 def _of_z(
-    metrics: list[dict[str, Any]], latent: Space, direction: Direction | None
+    metrics: list[dict[str, Any]], latent: Space, direction: ConditionalSummary | None
 ) -> list[Finding]:
     bars = latent.told if direction is None else latent.led
     nats = {bar.word: bar.value for bar in bars if bar.word not in latent.constant}
@@ -152,7 +152,7 @@ def _of_z(
 
 def _sentence(
     run: Run,
-    direction: Direction | None,
+    direction: ConditionalSummary | None,
     rows: HeldOut | str,
     environment: Mapping[str, Any],
     epochs: int,
@@ -173,7 +173,7 @@ def _sentence(
 
 
 def _passed(
-    metrics: list[dict[str, Any]], latent: Space | None, direction: Direction | None
+    metrics: list[dict[str, Any]], latent: Space | None, direction: ConditionalSummary | None
 ) -> list[str]:
     """Says what was looked at; written where nothing was found."""
     said = ["All numbers are finite, and training is complete."]

@@ -10,7 +10,7 @@ from torch import Tensor
 from mmgen.brief import OneLine
 from mmgen.evaluation.latent import (
     Axes,
-    active_dimensions,
+    active_units,
     given_gains,
     own_gains,
     posterior_means,
@@ -134,9 +134,7 @@ def space(run: Run, held_out: HeldOut) -> Space:
     silent = [n for n in own if run.model.given is None and not _moves(run, n, x[n])]
     return Space(
         map=_map(run, x, layers[0], levels[0]),
-        active={
-            level: int(active_dimensions(m).sum()) for level, m in zip(levels, layers, strict=True)
-        },
+        active={level: int(active_units(m).sum()) for level, m in zip(levels, layers, strict=True)},
         size=layers[0].shape[1],
         told=_bars(told),
         led=_bars(led),
@@ -148,7 +146,7 @@ def space(run: Run, held_out: HeldOut) -> Space:
 
 def _moves(run: Run, name: str, x: Tensor) -> bool:
     means = run.model.infer({name: x}, temperature=0.0)[0]
-    return bool(active_dimensions(means).any())
+    return bool(active_units(means).any())
 
 
 def _named(values: Mapping[Subset, float]) -> dict[str, float]:

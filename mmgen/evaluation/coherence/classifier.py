@@ -22,7 +22,7 @@ from mmgen.data.batches import Batches
 from mmgen.data.index import read_index
 from mmgen.data.store import Dataset
 from mmgen.errors import DataError, WriteError
-from mmgen.evaluation.coherence.readout import Reading
+from mmgen.evaluation.coherence.readout import Readout
 from mmgen.files.reading import Reader, exists
 from mmgen.files.tensors import open_tensors, write_tensors
 from mmgen.modality import Modality
@@ -46,6 +46,9 @@ SPECIMENS = 64
 """Observations that tell whether a kept classifier was trained on ones like these."""
 
 HELD_OUT = ("test", "validation")
+
+WRITTEN = {"multiclass": "one of", "multilabel": "on or off"}
+"""How the header of a kept classifier has it."""
 
 _FILES = Reader(DataError)
 
@@ -75,25 +78,25 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Classifier(OneLine):
-    """Tells what a modality's reading is from observations of another modality.
+    """Tells what a modality's readout is from observations of another modality.
 
     Attributes:
         net: ``(B, *shape) -> (B, n)`` logits, in eval mode.
-        reading: What its answers mean.
+        readout: What its answers mean.
         accuracy: The share of right answers on the data set's held-out split; ``None`` if it has
             none.
         notes: What the user should know: that it could not be kept, for example.
     """
 
     net: nn.Module
-    reading: Reading
+    readout: Readout
     accuracy: float | None
     notes: list[str] = field(default_factory=list)
 
-    def see(self, x: Tensor) -> Tensor:
+    def predict(self, x: Tensor) -> Tensor:
         """Reads ``(B, *shape)``: class numbers ``(B,)``, or what is on ``(B, n)``."""
         logits: Tensor = self.net(x)
-        return logits.argmax(1) if self.reading.sort == "one of" else logits > 0
+        return logits.argmax(1) if self.readout.sort == "multiclass" else logits > 0
 
 
 def classifier(
@@ -101,7 +104,7 @@ def classifier(
     modalities: dict[str, Modality],
     seen: str,
     about: str,
-    reading: Reading,
+    readout: Readout,
     device: torch.device,
     *,
     recipe: Recipe | None = None,
@@ -116,7 +119,7 @@ def classifier(
         modalities: At least the two, by name.
         seen: What it looks at.
         about: What it tells.
-        reading: How ``about`` is read.
+        readout: How ``about`` is read.
         device: Where it is to run.
         recipe: How it is trained.
         say: Called with a few words before it is trained.
@@ -124,14 +127,14 @@ def classifier(
     recipe = recipe or Recipe()
     modality = modalities[seen]
     with random_state(device, recipe.seed), device:
-        net = network(modality, len(reading.choices))
+        net = network(modality, len(readout.choices))
     identity = {
         "format": FORMAT,
         "data": dataset.hash,
         "seen": seen,
         "about": about,
-        "sort": reading.sort,
-        "choices": list(reading.choices),
+        "sort": WRITTEN[readout.sort],
+        "choices": list(readout.choices),
         "net": str(net),
         "observations": _digest(dataset, modality, seen, recipe.seed),
         "recipe": asdict(recipe),
@@ -142,15 +145,15 @@ def classifier(
     notes = []
     if file is not None and exists(file):
         try:
-            return Classifier(net.eval(), reading, _restore(file, net, identity))
+            return Classifier(net.eval(), readout, _restore(file, net, identity))
         except (DataError, ValueError) as error:
             cause = str(error).removeprefix(f"{file}: ")
             notes.append(f"{file} was damaged ({cause}) and is trained anew")
     say(f"training a classifier of {about} in {seen}")
     with random_state(device, recipe.seed), device:
-        net = network(modality, len(reading.choices))  # a damaged file may have left its traces
+        net = network(modality, len(readout.choices))  # a damaged file may have left its traces
     chosen = {n: modalities[n] for n in (seen, about)}
-    trained = Classifier(net, reading, None)
+    trained = Classifier(net, readout, None)
     with random_state(device, recipe.seed):
         _train(trained, dataset, chosen, device, recipe)
         accuracy = _held_out(trained, dataset, chosen, device)
@@ -159,7 +162,7 @@ def classifier(
             _keep(file, net, {**identity, "accuracy": accuracy})
         except WriteError as error:
             notes.append(f"the classifier of {about} in {seen} is not kept: {error}")
-    return Classifier(net, reading, accuracy, notes)
+    return Classifier(net, readout, accuracy, notes)
 
 
 def network(modality: Modality, choices: int) -> nn.Module:
@@ -189,7 +192,7 @@ def _train(
     recipe: Recipe,
 ) -> None:
     seen, about = modalities
-    net, reading = classifier.net.train(), classifier.reading
+    net, readout = classifier.net.train(), classifier.readout
     split = dataset.splits["train"]
     batches = Batches(split, modalities, device=device, batch_size=recipe.batch_size)
     steps = min(recipe.steps, recipe.epochs * len(batches))
@@ -200,8 +203,8 @@ def _train(
         for x in batches.epoch(recipe.seed, epoch):
             if done == steps or (len(batches) > 1 and len(x[seen]) == 1):
                 break  # one row left over has no batch statistics
-            truth, logits = reading.read(x[about]), net(x[seen])
-            if reading.sort == "one of":
+            truth, logits = readout.read(x[about]), net(x[seen])
+            if readout.sort == "multiclass":
                 loss = F.cross_entropy(logits, truth)
             else:
                 loss = F.binary_cross_entropy_with_logits(logits, truth.to(logits))
@@ -227,7 +230,7 @@ def _held_out(
         return None
     batches = Batches(dataset.splits[split], modalities, device=device, batch_size=500)
     right = [
-        (classifier.see(x[seen]) == classifier.reading.read(x[about])).flatten()
+        (classifier.predict(x[seen]) == classifier.readout.read(x[about])).flatten()
         for x in batches.epoch(None, 0)
     ]
     return torch.cat(right).cpu().double().mean().item()

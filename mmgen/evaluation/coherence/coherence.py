@@ -22,9 +22,9 @@ from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import listed
 from mmgen.evaluation.coherence.classifier import classifier
-from mmgen.evaluation.coherence.readout import Reading, readings
+from mmgen.evaluation.coherence.readout import Readout, readouts
 from mmgen.evaluation.coherence.scores import Measure, scores
-from mmgen.evaluation.directions import Pair, all_pairs
+from mmgen.evaluation.directions import Direction, all_directions
 from mmgen.memory import check_fits
 from mmgen.models import Batch, Model
 from mmgen.run import sample_latent
@@ -102,7 +102,7 @@ def coherence(
     model: Model,
     dataset: Dataset,
     rows: Split,
-    pairs: Sequence[Pair] | None = None,
+    directions: Sequence[Direction] | None = None,
     *,
     samples: int = 10,
     iterations: int | None = None,
@@ -122,7 +122,7 @@ def coherence(
         dataset: Its split ``train`` is what classifiers are trained on, and its folder where they
             are kept; see :mod:`mmgen.evaluation.coherence.classifier`.
         rows: The held-out rows.
-        pairs: The directions; all that the model can go by default.
+        directions: The directions; all that the model can go by default.
         samples: Samples of z a row; 0 leaves them out.
         iterations: See :func:`mmgen.run.sample_latent`.
         temperature: Of the samples of z, see :func:`mmgen.nets.posterior.draw`.
@@ -142,11 +142,11 @@ def coherence(
     batches = Batches(rows, modalities, device=device, batch_size=ROWS)
     trained = "train" in dataset.splits
     with random_state(device, seed):
-        found = readings(modalities, dataset.splits["train"] if trained else rows)
+        found = readouts(modalities, dataset.splits["train"] if trained else rows)
         known = {n: replace(r, codes=r.codes.to(device)) for n, r in found.items()}
-        looks, notes = _looks(model, pairs, known, trained)
+        looks, notes = _looks(model, directions, known, trained)
         numbers = sum(
-            8 if known[k.about].sort == "one of" else len(known[k.about].choices) for k in looks
+            8 if known[k.about].sort == "multiclass" else len(known[k.about].choices) for k in looks
         )
         check_fits(
             f"comparing {samples:,} samples of z of each of {rows.count:,} rows",
@@ -161,8 +161,8 @@ def coherence(
             )
             for k in {(k.target, k.about): k for k in looks if k.target not in known}.values()
         }
-        readers = {key: judge.see for key, judge in judges.items()}
-        readers |= {(n, n): reading.read for n, reading in known.items()}
+        readers = {key: judge.predict for key, judge in judges.items()}
+        readers |= {(n, n): readout.read for n, readout in known.items()}
         truth: dict[str, list[Tensor]] = defaultdict(list)
         real: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         seen: dict[_Look, list[Tensor]] = defaultdict(list)
@@ -173,7 +173,7 @@ def coherence(
             for about in {k.about for k in looks}:
                 truth[about].append(known[about].read(x[about]))
             for (target, about), judge in judges.items():
-                real[target, about].append(judge.see(x[target]))
+                real[target, about].append(judge.predict(x[target]))
             for given, of in _by_given(looks).items():
                 _seed(seed, "given", *given, block)
                 seen_here = {n: x[n] for n in given}
@@ -197,17 +197,20 @@ def coherence(
 
 
 def _looks(
-    model: Model, pairs: Sequence[Pair] | None, known: Mapping[str, Reading], trained: bool
+    model: Model,
+    directions: Sequence[Direction] | None,
+    known: Mapping[str, Readout],
+    trained: bool,
 ) -> tuple[list[_Look], list[str]]:
     """Lists what can be compared, and says what cannot and why."""
     looks, blind, untrained = [], [], False
     singles = (
-        Pair((target,), pair.given)
-        for pair in (all_pairs(model) if pairs is None else pairs)
-        for target in pair.targets
+        Direction((target,), direction.given)
+        for direction in (all_directions(model) if directions is None else directions)
+        for target in direction.targets
     )
-    for pair in dict.fromkeys(singles):
-        (target,), given = pair.targets, pair.given
+    for direction in dict.fromkeys(singles):
+        (target,), given = direction.targets, direction.given
         abouts = [target] if target in known else [n for n in given if n in known]
         if not abouts:
             blind.append(f"{target} from {listed(given)}")

@@ -1,4 +1,4 @@
-"""Reading values off modalities that have choices: one of n, or each of n on or off."""
+"""Reads values off modalities that have choices: one of n classes, or any of n labels."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ MOST = 1000
 ROWS = 10_000
 """Stored rows that are looked at at a time."""
 
-Sort = Literal["one of", "on or off"]
+Sort = Literal["multiclass", "multilabel"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Reading(OneLine):
+class Readout(OneLine):
     """How a modality's observations, and means of them, are read.
 
     Attributes:
-        sort: ``"one of"``: every observation is one of the choices. ``"on or off"``: entry i has
-            one of two values, whether or not choice i applies.
+        sort: ``"multiclass"``: every observation is one of the choices. ``"multilabel"``: entry i
+            has one of two values, whether or not choice i applies.
         choices: The n raw values, in words.
         codes: What each choice is observed as, flat, ``(n, D)``.
         threshold: Half-way between off and on; not used for one of n.
@@ -46,14 +46,14 @@ class Reading(OneLine):
             or what is on, ``(B, n)``.
         """
         flat = x.flatten(1)
-        if self.sort == "on or off":
+        if self.sort == "multilabel":
             return flat > self.threshold
         codes = self.codes.to(flat)
         # |x − c|² less |x|², halved and negated.
         return (flat @ codes.T - codes.square().sum(1) / 2).argmax(1)
 
 
-def readings(modalities: Mapping[str, Modality], split: Split) -> dict[str, Reading]:
+def readouts(modalities: Mapping[str, Modality], split: Split) -> dict[str, Readout]:
     """Finds out which modalities can be read, and how, from their choices and what rows show.
 
     The contract does not tell classes from switches, and need not: classes are observed as one of
@@ -72,13 +72,13 @@ def readings(modalities: Mapping[str, Modality], split: Split) -> dict[str, Read
     """
     found = {}
     for name, modality in modalities.items():
-        reading = _reading(modality, split, name)
-        if reading is not None:
-            found[name] = reading
+        readout = _readout(modality, split, name)
+        if readout is not None:
+            found[name] = readout
     return found
 
 
-def _reading(modality: Modality, split: Split, name: str) -> Reading | None:
+def _readout(modality: Modality, split: Split, name: str) -> Readout | None:
     choices = tuple(modality.choices())
     if not 0 < len(choices) <= MOST:
         return None
@@ -89,12 +89,13 @@ def _reading(modality: Modality, split: Split, name: str) -> Reading | None:
             f"{name}: kind {modality.kind!r} lists choices that it cannot read: {error}"
         ) from error
     codes = modality.observe(cells).flatten(1)
-    one_of = Reading("one of", choices, codes)
+    multiclass = Readout("multiclass", choices, codes)
     classes = len(choices) > 1 and all(
-        torch.equal(codes[one_of.read(x)], x.flatten(1)) for x in _observed(modality, split, name)
+        torch.equal(codes[multiclass.read(x)], x.flatten(1))
+        for x in _observed(modality, split, name)
     )
     if classes:
-        return one_of
+        return multiclass
     values = codes.unique()
     for x in _observed(modality, split, name):
         values = torch.cat([values, x.flatten()]).unique()
@@ -105,7 +106,7 @@ def _reading(modality: Modality, split: Split, name: str) -> Reading | None:
     off, on = values.tolist()
     each_alone = torch.full_like(codes, off).fill_diagonal_(on)
     threshold = (off + on) / 2
-    return Reading("on or off", choices, codes, threshold) if codes.equal(each_alone) else None
+    return Readout("multilabel", choices, codes, threshold) if codes.equal(each_alone) else None
 
 
 def _observed(modality: Modality, split: Split, name: str) -> Iterable[Tensor]:

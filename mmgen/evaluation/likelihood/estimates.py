@@ -14,15 +14,15 @@ Estimator = Literal["single", "multiple", "importance"]
 
 
 @dataclass(frozen=True, repr=False)
-class Effort(OneLine):
+class SamplingBudget(OneLine):
     """How much is drawn.
 
     Attributes:
-        samples: N of the means of logs; 10 in the paper, 0 leaves them out.
+        samples: N of the Monte Carlo estimates (eq. 11); 10 in the paper, 0 leaves them out.
         importance: N of the importance-sampled estimates; 0 leaves them out.
         iterations: T of iterative sampling, for every subset. Without it, subsets with an encoder
             use it, and the others iterate 50 times.
-        temperature: Of what means of logs draw z from where some modalities are missing, see
+        temperature: Of what Monte Carlo draws z from where some modalities are missing, see
             :func:`mmgen.nets.posterior.draw`.
         chunk: The most latents decoded at a time. Bounds memory, changes no number.
         seed: Fixes all draws, and what stochastic observations show.
@@ -43,11 +43,11 @@ class Estimate(OneLine):
     Attributes:
         targets: T.
         given: S; empty for a joint or marginal likelihood.
-        estimator: ``single`` or ``multiple`` (means of logs), or ``importance`` (log-mean-exp).
+        estimator: ``single`` or ``multiple`` (Monte Carlo, eq. 11), or ``importance`` (IWAE).
         z: What z was drawn from: ``"q(z|label)"``.
-        samples: How many z a row.
+        samples: How many z per row.
         values: The estimate of each row in nats, float64 on the CPU, ``(rows,)``.
-        effective: The effective sample size of each row, between 1 and ``samples``, for importance
+        ess: The effective sample size of each row, between 1 and ``samples``, for importance
             sampling. Of a difference of two estimates, the smaller one.
     """
 
@@ -57,7 +57,7 @@ class Estimate(OneLine):
     z: str
     samples: int
     values: Tensor
-    effective: Tensor | None = None
+    ess: Tensor | None = None
 
     @property
     def quantity(self) -> str:

@@ -1,10 +1,10 @@
-"""Likelihoods of held-out observations in nats: the paper's means of logs, and log-mean-exp.
+"""Likelihoods of held-out observations in nats: Monte Carlo (eq. 11), and importance-sampled.
 
 The two are different numbers and are never mixed. With z^(n) drawn from what is given,
 
-- *mean of logs*: 1/N Σ_n log p(x_T|z^(n)), what the paper reports, single (given x_S) and multiple
-  (given x_S and x_T itself);
-- *log-mean-exp*: log 1/N Σ_n p(x_U|z^(n)) p(z^(n)) / q(z^(n)), the importance-sampled estimate of
+- *Monte Carlo (eq. 11)*: 1/N Σ_n log p(x_T|z^(n)), what the paper reports, single (given
+  x_S) and multiple (given x_S and x_T itself);
+- *importance-sampled (IWAE)*: log 1/N Σ_n p(x_U|z^(n)) p(z^(n)) / q(z^(n)), an estimate of
   log p(x_U), and log p(x_T|x_S) = log p(x_T, x_S) − log p(x_S).
 
 References:
@@ -22,9 +22,9 @@ from torch import Tensor
 
 from mmgen.data.batches import Batches
 from mmgen.data.store import Split
-from mmgen.evaluation.directions import Pair
+from mmgen.evaluation.directions import Direction
 from mmgen.evaluation.likelihood.decoding import log_likelihoods
-from mmgen.evaluation.likelihood.estimates import Effort, Estimate, Estimator
+from mmgen.evaluation.likelihood.estimates import Estimate, Estimator, SamplingBudget
 from mmgen.models import Batch, Model
 from mmgen.models.hierarchical import Hierarchical
 from mmgen.run import ITERATIONS, sample_latent
@@ -43,8 +43,8 @@ iterative sampling that keeps its imputed observations in memory."""
 def likelihoods(
     model: Model,
     split: Split,
-    pairs: Sequence[Pair],
-    effort: Effort | None = None,
+    directions: Sequence[Direction],
+    budget: SamplingBudget | None = None,
     done: Callable[[int], object] | None = None,
 ) -> list[Estimate]:
     """Estimates likelihoods of all rows of a split.
@@ -56,25 +56,25 @@ def likelihoods(
     Args:
         model: In eval mode.
         split: The rows.
-        pairs: The directions. A joint model's marginals that they need, and its joint likelihood,
-            are estimated as well.
-        effort: How much is drawn.
+        directions: A joint model's marginals that they need, and its joint likelihood, are
+            estimated as well.
+        budget: How much is drawn.
         done: Called with the number of rows done after each block of them.
 
     Returns:
-        Means of logs, pair by pair; then importance-sampled: joint, marginals, conditionals.
+        Monte Carlo, by direction; then importance-sampled: joint, marginals, conditionals.
 
     Raises:
         DataError: If the split lacks a modality of the model.
     """
-    effort = effort or Effort()
-    values = measured(model, split, pairs, effort, range(blocks_of(split)), done)
-    return estimates(model, pairs, effort, values)
+    budget = budget or SamplingBudget()
+    values = measured(model, split, directions, budget, range(blocks_of(split)), done)
+    return estimates(model, directions, budget, values)
 
 
 Values = dict[tuple[object, ...], Tensor]
-"""By (given, targets) means of logs ``(rows,)``; by (members,) log-mean-exp and effective sample
-size, ``(2, rows)``. On the CPU, float64."""
+"""By (given, targets) Monte Carlo estimates ``(rows,)``; by (members,) importance-sampled ones and
+effective sample size, ``(2, rows)``. On the CPU, float64."""
 
 
 def blocks_of(split: Split) -> int:
@@ -86,30 +86,30 @@ def blocks_of(split: Split) -> int:
 def measured(
     model: Model,
     split: Split,
-    pairs: Sequence[Pair],
-    effort: Effort,
+    directions: Sequence[Direction],
+    budget: SamplingBudget,
     blocks: Sequence[int],
     done: Callable[[int], object] | None = None,
 ) -> Values:
     """Measures consecutive blocks of rows. What a block draws depends on its number alone."""
     device = next(model.parameters()).device
     batches = Batches(split, model.modalities, device=device, batch_size=ROWS)
-    sources = _sources(model, pairs) if effort.samples else {}
-    proposals = _proposals(model, pairs) if effort.importance else {}
+    sources = _sources(model, directions) if budget.samples else {}
+    proposals = _proposals(model, directions) if budget.importance else {}
     results: dict[tuple[object, ...], list[Tensor]] = defaultdict(list)
-    with random_state(device, effort.seed):
+    with random_state(device, budget.seed):
         stream = batches.epoch(None, 0, blocks[0])
         for block in blocks:
-            _seed(effort, "observations", block)
+            _seed(budget, "observations", block)
             x = next(stream)
             for given, wanted in sources.items():
-                _seed(effort, "given", *given, block)
-                means = _means_of_logs(model, x, given, wanted, effort)
+                _seed(budget, "given", *given, block)
+                means = _monte_carlo(model, x, given, wanted, budget)
                 for targets, value in means.items():
                     results[given, targets].append(value)
             for given, wanted in proposals.items():
-                _seed(effort, "proposal", *given, block)
-                for members, value in _weighed(model, x, given, wanted, effort).items():
+                _seed(budget, "proposal", *given, block)
+                for members, value in _weighed(model, x, given, wanted, budget).items():
                     results[members,].append(value)
             if done is not None:
                 done(min((block + 1) * ROWS, batches.count))
@@ -117,17 +117,17 @@ def measured(
 
 
 def estimates(
-    model: Model, pairs: Sequence[Pair], effort: Effort, values: Values
+    model: Model, directions: Sequence[Direction], budget: SamplingBudget, values: Values
 ) -> list[Estimate]:
     """Names what was measured of all rows, in the order that :func:`likelihoods` returns."""
     return [
-        *(_paper(model, pairs, effort, values) if effort.samples else ()),
-        *(_importance(model, pairs, effort.importance, values) if effort.importance else ()),
+        *(_paper(model, directions, budget, values) if budget.samples else ()),
+        *(_importance(model, directions, budget.importance, values) if budget.importance else ()),
     ]
 
 
-def _seed(effort: Effort, *key: int | str) -> None:
-    torch.manual_seed(generator("likelihood", effort.seed, *key).initial_seed())
+def _seed(budget: SamplingBudget, *key: int | str) -> None:
+    torch.manual_seed(generator("likelihood", budget.seed, *key).initial_seed())
 
 
 def _steps(total: int, size: int) -> Iterator[int]:
@@ -135,29 +135,29 @@ def _steps(total: int, size: int) -> Iterator[int]:
         yield min(size, total - start)
 
 
-# Means of logs.
+# Monte Carlo (eq. 11).
 
 
-def _sources(model: Model, pairs: Iterable[Pair]) -> dict[Subset, list[Subset]]:
+def _sources(model: Model, directions: Iterable[Direction]) -> dict[Subset, list[Subset]]:
     """Lists, for each set of given modalities, the sets of targets that its z are to decode.
 
     All directions from one set share their z: K modalities need its chains once, not K times.
     """
     sources: dict[Subset, list[Subset]] = defaultdict(list)
-    for pair in pairs:
-        for given in (pair.given, pair.both(model.names)):
-            if model.can(given, pair.targets) and pair.targets not in sources[given]:
-                sources[given].append(pair.targets)
+    for direction in directions:
+        for given in (direction.given, direction.both(model.names)):
+            if model.can(given, direction.targets) and direction.targets not in sources[given]:
+                sources[given].append(direction.targets)
     return {given: targets for given, targets in sources.items() if targets}
 
 
-def _means_of_logs(
-    model: Model, x: Batch, given: Subset, wanted: Sequence[Subset], effort: Effort
+def _monte_carlo(
+    model: Model, x: Batch, given: Subset, wanted: Sequence[Subset], budget: SamplingBudget
 ) -> dict[Subset, Tensor]:
     names = {n for targets in wanted for n in targets}
     seen = {n: x[n] for n in given}
     total = dict.fromkeys(names, torch.zeros(()))
-    for samples in _steps(effort.samples, CHAINS):
+    for samples in _steps(budget.samples, CHAINS):
         if _complete(model, given):
             z = model.revise(model.parts(seen), samples)
         else:
@@ -165,12 +165,12 @@ def _means_of_logs(
                 model,
                 seen,
                 samples,
-                temperature=effort.temperature if set(given) < set(model.names) else 1.0,
-                iterations=effort.iterations,
+                temperature=budget.temperature if set(given) < set(model.names) else 1.0,
+                iterations=budget.iterations,
             )
-        for n, log_likelihood in log_likelihoods(model, x, z, names, effort.chunk).items():
+        for n, log_likelihood in log_likelihoods(model, x, z, names, budget.chunk).items():
             total[n] = log_likelihood.sum(0) + total[n]
-    return {T: torch.stack([total[n] for n in T]).sum(0) / effort.samples for T in wanted}
+    return {T: torch.stack([total[n] for n in T]).sum(0) / budget.samples for T in wanted}
 
 
 def _complete(model: Model, given: Subset) -> bool:
@@ -179,20 +179,20 @@ def _complete(model: Model, given: Subset) -> bool:
 
 
 def _paper(
-    model: Model, pairs: Iterable[Pair], effort: Effort, values: Values
+    model: Model, directions: Iterable[Direction], budget: SamplingBudget, values: Values
 ) -> Iterator[Estimate]:
-    for pair in pairs:
+    for direction in directions:
         kinds: tuple[tuple[Estimator, Subset], ...] = (
-            ("single", pair.given),
-            ("multiple", pair.both(model.names)),
+            ("single", direction.given),
+            ("multiple", direction.both(model.names)),
         )
         for kind, given in kinds:
-            if model.can(given, pair.targets):
-                z = _drawn_from(model, given, effort.iterations)
-                if effort.temperature != 1 and set(given) < set(model.names):
-                    z += f", τ = {effort.temperature:g}"
-                value = values[given, pair.targets]
-                yield Estimate(pair.targets, pair.given, kind, z, effort.samples, value)
+            if model.can(given, direction.targets):
+                z = _drawn_from(model, given, budget.iterations)
+                if budget.temperature != 1 and set(given) < set(model.names):
+                    z += f", τ = {budget.temperature:g}"
+                value = values[given, direction.targets]
+                yield Estimate(direction.targets, direction.given, kind, z, budget.samples, value)
 
 
 def _drawn_from(model: Model, given: Subset, iterations: int | None) -> str:
@@ -210,14 +210,16 @@ def _drawn_from(model: Model, given: Subset, iterations: int | None) -> str:
 # Importance sampling.
 
 
-def _proposals(model: Model, pairs: Sequence[Pair]) -> dict[Subset, list[Subset]]:
+def _proposals(model: Model, directions: Sequence[Direction]) -> dict[Subset, list[Subset]]:
     """Lists, for each posterior to draw from, the sets of modalities to weigh its z with.
 
     For a joint model these are marginals, for a model of one direction its sets of targets.
     """
     if model.given is not None:
-        return {model.names: list(dict.fromkeys(pair.targets for pair in pairs))}
-    members = [s for pair in pairs for s in (pair.given, pair.both(model.names))]
+        return {model.names: list(dict.fromkeys(direction.targets for direction in directions))}
+    members = [
+        s for direction in directions for s in (direction.given, direction.both(model.names))
+    ]
     proposals: dict[Subset, list[Subset]] = defaultdict(list)
     for subset in dict.fromkeys([model.names, *members]):
         proposals[_proposal(model, subset)].append(subset)
@@ -229,49 +231,51 @@ def _proposal(model: Model, subset: Subset) -> Subset:
 
 
 def _weighed(
-    model: Model, x: Batch, given: Subset, measured: Sequence[Subset], effort: Effort
+    model: Model, x: Batch, given: Subset, measured: Sequence[Subset], budget: SamplingBudget
 ) -> dict[Subset, Tensor]:
-    """Returns log-mean-exp and effective sample size for each set of modalities: ``(2, B)``."""
+    """Returns estimate and effective sample size for each set of modalities: ``(2, B)``."""
     names = {n for members in measured for n in members}
     sums: dict[Subset, list[Tensor]] = defaultdict(list)
-    for samples in _steps(effort.importance, DRAWS):
+    for samples in _steps(budget.importance, DRAWS):
         drawn = model.propose(x, given, samples)
-        log_p_x = log_likelihoods(model, x, drawn.z, names, effort.chunk)
+        log_p_x = log_likelihoods(model, x, drawn.z, names, budget.chunk)
         for members in measured:
             log_w = drawn.log_weight + torch.stack([log_p_x[n] for n in members]).sum(0)
             sums[members].append(torch.stack([log_w.logsumexp(0), (2 * log_w).logsumexp(0)]))
     result = {}
     for members, parts in sums.items():
         first, second = torch.stack(parts).logsumexp(0)  # log Σ w, log Σ w²
-        estimate = first - math.log(effort.importance)
+        estimate = first - math.log(budget.importance)
         result[members] = torch.stack([estimate, (2 * first - second).exp()])
     return result
 
 
 def _importance(
-    model: Model, pairs: Sequence[Pair], samples: int, values: Values
+    model: Model, directions: Sequence[Direction], samples: int, values: Values
 ) -> Iterator[Estimate]:
     if model.given is not None:
-        for pair in pairs:
+        for direction in directions:
             z = f"q(z|{', '.join(model.names)})"
-            value, effective = values[pair.targets,]
-            yield Estimate(pair.targets, pair.given, "importance", z, samples, value, effective)
+            value, ess = values[direction.targets,]
+            yield Estimate(direction.targets, direction.given, "importance", z, samples, value, ess)
         return
 
     def proposal(subset: Subset) -> str:
         own = _proposal(model, subset)
         return "q(z|x)" if own == model.names else f"q(z|{', '.join(own)})"
 
-    marginals = [subset for measured in _proposals(model, pairs).values() for subset in measured]
+    marginals = [
+        subset for measured in _proposals(model, directions).values() for subset in measured
+    ]
     # The joint likelihood first, then smaller sets first.
     for subset in sorted(marginals, key=lambda s: (s != model.names, len(s))):
-        value, effective = values[subset,]
-        yield Estimate(subset, (), "importance", proposal(subset), samples, value, effective)
-    for pair in pairs:
-        (above, above_size), (below, below_size) = (
-            values[pair.both(model.names),],
-            values[pair.given,],
-        )
-        z = " / ".join(dict.fromkeys([proposal(pair.both(model.names)), proposal(pair.given)]))
+        value, ess = values[subset,]
+        yield Estimate(subset, (), "importance", proposal(subset), samples, value, ess)
+    for direction in directions:
+        both = direction.both(model.names)
+        (above, above_size), (below, below_size) = values[both,], values[direction.given,]
+        z = " / ".join(dict.fromkeys([proposal(both), proposal(direction.given)]))
         size = torch.minimum(above_size, below_size)
-        yield Estimate(pair.targets, pair.given, "importance", z, samples, above - below, size)
+        yield Estimate(
+            direction.targets, direction.given, "importance", z, samples, above - below, size
+        )

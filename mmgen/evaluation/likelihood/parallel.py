@@ -20,8 +20,8 @@ import torch
 from mmgen.brief import OneLine
 from mmgen.data.store import Split, read_dataset
 from mmgen.errors import MmgenError, RunError
-from mmgen.evaluation.directions import Pair
-from mmgen.evaluation.likelihood.estimates import Effort, Estimate
+from mmgen.evaluation.directions import Direction
+from mmgen.evaluation.likelihood.estimates import Estimate, SamplingBudget
 from mmgen.evaluation.likelihood.estimators import ROWS, blocks_of, estimates, measured
 from mmgen.run import Run, load
 from mmgen.stopping import shielded
@@ -40,8 +40,8 @@ class Measurement(OneLine):
         data: The data set's folder.
         split: Which of its splits.
         rows: So many of them, evenly spread; all if ``None``.
-        pairs: The directions.
-        effort: How much is drawn.
+        directions: The directions.
+        budget: How much is drawn.
     """
 
     run: Path
@@ -50,11 +50,11 @@ class Measurement(OneLine):
     data: Path
     split: str
     rows: int | None
-    pairs: tuple[Pair, ...]
-    effort: Effort
+    directions: tuple[Direction, ...]
+    budget: SamplingBudget
 
 
-def likelihoods_side_by_side(
+def likelihoods_in_parallel(
     what: Measurement,
     run: Run,
     split: Split,
@@ -114,7 +114,7 @@ def likelihoods_side_by_side(
         key: torch.from_numpy(np.concatenate([found[block][key] for block in blocks], -1))
         for key in found[0]
     }
-    return estimates(run.model, what.pairs, what.effort, values)
+    return estimates(run.model, what.directions, what.budget, values)
 
 
 def _split(what: Measurement, run: Run) -> Split:
@@ -137,7 +137,7 @@ def _measure(what: Measurement, blocks: range, jobs: int, send: Connection) -> N
         run = load(what.run, weights=what.weights, device="cpu", plugin_modules=what.plugins)
         split = _split(what, run)
         for block in blocks:
-            values = measured(run.model, split, what.pairs, what.effort, [block])
+            values = measured(run.model, split, what.directions, what.budget, [block])
             send.send((block, {key: value.numpy() for key, value in values.items()}))
     except MmgenError as error:
         send.send((-1, error))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmgen.brief import OneLine
 from mmgen.errors import ConfigError, listed
-from mmgen.evaluation.likelihood.estimates import Effort, Estimate
+from mmgen.evaluation.likelihood.estimates import Estimate, SamplingBudget
 from mmgen.files.atomic import check_writable, deliver
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Evaluation(OneLine):
         data: The data set.
         split: Which rows of it.
         rows: How many.
-        effort: How much was drawn.
+        budget: How much was drawn.
         estimates: What came out, see :func:`mmgen.evaluation.likelihood.estimators.likelihoods`.
     """
 
@@ -40,7 +40,7 @@ class Evaluation(OneLine):
     data: str
     split: str
     rows: int
-    effort: Effort
+    budget: SamplingBudget
     estimates: Sequence[Estimate]
 
     def terminal(self) -> "list[Table]":
@@ -73,13 +73,13 @@ class Evaluation(OneLine):
         rows = f"{self.rows:,} rows of {self.split}"
         sheets = [
             Sheet(
-                f"Means of log p(target | z), {self.effort.samples:,} z a row",
+                f"Means of log p(target | z), {self.budget.samples:,} z a row",
                 f"nats; {rows}; ±: standard error over rows",
                 ("likelihood", "z from", "mean of logs", "±"),
                 [(e.quantity, e.z, *_nats(e)) for e in means],
             ),
             Sheet(
-                f"Importance-sampled likelihoods, {self.effort.importance:,} z a row",
+                f"Importance-sampled likelihoods, {self.budget.importance:,} z a row",
                 f"nats; {rows}; ±: standard error over rows; ESS: effective sample size",
                 ("likelihood", "z from", "log-mean-exp", "±", "ESS", "least"),
                 [(e.quantity, e.z, *_nats(e), *_sizes(e)) for e in weighed],
@@ -134,16 +134,16 @@ class Evaluation(OneLine):
             "data": self.data,
             "split": self.split,
             "rows": self.rows,
-            "iterations": self.effort.iterations,
-            "temperature": self.effort.temperature,
-            "seed": self.effort.seed,
+            "iterations": self.budget.iterations,
+            "temperature": self.budget.temperature,
+            "seed": self.budget.seed,
         }
         records = [self._record(estimate) for estimate in self.estimates]
         return json.dumps({**head, "unit": "nats", "likelihoods": records}, indent=2) + "\n"
 
     def _record(self, e: Estimate) -> dict[str, Any]:
         weighed = e.estimator == "importance"
-        size = e.effective
+        size = e.ess
         return {
             "likelihood": e.quantity,
             "targets": list(e.targets),
@@ -224,8 +224,8 @@ def _nats(e: Estimate) -> tuple[str, str]:
 
 
 def _sizes(e: Estimate) -> tuple[str, str]:
-    assert e.effective is not None
-    return f"{e.effective.mean():.1f}", f"{e.effective.min():.1f}"
+    assert e.ess is not None
+    return f"{e.ess.mean():.1f}", f"{e.ess.min():.1f}"
 
 
 def _finite(value: float) -> float | None:

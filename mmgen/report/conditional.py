@@ -8,7 +8,7 @@ from mmgen.run import Run
 
 
 @dataclass(frozen=True, repr=False)
-class Direction(OneLine):
+class ConditionalSummary(OneLine):
     """What a model of one direction generates from what.
 
     Attributes:
@@ -26,12 +26,12 @@ class Direction(OneLine):
     likelihood: str
 
 
-def direction_of(run: Run) -> Direction | None:
+def conditional_summary(run: Run) -> ConditionalSummary | None:
     """Returns the direction of a run's model, or ``None`` if it goes in all."""
     model = run.model
     if model.given is None:
         return None
-    return Direction(
+    return ConditionalSummary(
         targets=[*model.targets],
         given=[*model.given],
         absent=[n for n in run.modalities if n not in model.names],
