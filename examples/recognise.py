@@ -25,7 +25,8 @@ import mmgen
 from mmgen.data.store import Dataset, read_dataset
 from mmgen.figures import compare
 from mmgen.nets.blocks import convolutional_encoder
-from mmgen.run import Run, sample_latent
+from mmgen.run import Run
+from mmgen.inference.sample import sample_latent
 
 SAMPLES = 200
 """Pictures generated for each class."""

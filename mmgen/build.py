@@ -239,9 +239,7 @@ def resolved(
     )
 
 
-def sketch(
-    experiment: Experiment, modalities: Mapping[str, Modality], registry: Registry
-) -> Model:
+def sketch(experiment: Experiment, modalities: Mapping[str, Modality], registry: Registry) -> Model:
     """Builds the model on the ``meta`` device, where it takes no memory: its shapes are known.
 
     Raises:

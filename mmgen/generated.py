@@ -13,7 +13,8 @@ class Generated(Mapping[str, Distribution]):
 
     Attributes:
         z: ``(samples, Z)``, or ``(samples, rows, Z)`` if several rows were given; with several
-            layers of latents ``(..., L, Z)``, of which decoders read the first. The distributions have the batch shape ``(samples,)`` or ``(samples, rows)``.
+            layers of latents ``(..., L, Z)``, of which decoders read the first. The distributions
+            have the batch shape ``(samples,)`` or ``(samples, rows)``.
     """
 
     def __init__(self, distributions: Mapping[str, Distribution], z: Tensor) -> None:

@@ -14,8 +14,8 @@ GROUP = "mmgen"
 """The entry-point group, and pluggy's project name."""
 
 API_VERSION = 1
-"""The version of the contracts in :mod:`mmgen.modality` and :mod:`mmgen.model`; it grows when plugins
-must change."""
+"""The version of the contracts in :mod:`mmgen.modality` and :mod:`mmgen.model`; it grows when
+plugins must change."""
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)

@@ -191,9 +191,8 @@ class Model(nn.Module, ABC):
         """Yields every net that reads an observation: how many copies it holds, and it."""
         for part in self.modules():
             if isinstance(part, ByModality) and part is not self.decoders:
-                for _, net in part.items():
-                    if isinstance(net, nn.Module):
-                        yield int(getattr(net, "copies", 1)), net
+                nets = (net for net in part.children())
+                yield from ((int(getattr(net, "copies", 1)), net) for net in nets)
 
     # What it says of itself.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
 
 from mmgen import build
 from mmgen.batch import Batch
@@ -17,14 +16,15 @@ from mmgen.errors import GenerationError, RunError, listed, nearest
 from mmgen.experiment import Experiment
 from mmgen.generated import Generated
 from mmgen.given import observations
-from mmgen.memory import check_fits
 from mmgen.inference.iterative import Start
 from mmgen.inference.sample import check_temperature, sample_latent
+from mmgen.memory import check_fits
 from mmgen.modality import Modality
 from mmgen.model import Model
 from mmgen.seeding import random_state
 from mmgen.training import run_folder
 from mmgen.training.memory import sample_memory
+
 
 @dataclass(frozen=True, repr=False)
 class Run(OneLine):

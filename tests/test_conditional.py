@@ -27,7 +27,7 @@ from mmgen.errors import ConfigError, GenerationError
 from mmgen.evaluation import latent
 from mmgen.models import CMMA, CVAE
 from mmgen.nets.posterior import VARIANCE_FLOOR, normal
-from mmgen.run import sample_latent
+from mmgen.inference.sample import sample_latent
 from mmgen.training import memory, nonfinite, run_folder
 from mmgen.training.loop import Epoch, fit
 

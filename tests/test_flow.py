@@ -11,7 +11,7 @@ from toys import OneDevice, differing, observations, on_gpu, toy_modalities, tra
 from mmgen.errors import ConfigError
 from mmgen.nets.flow import SubsetFlow
 from mmgen.nets.posterior import draw, gaussian
-from mmgen.run import sample_latent
+from mmgen.inference.sample import sample_latent
 from mmgen.training import memory
 
 MODALITIES = toy_modalities(3)

@@ -7,7 +7,8 @@ from toys import Numbers, observations, toy_modalities, toy_model
 
 from mmgen.models.iterative import encoded, iterate
 from mmgen.nets.posterior import VARIANCE_FLOOR
-from mmgen.run import ITERATIONS, sample_latent
+from mmgen.inference.iterative import ITERATIONS
+from mmgen.inference.sample import sample_latent
 
 KINDS = ("jmvae", "hierarchical")
 

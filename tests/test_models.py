@@ -25,7 +25,7 @@ from mmgen.experiment import Experiment
 from mmgen.models import MODELS, Model
 from mmgen.nets.blocks import Likelihood, mlp
 from mmgen.nets.posterior import VARIANCE_FLOOR, GaussianHead
-from mmgen.run import sample_latent
+from mmgen.inference.sample import sample_latent
 from mmgen.subsets import name, proper
 
 EVERY = [(kind, K) for kind in KINDS for K in (2, 3)]

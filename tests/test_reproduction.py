@@ -23,7 +23,8 @@ from mmgen.reproduction import chains, drawings, jobs, table
 from mmgen.reproduction.claims import claims, settled
 from mmgen.reproduction.folder import Reproduction
 from mmgen.reproduction.mnist import BEYOND, CELLS, PAPER, PROFILES, RUNS
-from mmgen.run import load, sample_latent
+from mmgen.run import load
+from mmgen.inference.sample import sample_latent
 from mmgen.training import plan, session
 from mmgen_image.files import read_picture
 

@@ -20,7 +20,8 @@ from mmgen import build
 from mmgen.errors import ConfigError, RunError
 from mmgen.models import Objective
 from mmgen.settings import TrainConfig
-from mmgen.training.loop import Epoch, Step, Training, adam, evaluate, fit, random_state
+from mmgen.training.loop import Epoch, Step, Training, adam, evaluate, fit
+from mmgen.seeding import random_state
 
 CPU = torch.device("cpu")
 

@@ -147,7 +147,7 @@ def evaluate(
     )
     if jobs > 1 and loaded.device.type != "cpu":
         raise ConfigError(f"--jobs is for the CPU; one process fills {loaded.device}")
-    if iterations is not None and loaded.model.given is not None:
+    if iterations is not None and loaded.model.directions is not None:
         raise GenerationError(f"a {loaded.experiment.model.kind} has one direction: no iterations")
     directions = chosen_directions(loaded, targets or [], given or [])
     _check_fits(loaded, chunk, jobs)

@@ -75,7 +75,7 @@ def generate(
     from mmgen.files.atomic import check_writable
     from mmgen.files.holding import pinned
     from mmgen.run import load
-    from mmgen.training.loop import random_state
+    from mmgen.seeding import random_state
 
     settings: Settings = context.obj
     values = dict(_pair(word) for word in given or [])

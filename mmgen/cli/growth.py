@@ -20,11 +20,15 @@ def growth(
     ] = "2-10",
     layers: Annotated[
         str,
-        typer.Option(help="How many layers the hierarchical model has, L: a number or a range."),
+        typer.Option(help="How many layers models with layers have, L: a number or a range."),
     ] = "1-3",
     kind: Annotated[
         str, typer.Option(help="What all K modalities are: a kind that mmgen plugins lists.")
     ] = "image",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A model to count, as mmgen plugins lists them; all if left out."),
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="A PNG file for the curves.", callback=reachable),
@@ -41,10 +45,19 @@ def growth(
 
         if file is not None:  # before the work
             check_writable(file)
-        modality = load(settings.plugins).get(kind).from_examples()
+        registry = load(settings.plugins)
+        modality = registry.get(kind).from_examples()
+        models = {kind: registry.model(kind) for kind in model or registry.models}
+    built = counting.candidates(models, k, levels)
     with progress("{task.completed:,}/{task.total:,} nets") as bar:
-        task = bar.add_task("building", total=counting.nets_of(k, levels))
-        rows = counting.growth(modality, k, levels, done=lambda nets: bar.advance(task, nets))
+        task = bar.add_task("building", total=sum(c.nets or c.modalities for c in built))
+        rows = counting.growth(
+            models,
+            modality,
+            k,
+            levels,
+            done=lambda nets: bar.advance(task, nets),
+        )
     if as_json:
         stdout.print_json(json.dumps([dataclasses.asdict(row) for row in rows]))
     else:

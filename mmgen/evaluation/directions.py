@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mmgen.brief import OneLine
 from mmgen.errors import GenerationError
-from mmgen.models import Model
+from mmgen.model import Model
 from mmgen.run import Run
 from mmgen.subsets import Subset, ordered, proper
 
@@ -44,13 +44,14 @@ def all_directions(model: Model) -> list[Direction]:
 
     Examples:
         >>> from types import SimpleNamespace
-        >>> joint = SimpleNamespace(names=("a", "b", "c"), given=None)
+        >>> joint = SimpleNamespace(names=("a", "b", "c"), directions=None)
         >>> [str(direction) for direction in all_directions(joint)][:4]
         ['log p(a | b)', 'log p(a | c)', 'log p(a | b, c)', 'log p(b | a)']
     """
-    if model.given is not None:
-        single = [Direction((n,), model.given) for n in model.targets]
-        return single if len(single) == 1 else [*single, Direction(model.targets, model.given)]
+    if model.directions is not None:
+        C, T = model.directions.given, model.directions.targets
+        single = [Direction((n,), C) for n in T]
+        return single if len(single) == 1 else [*single, Direction(T, C)]
     return [Direction((n,), given) for n in model.names for given in _subsets(model.names, (n,))]
 
 
@@ -74,9 +75,10 @@ def chosen_directions(run: Run, targets: Sequence[str], given: Sequence[str]) ->
         if targets:
             return [Direction(ordered(model.names, wanted), S)]
         return [Direction((n,), S) for n in ordered(model.names, wanted)]
-    if model.given is not None:
-        run.targets([n for n in model.given if n not in targets], targets)  # checks them
-        return [Direction(ordered(model.names, targets), model.given)]
+    if model.directions is not None:
+        C = model.directions.given
+        run.targets([n for n in C if n not in targets], targets)  # checks them
+        return [Direction(ordered(model.names, targets), C)]
     subsets = _subsets(model.names, targets)
     if not subsets:
         raise GenerationError("all modalities are targets; leave one out, to be given")

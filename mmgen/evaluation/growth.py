@@ -6,7 +6,7 @@ References:
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ from mmgen.brief import OneLine
 from mmgen.drawing import plain_text, save
 from mmgen.errors import ConfigError
 from mmgen.modality import Modality
-from mmgen.models import MODELS, Model
-from mmgen.subsets import MOST_NETS, hierarchical_nets, subset_encoder_nets
+from mmgen.model import Model, ModelSettings
+from mmgen.subsets import MOST_NETS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 GENERATIVE = ("decoders", "priors")
 """The parts of a model that are p(x|z) and p(z); all else is the posterior q(z|x)."""
 
-COLOURS = {"jmvae-kl": "#c0392b", "jmvae": "#444444", "hierarchical": "#2471a3"}
+PALETTE = ("#c0392b", "#444444", "#2471a3", "#b7950b", "#1e8449", "#7d3c98", "#ca6f1e", "#117a65")
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,9 +38,10 @@ class Row(OneLine):
     Attributes:
         model: The model's kind.
         modalities: K.
-        layers: L, the stochastic layers; 1 unless the model is hierarchical.
+        layers: L, the stochastic layers, of a model whose settings have them; else 1.
+        layered: Whether its settings have them.
         nets: The posterior's nets, counted in the built model.
-        formula: Their number by the formula: 2^(K−1)·K, K, or K + L − 1.
+        formula: Their number by the model's own formula, such as 2^(K−1)·K; counted if it has none.
         net_parameters: The parameters of those nets, counted.
         formula_parameters: ``formula`` · M, with M the parameters of the modality's encoder. A
             hierarchy's L − 1 upper nets have a width of their own, so that there it is exact for
@@ -52,6 +53,7 @@ class Row(OneLine):
     model: str
     modalities: int
     layers: int
+    layered: bool
     nets: int
     formula: int
     net_parameters: int
@@ -62,38 +64,81 @@ class Row(OneLine):
     @property
     def name(self) -> str:
         """The model, with its layers if they can differ: ``"hierarchical L=2"``."""
-        return f"{self.model} L={self.layers}" if self.model == "hierarchical" else self.model
+        return f"{self.model} L={self.layers}" if self.layered else self.model
 
 
-def nets_of(modalities: Sequence[int], layers: Sequence[int]) -> int:
-    """Counts the nets that :func:`growth` builds, by the formulas.
+@dataclass(frozen=True, repr=False)
+class Candidate(OneLine):
+    """A model that is to be built with K modalities.
+
+    Attributes:
+        model: Its class.
+        settings: Its settings.
+        modalities: K.
+        layers: L, or ``None`` if its settings have no layers.
+    """
+
+    model: type[Model]
+    settings: ModelSettings
+    modalities: int
+    layers: int | None
+
+    @property
+    def nets(self) -> int | None:
+        """Its encoder nets by its formula, if it has one."""
+        return self.model.encoder_count(self.settings, self.modalities)
+
+
+def candidates(
+    models: Mapping[str, type[Model]],
+    modalities: Sequence[int],
+    layers: Sequence[int],
+    **settings: Any,
+) -> list[Candidate]:
+    """Lists the models to build: each with every K, and every L if its settings have layers.
+
+    Args:
+        models: The model classes by kind.
+        modalities: Values of K, each at least 2.
+        layers: Values of L.
+        settings: What is set in each model that has such a setting: ``latent=64``.
 
     Raises:
-        ConfigError: If they are too many to be built.
+        ConfigError: If they have too many nets to be built.
     """
-    total = 0
+    found, total = [], 0
     for K in modalities:
-        if K > 64:  # 2^K is a number that none can be compared with
-            total = MOST_NETS + 1
-        else:
-            total += subset_encoder_nets(K) + K + sum(hierarchical_nets(K, L) for L in layers)
-        if total > MOST_NETS:
-            raise ConfigError(
-                f"growth up to {max(modalities)} modalities and {max(layers)} layers: every model "
-                f"is really built, and from K = {K} on these are more than {MOST_NETS:,} nets "
-                f"(jmvae-kl alone 2^(K−1)·K of them). Ask for fewer: 2-12 modalities, 1-3 layers"
-            )
-    return total
+        for cls in models.values():
+            fields = cls.Settings.model_fields
+            shared = {key: value for key, value in settings.items() if key in fields}
+            shared |= cls.example_settings(_names(K))
+            for L in layers if "layers" in fields else [None]:
+                own = shared if L is None else {**shared, "layers": L}
+                candidate = Candidate(cls, cls.Settings(**own), K, L)
+                found.append(candidate)
+                total += candidate.nets or K
+                if K > 64 or total > MOST_NETS:  # 2^K is a number that none can be compared with
+                    raise ConfigError(
+                        f"growth up to {max(modalities)} modalities and {max(layers)} layers: "
+                        f"every model is really built, and from K = {K} on these are more than "
+                        f"{MOST_NETS:,} nets ({cls.kind} alone {cls.formula or 'K'} of them). Ask "
+                        "for fewer: 2-12 modalities, 1-3 layers"
+                    )
+    return found
+
+
+def _names(modalities: int) -> tuple[str, ...]:
+    return tuple(f"m{k}" for k in range(1, modalities + 1))
 
 
 def growth(
+    models: Mapping[str, type[Model]],
     modality: Modality,
     modalities: Sequence[int],
     layers: Sequence[int] = (1, 2, 3),
-    latent: int = 64,
-    fusion: Sequence[int] = (),
-    widths: Sequence[int] = (512, 512),
+    *,
     done: Callable[[int], object] = int,
+    **settings: Any,
 ) -> list[Row]:
     """Counts nets and parameters of models with K copies of a modality, for several K.
 
@@ -101,16 +146,15 @@ def growth(
     take no memory.
 
     Args:
+        models: The model classes by kind.
         modality: What all K modalities are.
         modalities: Values of K, each at least 2.
-        layers: Values of L for the hierarchical model.
-        latent: Z, the size of z.
-        fusion: Widths of the layers after concatenation.
-        widths: Widths of the hierarchical model's nets between layers.
+        layers: Values of L for models that have layers.
         done: Is told the nets of each model when it was counted.
+        settings: See :func:`candidates`.
 
     Returns:
-        For each K: jmvae-kl with all subsets, jmvae, and hierarchical with each L.
+        For each K, each model, with each L if it has layers.
 
     Raises:
         ValueError: If a K is below 2 or an L below 1.
@@ -118,40 +162,33 @@ def growth(
     """
     if min(modalities, default=2) < 2 or min(layers, default=1) < 1:
         raise ValueError("growth needs at least two modalities and one layer")
-    nets_of(modalities, layers)
     with torch.device("meta"):
         size = _parameters(modality.encoder())
-    common: dict[str, Any] = {"latent": latent, "fusion": tuple(fusion)}
     rows = []
-    for K in modalities:
-        kinds: list[tuple[str, int, int, dict[str, Any]]] = [
-            ("jmvae-kl", 1, subset_encoder_nets(K), {"subsets": "all"}),
-            ("jmvae", 1, K, {"subsets": "none"}),
-        ]
-        for L in layers:
-            settings = {"layers": L, "widths": tuple(widths)}
-            kinds.append(("hierarchical", L, hierarchical_nets(K, L), settings))
-        copies = {f"m{k}": modality for k in range(1, K + 1)}
-        for kind, L, formula, settings in kinds:
-            with torch.device("meta"):
-                model = MODELS[kind](copies, **{**common, **settings})
-            rows.append(_row(model, kind, L, formula, formula * size))
-            done(formula)
+    for candidate in candidates(models, modalities, layers, **settings):
+        copies = dict.fromkeys(_names(candidate.modalities), modality)
+        with torch.device("meta"):
+            model = candidate.model(copies, candidate.settings)
+        rows.append(_row(model, candidate, size))
+        done(rows[-1].formula)
     return rows
 
 
-def _row(model: Model, kind: str, layers: int, formula: int, formula_parameters: int) -> Row:
-    nets = model.encoder_nets()
+def _row(model: Model, candidate: Candidate, size: int) -> Row:
+    nets = list(model.encoder_nets())
+    count = sum(copies for copies, _ in nets)
+    formula = count if candidate.nets is None else candidate.nets
     generative = sum(_parameters(part) for n, part in model.named_children() if n in GENERATIVE)
     parameters = _parameters(model)
     return Row(
-        model=kind,
-        modalities=len(model.names),
-        layers=layers,
-        nets=sum(copies for copies, _ in nets),
+        model=model.kind,
+        modalities=candidate.modalities,
+        layers=candidate.layers or 1,
+        layered=candidate.layers is not None,
+        nets=count,
         formula=formula,
         net_parameters=sum(_parameters(net) for _, net in nets),
-        formula_parameters=formula_parameters,
+        formula_parameters=formula * size,
         posterior_parameters=parameters - generative,
         parameters=parameters,
     )
@@ -249,14 +286,16 @@ def _lines(axes: "Axes", rows: Sequence[Row], field: str) -> None:
     # Room on the right for the lines' names.
     axes.set_xlim(K[0] - 0.2, K[-1] + 0.2 + 0.6 * max(K[-1] - K[0], 1))
     ends: dict[tuple[int, ...], list[Row]] = {}
+    kinds = list(dict.fromkeys(row.model for row in rows))
     for line in _series(rows):
         last = line[-1]
+        colour = PALETTE[kinds.index(last.model) % len(PALETTE)]
         dashes = "-" if last.layers == 1 else (0, (6 / last.layers, 1.5))
         values = tuple(getattr(row, field) for row in line)
-        axes.plot(K, values, color=COLOURS[last.model], linestyle=dashes, lw=2, marker=".")
+        axes.plot(K, values, color=colour, linestyle=dashes, lw=2, marker=".")
         if field == "nets":
             formula = [row.formula for row in line]
-            axes.plot(K, formula, "o", color=COLOURS[last.model], markerfacecolor="none")
+            axes.plot(K, formula, "o", color=colour, markerfacecolor="none")
         ends.setdefault(values, []).append(last)  # lines that coincide share one name
     low, high = (math.log(limit) for limit in axes.get_ylim())
     place = -math.inf
@@ -269,7 +308,7 @@ def _lines(axes: "Axes", rows: Sequence[Row], field: str) -> None:
             (K[-1], values[-1]),
             xytext=(K[-1] + 0.08 * max(K[-1] - K[0], 1), place),
             textcoords=axes.get_xaxis_transform(),
-            color=COLOURS[same[0].model],
+            color=PALETTE[kinds.index(same[0].model) % len(PALETTE)],
             va="center",
             fontsize=9.5,
             arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "relpos": (0, 0.5)},

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.brief import OneLine
-from mmgen.models import Batch, Model
-from mmgen.models.conditional import Conditional
-from mmgen.models.cvae import CVAE
-from mmgen.models.hierarchical import Hierarchical
-from mmgen.models.jmvae import JMVAE
-from mmgen.nets.posterior import gaussian
-from mmgen.subsets import Subset
+from mmgen.inference.sample import infer
+from mmgen.latent.base import Latent
+from mmgen.model import Model, log_likelihoods
 
 ACTIVE = 0.01
 """A dimension of z is active if the variance of its posterior mean over the data is above this."""
@@ -75,14 +72,15 @@ def principal_axes(points: Tensor, count: int = 2) -> Axes:
 
 @torch.no_grad()
 def posterior_means(model: Model, x: Batch) -> list[Tensor]:
-    """Returns the mean of q(z|x), or of each q(z_l|x) of a hierarchy: ``(N, Z)`` a layer."""
-    if isinstance(model, Hierarchical):
-        parts = [[q.mean for q in model.posterior(part)] for part in _parts(x)]
-    elif isinstance(model, Conditional):  # whose infer() may hold more than z
-        parts = [[model.posterior(part).mean] for part in _parts(x)]
-    else:
-        parts = [[model.infer(part, temperature=0.0)[0]] for part in _parts(x)]
-    return [torch.cat(layer) for layer in zip(*parts, strict=True)]
+    """Returns the mean of q(z|x), ``(N, Z)``, one per layer of latents."""
+    means = torch.cat([_posterior(model, part).mean for part in _parts(x)])
+    return [*means.flatten(1, -2).unbind(1)] if means.dim() > 2 else [means]
+
+
+def _posterior(model: Model, x: Batch) -> Latent:
+    q = model.posterior(x.select(model.names))
+    assert q is not None
+    return q
 
 
 def active_units(means: Tensor) -> Tensor:
@@ -92,29 +90,6 @@ def active_units(means: Tensor) -> Tensor:
         means: Posterior means of observations ``(N, Z)``.
     """
     return means.var(0, correction=0) > ACTIVE
-
-
-@torch.no_grad()
-def subset_divergences(model: Model, x: Batch) -> dict[Subset, float]:
-    """Returns the mean KL(q(z|x) ‖ q(z|x_S)) in nats for each subset S with an encoder.
-
-    Small values say that S alone leads to the z that all modalities together lead to. Empty if
-    the model has no subset encoders. In closed form; by one z a row, drawn from torch's random
-    state, where q(z|x_S) is a flow.
-
-    Args:
-        model: In eval mode.
-        x: Observations ``(N, *shape)`` of all modalities.
-    """
-    if not isinstance(model, JMVAE) or not model.subsets:
-        return {}
-    total = torch.zeros(len(model.subsets), device=_like(x).device)
-    for part in _parts(x):
-        h = model.encoder.encode(part)
-        q = gaussian(h[-1])
-        total += model.divergences(q, q.sample(), h[:-1]).sum(-1)
-    means = (total / len(_like(x))).tolist()
-    return dict(zip(model.subsets, means, strict=True))
 
 
 @torch.no_grad()
@@ -132,14 +107,14 @@ def own_gains(model: Model, x: Batch) -> dict[str, float]:
     Returns:
         By modality that is generated; empty if there is no other row.
     """
-    if len(_like(x)) < 2:
+    if x.rows < 2:
         return {}
-    if not isinstance(model, CVAE):
-        return _gains(model, x, torch.cat([model.infer(part)[0] for part in _parts(x)]))
-    z = torch.cat([model.posterior(part).rsample() for part in _parts(x)])
-    own = model.log_likelihoods(x, model.read(z, x))
+    z = torch.cat([_posterior(model, part).rsample() for part in _parts(x)])
+    if not model.decoder_given:
+        return _gains(model, x, z)
+    own = log_likelihoods(model, x, z)
     shifts = _shifts(len(z), OTHERS_DECODED)
-    others = [model.log_likelihoods(x, model.read(z.roll(s, 0), x)) for s in shifts]
+    others = [log_likelihoods(model, x, z.roll(s, 0)) for s in shifts]
     return {
         n: float(value.mean() - torch.stack([other[n].mean() for other in others]).mean())
         for n, value in own.items()
@@ -160,15 +135,21 @@ def given_gains(model: Model, x: Batch) -> dict[str, float]:
     Returns:
         By target; empty if there is no other row, or the model has no direction.
     """
-    if model.given is None or len(_like(x)) < 2:
+    if model.directions is None or x.rows < 2:
         return {}
-    parts = [{n: part[n] for n in model.given} for part in _parts(x)]
-    return _gains(model, x, torch.cat([model.infer(part, temperature=0.0)[0] for part in parts]))
+    z = [_prior_mean(model, part.select(model.directions.given)) for part in _parts(x)]
+    return _gains(model, x, torch.cat(z))
+
+
+def _prior_mean(model: Model, given: Batch) -> Tensor:
+    p = infer(model, given)
+    assert p is not None
+    return p.mean.expand(given.rows, *p.event_shape)
 
 
 def _gains(model: Model, x: Batch, z: Tensor) -> dict[str, float]:
     gains = {}
-    for name, p in model.decode(z).items():
+    for name, p in model.decode(z, x.select(model.decoder_given)).items():
         own = p.log_prob(x[name]).mean()
         shifts = _shifts(len(z), OTHERS)  # one shifted copy of x at a time
         others = torch.stack([p.log_prob(x[name].roll(s, 0)).mean() for s in shifts])
@@ -181,10 +162,6 @@ def _shifts(count: int, most: int) -> range:
     return range(1, count, -(-(count - 1) // most))
 
 
-def _parts(x: Batch) -> Iterator[dict[str, Tensor]]:
-    for start in range(0, len(_like(x)), ROWS):
-        yield {name: values[start : start + ROWS] for name, values in x.items()}
-
-
-def _like(x: Batch) -> Tensor:
-    return next(iter(x.values()))
+def _parts(x: Batch) -> Iterator[Batch]:
+    for start in range(0, x.rows, ROWS):
+        yield x.slice(start, start + ROWS)

@@ -10,8 +10,9 @@ from torch import Tensor
 from mmgen.errors import GenerationError
 from mmgen.figures.sheet import Block, Strip, draw
 from mmgen.figures.tools import drawn, likelihood_of, title_of, way_of
-from mmgen.run import Run, sample_latent
-from mmgen.training.loop import random_state
+from mmgen.inference.sample import sample_latent
+from mmgen.run import Run
+from mmgen.seeding import random_state
 
 WIDEST = 18
 """Columns of a page that shows two modalities' choices; more go below."""

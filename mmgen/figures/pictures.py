@@ -12,8 +12,9 @@ from mmgen.figures.choices import from_choices, from_pairs
 from mmgen.figures.losses import loss_curves
 from mmgen.figures.sheet import Block, Strip, beside, draw
 from mmgen.figures.tools import drawn, likelihood_of, renderable, title_of, told, way_of
-from mmgen.run import Run, sample_latent
-from mmgen.training.loop import random_state
+from mmgen.inference.sample import sample_latent
+from mmgen.run import Run
+from mmgen.seeding import random_state
 
 
 @torch.no_grad()

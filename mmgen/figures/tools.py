@@ -7,11 +7,12 @@ from torch import Tensor
 
 from mmgen.errors import GenerationError
 from mmgen.figures.sheet import Pictures, grid_size, magnified
+from mmgen.inference.iterative import ITERATIONS
 from mmgen.modality import Modality
 from mmgen.models import Model
 from mmgen.models.conditional import Conditional
 from mmgen.models.cvae import CVAE
-from mmgen.run import ITERATIONS, Run
+from mmgen.run import Run
 
 
 def renderable(modality: Modality) -> bool:

@@ -41,7 +41,7 @@ class Layers(Latent):
         return torch.stack([q.rsample(sample_shape) for q in self.layers], dim=-2)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Σ_l log q(z_l), ``(...)``."""
+        """Returns Σ_l log q(z_l), ``(...)``."""
         each = zip(self.layers, value.unbind(-2), strict=True)
         return torch.stack([q.log_prob(z) for q, z in each]).sum(0)
 
@@ -81,7 +81,7 @@ class Chain(Latent):
         return self._descend(top.rsample(sample_shape), self._drawn)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(z_L) + Σ_l log p(z_l | z_{l+1}), ``(...)``."""
+        """Returns log p(z_L) + Σ_l log p(z_l | z_{l+1}), ``(...)``."""
         each = zip(self.given(value), value.unbind(-2), strict=True)
         return torch.stack([p.log_prob(z) for p, z in each]).sum(0)
 

@@ -69,7 +69,7 @@ class DiagonalGaussian(Latent):
         return type(self)(self.loc.detach(), self.scale.detach(), self.symbol)
 
 
-@register_kl(DiagonalGaussian, DiagonalGaussian)
+@register_kl(DiagonalGaussian, DiagonalGaussian)  # type: ignore[untyped-decorator]
 def _kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
     ratio = (q.scale / p.scale).pow(2)
     shift = ((q.loc - p.loc) / p.scale).pow(2)

@@ -1,4 +1,4 @@
-"""The models of the paper, each a file that reads like its equations; they come through the hook."""
+"""The models of the paper, each in a file that reads like its equations, and their hook."""
 
 from mmgen.hooks import hookimpl
 from mmgen.model import Model

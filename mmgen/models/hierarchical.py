@@ -26,8 +26,9 @@ from mmgen.subsets import hierarchical_nets
 
 
 class Hierarchical(Model):
-    """Layers of latents: the topmost carries what all modalities share, the lowest is what the
-    decoders write from, and a modality that is missing does not pull it away.
+    """Layers of latents, so that a missing modality does not pull away what decoders read.
+
+    The topmost holds what all modalities share; decoders read the lowest.
 
     p(x, z) = p(z_L) Π_l p(z_{l−1}|z_l) Π_k p(x_k|z_1), q(z_1..z_L|x) = Π_l q(z_l|x), where each
     q(z_l|x) is read off the deterministic path h_1 → … → h_L. Maximises

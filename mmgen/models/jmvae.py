@@ -89,8 +89,7 @@ class JMVAE(Model):
 
 
 class JMVAEKL(Model):
-    """One latent z behind all modalities, and an encoder for each subset of them beside the joint
-    one, which learns to find the same z from less.
+    """One latent z behind all modalities, which an encoder for each subset of them learns to find.
 
     Maximises, with a weight α for every subset S that has an encoder (eq. 10),
 

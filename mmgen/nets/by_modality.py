@@ -29,7 +29,7 @@ class ByModality(nn.Module, Generic[T]):
             setattr(self, attribute, value)
 
     def __getitem__(self, name: str) -> T:
-        return cast(T, getattr(self, self._attributes[name]))
+        return cast("T", getattr(self, self._attributes[name]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._attributes)
@@ -42,7 +42,7 @@ class ByModality(nn.Module, Generic[T]):
         return ((name, self[name]) for name in self)
 
     @property
-    def attributes(self) -> list[str]:
+    def weight_names(self) -> list[str]:
         """The names of the nets or parameters among the weights, in order."""
         return [*self._attributes.values()]
 

@@ -32,7 +32,7 @@ class Unflattened(Distribution):
         super().__init__(torch.Size(batch_shape), flat.event_shape, validate_args=False)
 
     def _unflattened(self, values: Tensor, at: int = 0) -> Tensor:
-        return values.unflatten(at, self.batch_shape)  # type: ignore[no-any-return, no-untyped-call]
+        return values.unflatten(at, self.batch_shape)  # type: ignore[no-any-return]
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]

@@ -190,7 +190,9 @@ def load(modules: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -
 def _by_contract(offers: Mapping[Offer, T]) -> dict[str, dict[str, T]]:
     """Sorts what is offered by the registry's attributes."""
     return {
-        contract.plural: {kind: cls for (noun, kind), cls in offers.items() if noun == contract.noun}
+        contract.plural: {
+            kind: cls for (noun, kind), cls in offers.items() if noun == contract.noun
+        }
         for contract in CONTRACTS
     }
 
@@ -228,7 +230,7 @@ def _settle(
 
 
 def _with_offers(record: Record, offers: Offers) -> Record:
-    kinds = {plural: tuple(classes) for plural, classes in _by_contract(offers).items()}
+    kinds: dict[str, Any] = {n: tuple(classes) for n, classes in _by_contract(offers).items()}
     return replace(record, **kinds)
 
 

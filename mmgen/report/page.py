@@ -18,7 +18,8 @@ from mmgen.report.size import Growth, growth
 from mmgen.report.space import Space, space
 from mmgen.report.words import counted, duration, joined, number
 from mmgen.run import Run
-from mmgen.training import loop, run_folder
+from mmgen.seeding import random_state
+from mmgen.training import run_folder
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,7 +101,7 @@ def gather(
     """
     metrics = run_folder.read_metrics(run.path)
     environment = run_folder.environment(run.path)
-    with loop.random_state(run.device, seed):
+    with random_state(run.device, seed):
         rows = held_out(run, registry, data, environment)
         latent = space(run, rows) if isinstance(rows, HeldOut) else None
         subsets, left_out = (

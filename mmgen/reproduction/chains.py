@@ -11,9 +11,10 @@ from mmgen.data.batches import Batches
 from mmgen.data.store import Split
 from mmgen.evaluation.likelihood.decoding import log_likelihoods
 from mmgen.evaluation.likelihood.estimators import ROWS
+from mmgen.inference.sample import sample_latent
 from mmgen.models.iterative import iterate
-from mmgen.run import Run, sample_latent
-from mmgen.training.loop import random_state
+from mmgen.run import Run
+from mmgen.seeding import random_state
 
 
 @torch.no_grad()

@@ -54,8 +54,9 @@ class Epoch(OneLine):
         validation: Terms on the validation split at the epoch's end, with β = 1; may be empty.
         seconds: What the epoch took, validation included.
         examples_per_second: Training observations a second, validation left out.
-        best: Whether the validation loss, the bound's, is the lowest so far; the last epoch if there is no
-            validation split, since training losses of the warm-up do not compare.
+        best: Whether the validation loss, that of the bound alone, is the lowest so far; the last
+            epoch if there is no validation split, since training losses of the warm-up do not
+            compare.
     """
 
     epoch: int
@@ -293,7 +294,11 @@ def evaluate(training: Training, batches: Batches) -> dict[str, float]:
             means = objective.means()
             noted = values(objective, means, objective.losses(means), 1.0)
             scaled = torch.stack(list(noted.values())) * x.rows
-            total, rows, names = scaled if total is None else total + scaled, rows + x.rows, [*noted]
+            total, rows, names = (
+                scaled if total is None else total + scaled,
+                rows + x.rows,
+                [*noted],
+            )
     if total is None:
         return {}
     return dict(zip(names, (total / rows).tolist(), strict=True))

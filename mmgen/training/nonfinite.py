@@ -4,7 +4,7 @@ Training itself looks at sums only, now and then, so that no step waits for the 
 is exactly repeatable, the culprit can be looked for afterwards, and only when there is one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any

@@ -30,7 +30,7 @@ def rename_old(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
     new = {}
     for path, part in module.named_modules():
         if isinstance(part, ByModality):
-            for number, attribute in enumerate(part.attributes):
+            for number, attribute in enumerate(part.weight_names):
                 new[f"{prefix}{path}.{number}"] = f"{prefix}{path}.{attribute}"
     for name in [*tensors.stored]:
         for old in (o for o in new if name == o or name.startswith(f"{o}.")):

@@ -312,9 +312,7 @@ def _located(prepared: Prepared, out: Path, error: NotFiniteError) -> str:
     config = prepared.experiment.train.model_copy(update={"compile": False})
     device = prepared.training.device
     try:
-        model = build.model(
-            prepared.experiment, prepared.modalities, device, prepared.registry
-        )
+        model = build.model(prepared.experiment, prepared.modalities, device, prepared.registry)
         again = Training(model, config, device)
         if exists(out / "last.safetensors"):
             run_folder.resume(out, again)

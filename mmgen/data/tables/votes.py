@@ -16,7 +16,7 @@ from mmgen.errors import MmgenError, PluginError, listed
 from mmgen.isolation import attempt
 from mmgen.modality import Modality
 from mmgen.registry.discovery import one_line
-from mmgen.registry.loading import Kinds, Registry
+from mmgen.registry.loading import Registry
 
 SAMPLE = 5000
 """Of how many cells, evenly from the whole column, its kind is guessed."""
@@ -41,7 +41,7 @@ class Voters(OneLine):
     """
 
     registry: Registry
-    kinds: Kinds
+    kinds: dict[str, type[Modality]]
     told: set[str] = field(default_factory=set)
 
     def leave_out(self, fault: NoVoteError) -> None:

@@ -26,9 +26,8 @@ from mmgen.evaluation.coherence.readout import Readout
 from mmgen.files.reading import Reader, exists
 from mmgen.files.tensors import open_tensors, write_tensors
 from mmgen.modality import Modality
-from mmgen.nets.blocks import convolutional_encoder
-from mmgen.nets.posterior import features
-from mmgen.training.loop import random_state
+from mmgen.nets.blocks import convolutional_encoder, features
+from mmgen.seeding import random_state
 from mmgen.training.records import Record
 from mmgen.training.restoring import check_weights
 

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset, Split
@@ -25,12 +26,12 @@ from mmgen.evaluation.coherence.classifier import classifier
 from mmgen.evaluation.coherence.readout import Readout, readouts
 from mmgen.evaluation.coherence.scores import Measure, scores
 from mmgen.evaluation.directions import Direction, all_directions
+from mmgen.inference.sample import sample_latent
 from mmgen.memory import check_fits
-from mmgen.models import Batch, Model
-from mmgen.run import sample_latent
-from mmgen.seeding import generator
+from mmgen.model import Model
+from mmgen.nets.unflattened import flat
+from mmgen.seeding import generator, random_state
 from mmgen.subsets import Subset
-from mmgen.training.loop import random_state
 
 ROWS = 100
 """Rows whose z are drawn at a time. Fixed, so that no number depends on the chunk size."""
@@ -176,9 +177,9 @@ def coherence(
                 real[target, about].append(judge.predict(x[target]))
             for given, of in _by_given(looks).items():
                 _seed(seed, "given", *given, block)
-                seen_here = {n: x[n] for n in given}
+                seen_here = x.select(given)
                 z = _latents(model, seen_here, samples, iterations, temperature)
-                for look, values in _read(model, z, of, readers, chunk).items():
+                for look, values in _read(model, z, seen_here, of, readers, chunk).items():
                     seen[look].append(values)
             done(min((block + 1) * ROWS, batches.count))
     notes += [note for judge in judges.values() for note in judge.notes]
@@ -244,7 +245,7 @@ def _by_given(looks: Iterable[_Look]) -> dict[Subset, list[_Look]]:
 def _latents(
     model: Model, given: Batch, samples: int, iterations: int | None, temperature: float
 ) -> Tensor:
-    """Returns z at the posterior's mean, then samples: ``(1 + samples, B, Z)``."""
+    """Returns z at the posterior's mean, then samples: ``(1 + samples, B, *event)``."""
     z = [sample_latent(model, given, 1, temperature=0.0, iterations=iterations)]
     for start in range(0, samples, CHAINS):
         count = min(CHAINS, samples - start)
@@ -255,18 +256,26 @@ def _latents(
 def _read(
     model: Model,
     z: Tensor,
+    given: Batch,
     looks: Sequence[_Look],
     readers: Mapping[tuple[str, str], Callable[[Tensor], Tensor]],
     chunk: int,
 ) -> dict[_Look, Tensor]:
-    """Decodes z ``(S, B, Z)`` and reads the means: ``(S, B)`` or ``(S, B, n)`` a look."""
-    values: dict[_Look, list[Tensor]] = {look: [] for look in looks}
-    for part in z.flatten(0, 1).split(chunk):
-        p = model.decode(part, {look.target for look in looks})
-        means = {n: each.mean for n, each in p.items()}
+    """Decodes z ``(S, B, *event)`` and reads the means: ``(S, B)`` or ``(S, B, n)`` per look."""
+    columns: dict[_Look, list[Tensor]] = {look: [] for look in looks}
+    for start in range(0, z.shape[1], chunk):
+        rows = z[:, start : start + chunk]
+        values: dict[_Look, list[Tensor]] = {look: [] for look in looks}
+        for part in rows.split(max(1, chunk // rows.shape[1])):
+            here = given.slice(start, start + chunk)
+            p = model.decode(part, here, {look.target for look in looks})
+            means = {n: flat(each).mean for n, each in p.items()}
+            for look in looks:
+                read = readers[look.target, look.about](means[look.target])
+                values[look].append(read.unflatten(0, part.shape[:2]))
         for look in looks:
-            values[look].append(readers[look.target, look.about](means[look.target]))
-    return {look: torch.cat(parts).unflatten(0, z.shape[:2]) for look, parts in values.items()}
+            columns[look].append(torch.cat(values[look]))
+    return {look: torch.cat(parts, 1) for look, parts in columns.items()}
 
 
 def _rows(

@@ -5,18 +5,20 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from mmgen.models import Batch, Model
+from mmgen.batch import Batch
+from mmgen.model import Model
+from mmgen.nets.unflattened import flat
 
 
 def log_likelihoods(
     model: Model, x: Batch, z: Tensor, names: Iterable[str], chunk: int
 ) -> dict[str, Tensor]:
-    """Returns log p(x_k|z) in nats for z ``(S, B, Z)``: ``(S, B)`` a modality.
+    """Returns log p(x_k|z) in nats for z ``(S, B, *event)``: ``(S, B)`` per modality.
 
     Args:
         model: In eval mode.
         x: Observations ``(B, *shape)``.
-        z: What the decoders read.
+        z: Latents.
         names: Which modalities.
         chunk: The most latents decoded at a time.
     """
@@ -26,14 +28,15 @@ def log_likelihoods(
         part = z[:, start : start + chunk]
         rows = part.shape[1]
         size = max(1, chunk // rows)
+        seen = x.slice(start, start + rows)
+        given = seen.select(model.decoder_given)
         # Repeated once, and read by every chunk of samples.
         repeats = min(size, len(z))
-        seen = {n: x[n][start : start + rows] for n in names}
-        seen = {n: value.repeat(repeats, *[1] * (value.dim() - 1)) for n, value in seen.items()}
+        repeated = {n: seen[n].repeat(repeats, *[1] * (seen[n].dim() - 1)) for n in names}
         pieces: dict[str, list[Tensor]] = {n: [] for n in names}
         for some in part.split(size):
-            flat = some.flatten(0, 1)
-            for n, p in model.decode(flat, names).items():
-                pieces[n].append(p.log_prob(seen[n][: len(flat)]).view(-1, rows))
+            for n, p in model.decode(some, given, names).items():
+                log_p = flat(p).log_prob(repeated[n][: len(some) * rows])
+                pieces[n].append(log_p.view(-1, rows))
         columns.append({n: torch.cat(values) for n, values in pieces.items()})
     return {n: torch.cat([column[n] for column in columns], 1) for n in names}

@@ -20,17 +20,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.data.batches import Batches
 from mmgen.data.store import Split
 from mmgen.evaluation.directions import Direction
 from mmgen.evaluation.likelihood.decoding import log_likelihoods
 from mmgen.evaluation.likelihood.estimates import Estimate, Estimator, SamplingBudget
-from mmgen.models import Batch, Model
-from mmgen.models.hierarchical import Hierarchical
-from mmgen.run import ITERATIONS, sample_latent
-from mmgen.seeding import generator
+from mmgen.inference.importance import importance_sample
+from mmgen.inference.sample import sample_latent, source
+from mmgen.latent.base import sample
+from mmgen.model import Model
+from mmgen.seeding import generator, random_state
 from mmgen.subsets import Subset
-from mmgen.training.loop import random_state
 
 ROWS = 100
 """Rows whose z are drawn at a time. Fixed, so that no number depends on the chunk size."""
@@ -146,7 +147,10 @@ def _sources(model: Model, directions: Iterable[Direction]) -> dict[Subset, list
     sources: dict[Subset, list[Subset]] = defaultdict(list)
     for direction in directions:
         for given in (direction.given, direction.both(model.names)):
-            if model.can(given, direction.targets) and direction.targets not in sources[given]:
+            if (
+                model.generates(given, direction.targets)
+                and direction.targets not in sources[given]
+            ):
                 sources[given].append(direction.targets)
     return {given: targets for given, targets in sources.items() if targets}
 
@@ -155,11 +159,11 @@ def _monte_carlo(
     model: Model, x: Batch, given: Subset, wanted: Sequence[Subset], budget: SamplingBudget
 ) -> dict[Subset, Tensor]:
     names = {n for targets in wanted for n in targets}
-    seen = {n: x[n] for n in given}
+    seen = x.select(given)
     total = dict.fromkeys(names, torch.zeros(()))
     for samples in _steps(budget.samples, CHAINS):
         if _complete(model, given):
-            z = model.revise(model.parts(seen), samples)
+            z = sample(model.imputed_posterior(seen), samples=(samples,))
         else:
             z = sample_latent(
                 model,
@@ -174,8 +178,8 @@ def _monte_carlo(
 
 
 def _complete(model: Model, given: Subset) -> bool:
-    """Tells whether nothing is missing, so that one revision is all of iterative sampling."""
-    return model.given is None and set(given) == set(model.names)
+    """Returns whether nothing is missing, so that one revision is all of iterative sampling."""
+    return model.directions is None and {*given} == {*model.names}
 
 
 def _paper(
@@ -187,7 +191,7 @@ def _paper(
             ("multiple", direction.both(model.names)),
         )
         for kind, given in kinds:
-            if model.can(given, direction.targets):
+            if model.generates(given, direction.targets):
                 z = _drawn_from(model, given, budget.iterations)
                 if budget.temperature != 1 and set(given) < set(model.names):
                     z += f", τ = {budget.temperature:g}"
@@ -195,16 +199,11 @@ def _paper(
                 yield Estimate(direction.targets, direction.given, kind, z, budget.samples, value)
 
 
+@torch.no_grad()
 def _drawn_from(model: Model, given: Subset, iterations: int | None) -> str:
-    known = ", ".join(given)
-    if model.given is not None:
-        return f"{'p' if set(given) == set(model.given) else 'q'}(z|{known})"
-    layers = len(model.posteriors) if isinstance(model, Hierarchical) else 1
     if _complete(model, given):
-        return "q(z|x)" if layers == 1 else f"q(z{layers}|x), down to z1"
-    if iterations is None and model.encodes(given):
-        return f"q(z|{known})"
-    return f"T = {iterations or ITERATIONS} from {known}"
+        return model.imputed_posterior(model.blank(given)).symbol
+    return source(model, given, iterations)
 
 
 # Importance sampling.
@@ -215,7 +214,7 @@ def _proposals(model: Model, directions: Sequence[Direction]) -> dict[Subset, li
 
     For a joint model these are marginals, for a model of one direction its sets of targets.
     """
-    if model.given is not None:
+    if model.directions is not None:
         return {model.names: list(dict.fromkeys(direction.targets for direction in directions))}
     members = [
         s for direction in directions for s in (direction.given, direction.both(model.names))
@@ -227,7 +226,16 @@ def _proposals(model: Model, directions: Sequence[Direction]) -> dict[Subset, li
 
 
 def _proposal(model: Model, subset: Subset) -> Subset:
-    return subset if model.given is None and model.encodes(subset) else model.names
+    """Returns the subset whose posterior proposes z for a marginal: itself if it has an encoder."""
+    own = model.directions is None and model.posterior(model.blank(subset)) is not None
+    return subset if own else model.names
+
+
+@torch.no_grad()
+def _proposed_from(model: Model, subset: Subset) -> str:
+    q = model.posterior(model.blank(_proposal(model, subset)))
+    assert q is not None
+    return q.symbol
 
 
 def _weighed(
@@ -237,7 +245,7 @@ def _weighed(
     names = {n for members in measured for n in members}
     sums: dict[Subset, list[Tensor]] = defaultdict(list)
     for samples in _steps(budget.importance, DRAWS):
-        drawn = model.propose(x, given, samples)
+        drawn = importance_sample(model, x, given, samples)
         log_p_x = log_likelihoods(model, x, drawn.z, names, budget.chunk)
         for members in measured:
             log_w = drawn.log_weight + torch.stack([log_p_x[n] for n in members]).sum(0)
@@ -253,16 +261,12 @@ def _weighed(
 def _importance(
     model: Model, directions: Sequence[Direction], samples: int, values: Values
 ) -> Iterator[Estimate]:
-    if model.given is not None:
+    if model.directions is not None:
+        z = _proposed_from(model, model.names)
         for direction in directions:
-            z = f"q(z|{', '.join(model.names)})"
             value, ess = values[direction.targets,]
             yield Estimate(direction.targets, direction.given, "importance", z, samples, value, ess)
         return
-
-    def proposal(subset: Subset) -> str:
-        own = _proposal(model, subset)
-        return "q(z|x)" if own == model.names else f"q(z|{', '.join(own)})"
 
     marginals = [
         subset for measured in _proposals(model, directions).values() for subset in measured
@@ -270,11 +274,12 @@ def _importance(
     # The joint likelihood first, then smaller sets first.
     for subset in sorted(marginals, key=lambda s: (s != model.names, len(s))):
         value, ess = values[subset,]
-        yield Estimate(subset, (), "importance", proposal(subset), samples, value, ess)
+        yield Estimate(subset, (), "importance", _proposed_from(model, subset), samples, value, ess)
     for direction in directions:
         both = direction.both(model.names)
         (above, above_size), (below, below_size) = values[both,], values[direction.given,]
-        z = " / ".join(dict.fromkeys([proposal(both), proposal(direction.given)]))
+        names = [_proposed_from(model, subset) for subset in (both, direction.given)]
+        z = " / ".join(dict.fromkeys(names))
         size = torch.minimum(above_size, below_size)
         yield Estimate(
             direction.targets, direction.given, "importance", z, samples, above - below, size
