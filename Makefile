@@ -14,6 +14,7 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip uninstall --quiet --quiet --yes mmgen # what mmgen-vae was called before
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 

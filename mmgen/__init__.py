@@ -6,6 +6,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mmgen.distribution import warn_of_namesake
+
 if TYPE_CHECKING:
     from mmgen.hooks import hookimpl as hookimpl
     from mmgen.modality import Modality as Modality
@@ -22,6 +24,8 @@ _HOMES = {
 }
 
 __all__ = ["Modality", "Run", "__version__", "hookimpl", "load"]
+
+warn_of_namesake()
 
 
 def __getattr__(name: str) -> Any:

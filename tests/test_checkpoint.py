@@ -334,10 +334,10 @@ def test_weights_of_another_model_do_not_fit(run, kind, model):
 
 def test_a_run_folder_gives_its_experiment_and_environment_back(tmp_path):
     resolved = build.resolved(experiment("hierarchical", MODALITIES), MODALITIES)
-    run_folder.create(tmp_path / "a" / "run", resolved, {"versions": {"mmgen": "1"}})
+    run_folder.create(tmp_path / "a" / "run", resolved, {"versions": {"torch": "1"}})
     assert run_folder.experiment(tmp_path / "a" / "run") == resolved
     environment = run_folder.environment(tmp_path / "a" / "run")
-    assert environment == {"format": run_folder.FORMAT, "versions": {"mmgen": "1"}}
+    assert environment == {"format": run_folder.FORMAT, "versions": {"torch": "1"}}
 
 
 def test_a_run_is_not_overwritten_unless_forced(run):

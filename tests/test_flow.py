@@ -234,7 +234,7 @@ def test_bfloat16_keeps_its_densities_in_float32():
 
 def test_without_zuko_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "zuko.flows", None)
-    with pytest.raises(ConfigError, match=r"pip install \"mmgen\[flow\]\""):
+    with pytest.raises(ConfigError, match=r"pip install \"mmgen-vae\[flow\]\""):
         flow()
 
 

@@ -11,6 +11,7 @@ PLUGINS = ROOT / "plugins"
 
 # Each may import those before it, and its own package.
 ORDER = (
+    "distribution",
     *("brief", "stopping", "errors", "memory", "files", "console", "shell", "toml", "drawing"),
     *("settings", "experiment", "modality", "hooks", "isolation", "registry", "subsets", "seeding"),
     *("nets", "models", "data", "template", "build", "checking", "training"),

@@ -142,7 +142,12 @@ def page(trained, tmp_path_factory):
 
 def test_the_page_says_what_was_trained_on_what(page):
     assert page.text_in("h1") == ["glyphs"]
-    for word in ("jmvae-kl", "image, label and attributes", "1 × 28 × 28", "image (mmgen 0.1.0)"):
+    for word in (
+        "jmvae-kl",
+        "image, label and attributes",
+        "1 × 28 × 28",
+        "image (mmgen-vae 0.1.0)",
+    ):
         assert word in page.text
     for word in ("400", "small", "2 epochs", "validation loss in nats", "examples a second"):
         assert word in page.text

@@ -13,6 +13,7 @@ import torch
 from conftest import ROOT
 from environments import Environment
 
+from mmgen import distribution
 from mmgen.errors import PluginError, WriteError
 from mmgen.experiment import Experiment
 from mmgen.registry.loading import load
@@ -127,6 +128,7 @@ def test_any_legal_name_gives_a_kind_that_keeps_the_contract(name, kind, cls, tm
     project = tomllib.loads(files["pyproject.toml"])
     assert project["project"]["name"] == name
     assert project["project"]["entry-points"]["mmgen"] == {kind: package.module}
+    assert project["project"]["dependencies"] == [distribution.NAME]
     (tmp_path / "example.toml").write_text(files["example.toml"])
     experiment = Experiment.read(tmp_path / "example.toml")
     assert list(experiment.modalities) == [kind, "label", "attributes"]
@@ -165,7 +167,8 @@ def test_what_is_taken_is_refused_with_its_owner(mmgen, tmp_path, monkeypatch):
         ),
         (("-p", "tone.py", "plugins", "new", "tone"), "kind 'tone' exists already, from plugin to"),
         (("plugins", "new", "torch"), "a package torch 2"),
-        (("plugins", "new", "mmgen"), "a package mmgen 0"),
+        (("plugins", "new", "mmgen"), "'mmgen' is taken: mmgen-vae is mmgen itself"),
+        (("plugins", "new", "MMGen_VAE"), "'MMGen_VAE' is taken: mmgen-vae is mmgen itself"),
         (("plugins", "new", "no/such"), "no name for a package"),
     ]:
         code, out, err = mmgen(*words)
@@ -228,7 +231,18 @@ def test_the_templates_ship_in_the_wheel(tmp_path):
     words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        [metadata] = [name for name in names if name.endswith(".dist-info/METADATA")]
+        assert f"\nName: {distribution.NAME}\n" in archive.read(metadata).decode()
+        points = archive.read(metadata.replace("METADATA", "entry_points.txt")).decode()
+    for line in (
+        "[console_scripts]",
+        "mmgen = mmgen.__main__:main",
+        "[mmgen]",
+        "image = mmgen_image",
+    ):
+        assert line in points.splitlines()
     for template in FILES.values():
         assert f"mmgen/scaffold/templates/{template}.template" in names
     assert "mmgen_vector/__init__.py" in names

@@ -119,7 +119,7 @@ def _check_flow() -> None:
     from importlib.util import find_spec
 
     if find_spec("zuko") is None:
-        raise ConfigError('--beyond needs zuko: pip install "mmgen[flow]"')
+        raise ConfigError('--beyond needs zuko: pip install "mmgen-vae[flow]"')
 
 
 def _import(root: Path, folder: Path, settings: Settings) -> None:

@@ -48,7 +48,7 @@ class ConditionalFlow(nn.Module):
             from zuko.flows import MAF
         except ImportError:
             raise ConfigError(
-                'model.subset_posterior = "flow" needs zuko: pip install "mmgen[flow]"'
+                'model.subset_posterior = "flow" needs zuko: pip install "mmgen-vae[flow]"'
             ) from None
         finally:  # zuko turns it off when it is imported, for all that the process computes
             Distribution.set_default_validate_args(validates)

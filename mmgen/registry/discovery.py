@@ -23,6 +23,7 @@ import pydantic
 
 from mmgen import hooks
 from mmgen.brief import OneLine
+from mmgen.distribution import FORMER, NAME
 from mmgen.errors import PluginError, nearest
 
 ALLOW_LIST = "MMGEN_PLUGINS"
@@ -85,6 +86,8 @@ def installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
         name = re.sub("[-_.]+", "-", _header(distribution, "Name") or "").lower()
         if not name or _is_found_first(distribution, name):
             distributions.setdefault(name or f"nameless {len(distributions)}", distribution)
+    if NAME in distributions:  # to install it editable leaves the one of its former name in place
+        distributions.pop(FORMER, None)
     names = set()
     for _, distribution in sorted(distributions.items()):
         origin = Record("", _header(distribution, "Name"), _header(distribution, "Version"))
@@ -126,7 +129,8 @@ def first_party(record: Record) -> bool:
     """Returns whether a plugin is in the distribution that provides this very package.
 
     That is the one that lists this file, or that is installed editable from the folder around it.
-    Where neither holds, as with a source tree on ``PYTHONPATH``, it is the one of mmgen's name.
+    Where neither holds, as with a source tree on ``PYTHONPATH``, it is the one of mmgen's name, or
+    of its former name.
     """
     if record.distribution is None:
         return False
@@ -143,7 +147,7 @@ def first_party(record: Record) -> bool:
                 return True
     except Exception:  # damaged, and so not the one that works here
         return False
-    return record.distribution == __name__.partition(".")[0]
+    return record.distribution in (NAME, FORMER)
 
 
 def _header(distribution: importlib.metadata.Distribution, key: str) -> str | None:

@@ -11,6 +11,7 @@ from string import Template
 
 from mmgen.brief import OneLine
 from mmgen.data.folder import appearing
+from mmgen.distribution import FORMER, NAME
 from mmgen.errors import PluginError, WriteError
 from mmgen.registry import loading
 
@@ -41,7 +42,7 @@ class Scaffold(OneLine):
         """Reads the kind off a distribution's name: all after ``mmgen-``, in lower case.
 
         Raises:
-            PluginError: If no distribution can have the name, or no modality the kind.
+            PluginError: If no new distribution can have the name, or no modality the kind.
 
         Examples:
             >>> Scaffold.named("mmgen-audio").kind, Scaffold.named("Heart_Rate").kind
@@ -52,7 +53,13 @@ class Scaffold(OneLine):
                 f"{name!r} is no name for a package: use letters, digits, and - _ . between them, "
                 "such as mmgen-audio"
             )
-        kind = re.sub("[-_.]+", "-", name).lower().removeprefix("mmgen-")
+        normal = re.sub("[-_.]+", "-", name).lower()
+        if normal in (NAME, FORMER):
+            raise PluginError(
+                f"{name!r} is taken: {NAME} is mmgen itself, and {FORMER} is another project; "
+                "choose another name, such as mmgen-audio"
+            )
+        kind = normal.removeprefix("mmgen-")
         if not kind[0].isalpha():
             raise PluginError(
                 f"{name!r} would provide the kind {kind!r}, but a kind starts with a letter: "

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
 
+from mmgen.distribution import FORMER, NAME
 from mmgen.errors import RunError
 from mmgen.files.reading import Reader
 
@@ -55,6 +56,18 @@ class Environment(Header):
     machine: str = ""
     command: str = ""
     continued: list[str] = Field(default_factory=list)
+
+
+def renamed(environment: dict[str, Any]) -> dict[str, Any]:
+    """Returns an environment that calls mmgen's distribution by its name, as older runs do not."""
+    result = dict(environment)
+    if "versions" in environment:
+        versions = environment["versions"].items()
+        result["versions"] = {NAME if name == FORMER else name: v for name, v in versions}
+    if "plugins" in environment:
+        plugins = environment["plugins"].items()
+        result["plugins"] = {kind: p.replace(f" ({FORMER} ", f" ({NAME} ") for kind, p in plugins}
+    return result
 
 
 class EpochLine(Record):

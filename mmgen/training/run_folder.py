@@ -129,7 +129,7 @@ def environment(path: Path) -> dict[str, Any]:
     values = _FILES.json(file)
     records.check_version(values, file)
     _FILES.check(records.Environment, values, file)
-    return values
+    return records.renamed(values)
 
 
 def add_command(path: Path, command: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mmgen import build, shell, template
+from mmgen import __version__, build, distribution, shell, template
 from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset
@@ -63,9 +63,10 @@ class Prepared(OneLine):
     def environment(self) -> dict[str, Any]:
         """Returns what else decides a run: versions, plugins, data set, device, command."""
         providers = {m.kind: str(self.registry.provider(m.kind)) for m in self.modalities.values()}
-        packages = ("mmgen", "torch", "torchvision", "safetensors", "numpy")
+        packages = ("torch", "torchvision", "safetensors", "numpy")
+        own = {"python": platform.python_version(), distribution.NAME: __version__}
         return {
-            "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+            "versions": {**own, **{p: version(p) for p in packages}},
             "plugins": providers,
             "dataset": {"name": self.dataset.name, "hash": self.dataset.hash},
             "device": str(self.training.device),
@@ -331,6 +332,6 @@ def _tensorboard(out: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MmgenError(
-            "train.tensorboard: TensorBoard is not installed: pip install 'mmgen[tensorboard]'"
+            "train.tensorboard: TensorBoard is not installed: pip install 'mmgen-vae[tensorboard]'"
         ) from None
     return SummaryWriter(out / "tensorboard")
