@@ -1,4 +1,4 @@
-"""The one hook of a plugin, the marker for it, and the version of the contract."""
+"""The hook that a plugin implements, its marker, and the version of the contract."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GROUP = "mmgen"
 """The entry-point group, and pluggy's project name."""
 
 API_VERSION = 1
-"""The version of the contract in :mod:`mmgen.modality`; it grows when plugins must change."""
+"""The version of the contract in :mod:`mmgen.modality`; raised when plugins must change."""
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
