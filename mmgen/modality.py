@@ -1,4 +1,4 @@
-"""The contract of a modality: the one file that a plugin author reads."""
+"""The contract of a modality: the base class of which a plugin provides subclasses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ def _different(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Words = Annotated[tuple[str, ...], AfterValidator(_different)]
-"""A field of names for classes, attributes, columns: each can be typed and told apart."""
+"""A field of names for classes, attributes, columns: different, and without commas."""
 
 
 Widths = settings.Widths
-"""A field of the widths of a net's layers, or the channels of its convolutions."""
+"""A field of the widths of a net's layers, or of the channels of its convolutions."""
 
 
 class Modality(OneLine, BaseModel, ABC):
@@ -39,12 +39,12 @@ class Modality(OneLine, BaseModel, ABC):
     1. Subclass, set ``kind`` and ``api_version``, declare the configuration as fields. Give those
        without a default ``Field(examples=[...])``, from which the checks build one.
     2. Write ``shape``, ``encoder`` and ``decoder``: enough to train on tensors.
-    3. Write ``parse`` and ``observe`` if raw values need reading and scaling, ``accept`` if people
-       have them in other forms than text, ``render`` and ``describe`` so that people see pictures
-       and words, ``choices`` and ``example`` so that figures and synthetic data know what values
-       there are. Name in ``stored_with`` the fields that stored values depend on.
-    4. Write ``match_score``, ``infer_settings`` and ``join_cells`` if ``mmgen data table`` should
-       find its columns, ``fit`` if something is measured on the training data.
+    3. Write ``parse`` and ``observe`` if raw values need reading and scaling, ``accept`` if
+       programs have them in other forms than text, ``render`` and ``describe`` to show values as
+       pictures and words, ``choices`` and ``example`` for the values in figures and synthetic
+       data. Name in ``stored_with`` the fields that stored values depend on.
+    4. Write ``match_score``, ``infer_settings`` and ``join_cells`` for ``mmgen data table`` to find
+       the columns of this kind, ``fit`` if something is measured on the training data.
     5. Return the class from the hook ``mmgen_modalities`` and name the module in the entry-point
        group ``mmgen``. ``mmgen plugins check KIND`` then tests the whole contract.
 
@@ -55,20 +55,20 @@ class Modality(OneLine, BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     kind: ClassVar[str]
-    """What a configuration names: ``"image"``."""
+    """The name of this kind in configurations: ``"image"``."""
 
     api_version: ClassVar[int]
-    """The literal integer of the contract that the author wrote the class for: ``1``."""
+    """The version of this contract that the class was written for, as a literal integer: ``1``."""
 
     multi_column: ClassVar[bool] = False
-    """Whether all columns of a table that suit this kind make one modality, or one each."""
+    """Whether all matching columns of a table make one modality, instead of one per column."""
 
     cells_are_paths: ClassVar[bool] = False
-    """Whether ``parse`` reads a file name: a table's are relative to the table."""
+    """Whether ``parse`` reads file names. Those in a table are relative to the table's folder."""
 
     stored_with: ClassVar[tuple[str, ...]] = ()
-    """The fields that say what stored values mean: ``("classes",)``. Data that was written with
-    them cannot be read with others, so an experiment may not set them otherwise."""
+    """The fields that define what stored values mean: ``("classes",)``. An experiment cannot change
+    them for data that was written with other values of them."""
 
     @property
     @abstractmethod
@@ -103,18 +103,18 @@ class Modality(OneLine, BaseModel, ABC):
             One stored value ``(...)``, of the same shape and dtype as a row of :meth:`example`.
 
         Raises:
-            ValueError: If the value cannot be read. The message says what is allowed.
+            ValueError: If the value cannot be read. The message lists what is allowed.
         """
         raise ValueError(f"modality kind {self.kind!r} cannot read {cell!r}: it has no parse()")
 
     def accept(self, value: Any) -> Tensor:
         """Turns one value of a program into the compact tensor that is stored.
 
-        What :meth:`parse` is to the command line and to tables, this is to ``run.generate``: it
-        takes what people have in Python. The default hands text, paths, numbers, and numbers of a
-        list or array, joined by commas, to :meth:`parse`; a tensor is a stored value already. A
-        kind that has more (a picture in memory, a dictionary of attributes) takes it here, and
-        hands the rest to ``super().accept(value)``.
+        ``run.generate`` calls it, as the command line and tables call :meth:`parse`. The default
+        hands text, paths, numbers, and numbers of a list or array, joined by commas, to
+        :meth:`parse`; a tensor is a stored value already. A kind that takes more (a picture in
+        memory, a dictionary of attributes) handles it here, and calls ``super().accept(value)``
+        for the rest.
 
         Args:
             value: Text, a path, a number, a list, a dictionary, an array, a tensor of integers.
@@ -123,8 +123,8 @@ class Modality(OneLine, BaseModel, ABC):
             One stored value ``(...)``, as :meth:`parse` does.
 
         Raises:
-            ValueError: If it is no single value of this kind. The message says what is allowed;
-                a list or an array that is refused as a whole is taken for several rows.
+            ValueError: If it is not a single value of this kind. The message lists what is
+                allowed; a list or array that is refused as a whole is taken for several rows.
         """
         if isinstance(value, Tensor):
             return _stored(value, self.example(torch.zeros(1, dtype=torch.int64), _seeded(0))[0])
@@ -149,18 +149,18 @@ class Modality(OneLine, BaseModel, ABC):
         return None
 
     def describe(self, x: Tensor) -> list[str]:
-        """Names observations or means ``(n, *shape)`` in words: ``["7", "smiling, bald"]``."""
+        """Describes each of n observations or means ``(n, *shape)``: ``["7", "smiling, bald"]``."""
         return [f"{row.numel()} values, mean {row.mean():.3g}" for row in x.flatten(1).cpu()]
 
     def choices(self) -> list[str]:
-        """Lists the raw values worth trying one by one in a figure; empty if there are none."""
+        """Returns the raw values to try one by one in a figure; empty if there are none."""
         return []
 
     def example(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """Makes synthetic stored values ``(B, ...)`` for class numbers ``(B,)``.
 
-        Modalities that are shown the same classes become a paired data set. The default places
-        a Gaussian cloud around a point that depends on the class alone.
+        Modalities whose examples have the same classes become a paired data set. The default draws
+        from a Gaussian around a point that depends on the class alone.
         """
         different, rows = classes.unique(return_inverse=True)
         centres = torch.stack([_centre(int(c), self.shape) for c in different])[rows]
@@ -168,52 +168,53 @@ class Modality(OneLine, BaseModel, ABC):
 
     @classmethod
     def match_score(cls, cells: Sequence[str]) -> float:  # noqa: ARG003
-        """Tells how sure it is that a table's column holds values of this kind.
+        """Scores how likely a table's column holds values of this kind.
 
         Args:
             cells: The column's cells that are not empty; a few may be wrong.
 
         Returns:
-            From 0, not at all, to 1. The surest kind gets the column.
+            A number from 0, not at all, to 1. The kind with the highest score gets the column.
         """
         return 0.0
 
     @classmethod
     def infer_settings(cls, columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:  # noqa: ARG003
-        """Reads settings off the columns that feed a modality: classes, names, sizes.
+        """Infers settings from the columns of a modality: classes, names, sizes.
 
         Args:
-            columns: The cells that are not empty, by the column's heading. File names are complete.
+            columns: The cells that are not empty, by heading. File names have their folder.
 
         Returns:
-            Fields of this kind; what the user sets wins over them.
+            Fields of this kind, which the user's settings override.
         """
         return {}
 
     def join_cells(self, row: Mapping[str, str]) -> str:
-        """Turns a row's cells, by heading, into the one that ``parse`` reads: joined by commas.
+        """Joins the cells of a row, by heading, into the one that ``parse`` reads: by commas.
 
         Raises:
-            ValueError: If a cell cannot be; the message says what is allowed.
+            ValueError: If a cell cannot be used. The message lists what is allowed.
         """
         return ",".join(row.values())
 
     def fit(self, stored: Tensor) -> Self:  # noqa: ARG002
-        """Returns itself with what it measures on the training split's values ``(N, ...)``.
+        """Returns a copy with settings measured on the training split's values ``(N, ...)``.
 
-        Means and scales to standardise by, for example; they are kept with the data set.
+        For example, means and scales to standardise by. They are kept with the data set. The
+        default measures nothing, and returns the modality itself.
         """
         return self
 
     @classmethod
     def example_settings(cls) -> dict[str, Any]:
-        """Returns the first of ``Field(examples=[...])`` for each field that has no default."""
+        """Returns the first of ``Field(examples=[...])`` for every field without a default."""
         fields = cls.model_fields.items()
         return {n: f.examples[0] for n, f in fields if f.is_required() and f.examples}
 
     @classmethod
     def from_examples(cls) -> Self:
-        """Builds one with defaults, and the first example for each field that has none.
+        """Builds a modality from the defaults, and :meth:`example_settings` for the other fields.
 
         Raises:
             pydantic.ValidationError: If a field has neither.
@@ -221,7 +222,7 @@ class Modality(OneLine, BaseModel, ABC):
         return cls(**cls.example_settings())
 
     def to_config(self) -> dict[str, Any]:
-        """Returns kind and fields as JSON values, such that ``Class(**fields)`` equals self."""
+        """Returns kind and fields as JSON values; ``Class(**fields)`` equals self."""
         return {"kind": self.kind, **self.model_dump(mode="json")}
 
 
@@ -234,7 +235,7 @@ def _seeded(number: int) -> torch.Generator:
 
 
 def _stored(value: Tensor, like: Tensor) -> Tensor:
-    """Returns a tensor in the form that is stored, if no number changes by that."""
+    """Returns a tensor in the dtype that is stored, if no number changes by that."""
     kept = value.detach().to(device="cpu", dtype=like.dtype)
     if value.shape != like.shape or not torch.equal(kept.to(value.dtype), value.detach().cpu()):
         raise ValueError(
@@ -245,7 +246,7 @@ def _stored(value: Tensor, like: Tensor) -> Tensor:
 
 
 def _cell(value: Any, kind: str) -> str:
-    """Writes a value of a program as it would be typed."""
+    """Returns a value of a program as it would be typed."""
     if isinstance(value, str | PathLike):
         return str(fspath(value))
     several = value.tolist() if isinstance(value, np.ndarray) else value

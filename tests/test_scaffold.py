@@ -227,7 +227,7 @@ def test_a_package_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
             write_package(Scaffold.named("mmgen-audio"), out)
 
 
-def test_the_templates_ship_in_the_wheel(tmp_path):
+def test_the_templates_and_all_of_the_plugins_ship_in_the_wheel(tmp_path):
     words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
@@ -245,7 +245,9 @@ def test_the_templates_ship_in_the_wheel(tmp_path):
         assert line in points.splitlines()
     for template in FILES.values():
         assert f"mmgen/scaffold/templates/{template}.template" in names
-    assert "mmgen_vector/__init__.py" in names
+    plugins = {p.relative_to(ROOT / "plugins").as_posix() for p in ROOT.glob("plugins/*/*.py")}
+    assert "mmgen_vector/units.py" in plugins
+    assert plugins <= {*names}
 
 
 def test_examples_of_the_new_kind_swing_as_often_as_their_class_says(audio):

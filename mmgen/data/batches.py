@@ -1,4 +1,4 @@
-"""Batches on the device: gathered there in one operation a modality, in an order of their own."""
+"""Batches of a split on the device, gathered in one operation per modality, shuffled by epoch."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +15,8 @@ from mmgen.modality import Modality
 from mmgen.seeding import generator
 
 RESIDENT_SHARE = 1 / 3
-"""Values stay on the device if they take at most this share of its free memory: the rest is for
-the nets, their gradients, and the other splits."""
+"""The share of the device's free memory up to which values stay on it: the rest is for the nets,
+their gradients, and the other splits."""
 
 
 class Batches:
@@ -59,8 +59,8 @@ class Batches:
         self._stored = split.load(modalities, device) if resident else None
 
     def __repr__(self) -> str:
-        told = {"rows": self.count, "batch_size": self.batch_size, "device": self.device}
-        return line("Batches", told | {"modalities": list(self.modalities)})
+        fields = {"rows": self.count, "batch_size": self.batch_size, "device": self.device}
+        return line("Batches", fields | {"modalities": list(self.modalities)})
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -72,13 +72,13 @@ class Batches:
         return self._stored is not None
 
     def epoch(self, seed: int | None, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yields the batches of one epoch: ``(B, *shape)`` a modality, on the device.
+        """Yields the batches of one epoch: ``(B, *shape)`` per modality, on the device.
 
-        The order depends on ``seed`` and ``epoch`` alone, so an interrupted epoch goes on exactly
-        where it stopped. What :meth:`Modality.observe` draws comes from the global generator.
+        The order depends on ``seed`` and ``epoch`` alone, so an interrupted epoch resumes exactly
+        where it stopped. :meth:`Modality.observe` draws from the global generator.
 
         Args:
-            seed: Of the order; ``None`` for the stored order.
+            seed: The seed of the order; ``None`` keeps the stored order.
             epoch: The epoch's number, from 0.
             start: The batch to begin at; ``len(self)`` yields nothing.
         """
@@ -108,5 +108,5 @@ class Batches:
 
 
 def stays(split: Split, names: Iterable[str], device: torch.device) -> bool:
-    """Tells whether the stored values of these modalities are to live on the device."""
+    """Returns whether the stored values of these modalities are to live on the device."""
     return split.nbytes(names) <= RESIDENT_SHARE * free_memory(device)

@@ -1,4 +1,4 @@
-"""The card of a data set: what it holds and how it was made, as Markdown, for people."""
+"""The card of a data set: a Markdown page on what it holds and how it was made."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from mmgen.data.tables.table import BadRow
 from mmgen.modality import Modality
 
 MOST = 100
-"""How many values of one modality are counted in a table."""
+"""The most values of one modality that are counted in a table."""
 
 EXAMPLES = 8
-"""How many rows are told in words where no modality is a picture."""
+"""The number of rows that are described in words where no modality is a picture."""
 
 Splits = Mapping[str, Mapping[str, Tensor]]
 
@@ -31,16 +31,16 @@ def card(
     bad: Sequence[BadRow] = (),
     sheet: bool = False,
 ) -> str:
-    """Writes the card.
+    """Returns the text of the card.
 
     Args:
-        name: The data set's.
+        name: The data set's name.
         about: One or two sentences.
-        modalities: By name.
+        modalities: The modalities, by name.
         splits: Stored values ``(count, ...)`` by split and modality.
-        command: What made it.
+        command: The command that made it.
         bad: The rows that were left out; all are listed.
-        sheet: Whether :data:`~mmgen.data.store.SHEET` lies beside, which the card then shows.
+        sheet: Whether :data:`~mmgen.data.store.SHEET` lies beside the card, which then shows it.
 
     Returns:
         Markdown. Everything in it that is not mmgen's own wording is escaped.
@@ -69,7 +69,7 @@ def card(
 
 
 def _settings(modality: Modality, own: Mapping[str, Tensor]) -> str:
-    """Says the kind, how a value is stored, and the settings that are not the kind's defaults."""
+    """Describes the kind, how a value is stored, and settings other than the kind's defaults."""
     stored = next(iter(own.values()))
     form = "×".join(map(str, stored.shape[1:])) or "one number"
     words = [f"kind **{_plain(modality.kind)}**", f"{form}, {str(stored.dtype).split('.')[-1]}"]
@@ -89,7 +89,7 @@ def _short(value: Any) -> str:
 
 
 def _statistics(modality: Modality, own: Mapping[str, Tensor]) -> list[str]:
-    """Counts the rows that show each choice, or tells ranges of few numbers; or nothing."""
+    """Counts the rows that show each choice, or lists the ranges of few numbers, or is empty."""
     choices = modality.choices()
     stored = next(iter(own.values()))
     if choices:
@@ -139,8 +139,8 @@ def _share(part: int, total: int) -> str:
 
 
 def _examples(modalities: Mapping[str, Modality], values: Mapping[str, Tensor]) -> str:
-    told = [m.describe(m.observe(values[name][:EXAMPLES])) for name, m in modalities.items()]
-    rows = [[_plain(words) for words in row] for row in zip(*told, strict=True)]
+    described = [m.describe(m.observe(values[name][:EXAMPLES])) for name, m in modalities.items()]
+    rows = [[_plain(words) for words in row] for row in zip(*described, strict=True)]
     return _table([_plain(name) for name in modalities], rows, across="---")
 
 
@@ -150,6 +150,6 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], across: str =
 
 
 def _plain(words: str) -> str:
-    """Escapes what Markdown and HTML would take for a sign; ``_`` is none within a word."""
+    """Escapes characters with a meaning in Markdown and HTML; ``_`` has none within a word."""
     words = re.sub(r"([\\`*\[\]<>#|~&])", r"\\\1", " ".join(words.split()))
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", words)

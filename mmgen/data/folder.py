@@ -1,4 +1,4 @@
-"""A folder that appears under its name complete, or not at all."""
+"""Writes a folder completely or not at all."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from secrets import token_hex
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """Lends a hidden folder beside ``path``; moves it to ``path`` when the block ends well.
+    """Yields a hidden folder beside ``path``; moves it to ``path`` when the block ends well.
 
     What was written is flushed to the disk before the move. If there is a folder at ``path``
     already, it is replaced then. If the block raises, nothing is left and ``path`` is as it was.

@@ -1,4 +1,4 @@
-"""``dataset.json``: what a data set's folder holds, with the hash of every part."""
+"""``dataset.json``: a record of what a data set's folder holds, with the hash of every part."""
 
 import hashlib
 import json

@@ -1,8 +1,8 @@
-"""The one place that opens pictures: which formats, and how large.
+"""Opens picture files, within limits of format and size. Nothing else in mmgen opens them.
 
-A picture may come from anywhere, so what is opened is bounded before it is decoded: only formats
-on a list, only regular files, only so many bytes and pixels. Others of Pillow's formats start
-programs (EPS runs Ghostscript), whatever the name of the file says.
+A picture may come from anywhere, so it is checked before it is decoded: only formats on a list,
+only regular files, only so many bytes and pixels. Some of Pillow's other formats start programs
+(EPS runs Ghostscript), whatever the file is called.
 """
 
 import os
@@ -31,31 +31,31 @@ FORMATS = {
     "TIFF": "Tiff",
     "PPM": "Ppm",  # PBM, PGM and PFM too
 }
-"""The formats that are opened, and Pillow's modules that read them: decoders and nothing else."""
+"""The formats that are opened, and Pillow's modules that read them: these only decode."""
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif"),
     *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
 )
-"""Of the names of picture files."""
+"""The suffixes of picture files."""
 
 MOST_PIXELS = 100_000_000
-"""Pixels of one picture, and of all that are decoded at a time: under 2 GB, as WEBP needs most."""
+"""The most pixels of one picture, and of all decoded at a time: under 2 GB, as WEBP needs most."""
 
 MOST_BYTES = 2**28
-"""Bytes of one picture file, and of all that are held at a time."""
+"""The most bytes of one picture file, and of all that are held at a time."""
 
 MOST_IN_TILE = 2**24
-"""Pixels of a TIFF's tile, which is decoded whole, however small the picture."""
+"""The most pixels of a TIFF's tile, which is decoded whole, however small the picture."""
 
 MOST_SCANS = 100
-"""Scans of a progressive JPEG; programs write some ten."""
+"""The most scans of a progressive JPEG; programs write some ten."""
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd8]")
 
 
 class _Budget:
-    """What several threads may hold together; one that asks for more than is free waits."""
+    """An amount that several threads share; one that asks for more than is free waits."""
 
     def __init__(self, total: int) -> None:
         self._free, self._changed = total, Condition()
@@ -78,7 +78,7 @@ _BYTES, _PIXELS = _Budget(MOST_BYTES), _Budget(MOST_PIXELS)
 
 
 class _Quiet:
-    """Silences Pillow's warnings while any thread reads a picture: what is wrong is an error."""
+    """Silences Pillow's warnings while any thread reads a picture: faults are raised as errors."""
 
     def __init__(self) -> None:
         self._threads, self._changed = 0, Condition()
@@ -136,7 +136,7 @@ def room(picture: "Image", whole: int) -> Iterator[None]:
     held = picture.width * picture.height
     if picture.info.get("progressive"):  # all of a JPEG is held nevertheless
         held = whole
-    elif picture.format == "AVIF":  # what is coded in it may be larger than it says
+    elif picture.format == "AVIF":  # the coded frame may be larger than the declared size
         held = MOST_PIXELS
     with _PIXELS.lend(held):
         yield
@@ -174,7 +174,7 @@ def _check_scans(jpeg: bytes) -> None:
 
 
 class _TooLargeError(ValueError):
-    """What is said of a picture that could be read, but for its size."""
+    """A picture that could be read, but for its size."""
 
 
 @contextmanager

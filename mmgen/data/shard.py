@@ -1,9 +1,8 @@
-"""One file of a data set: its header is checked when it is opened, its rows are read on demand.
+"""Reads one file of a data set: checks its header when opened, reads its rows on demand.
 
 Rows are read through a descriptor, never through a memory map: a mapped file that another process
-cuts short ends this one (SIGBUS), where a read says so. Whole columns are read about
-as fast as from a map; rows here and there cost a system call each, which only splits too large for
-memory pay.
+truncates ends this one (SIGBUS), where a read raises an error. Whole columns are read about as
+fast as from a map; scattered rows cost a system call each, but only in splits too large for memory.
 """
 
 import os
@@ -23,10 +22,10 @@ from mmgen.files.tensors import header_length, parse_header
 _FILES = Reader(DataError, "write the data set again")
 
 BLOCK = 1 << 20
-"""Bytes that are read at a time: they stay in the processor's cache until they are used."""
+"""The bytes that are read at a time: they stay in the processor's cache until they are used."""
 
 KEPT = 4 << 20
-"""A column of at most so many bytes stays in memory once a row of it was asked for."""
+"""The most bytes of a column that stays in memory once a row of it was asked for."""
 
 
 class Column(Protocol):
@@ -38,7 +37,7 @@ class Column(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of an element."""
+        """The dtype of an element."""
 
     @property
     def nbytes(self) -> int:
@@ -59,9 +58,9 @@ class FileColumn:
 
     Args:
         file: The opened file.
-        start: The place of the first row in it.
+        start: The offset of the first row in bytes.
         shape: ``(rows, ...)``.
-        dtype: Of an element.
+        dtype: The dtype of an element.
     """
 
     def __init__(self, file: "_File", start: int, shape: torch.Size, dtype: torch.dtype) -> None:
@@ -178,8 +177,8 @@ def blocks(column: Column, rows: int | None = None, every: int = 1) -> Iterator[
 
     Args:
         column: The column.
-        rows: In a block, at most; without it, as many as :data:`BLOCK` bytes hold.
-        every: Each block, or each second, third, ... of them.
+        rows: The most rows in a block; by default as many as :data:`BLOCK` bytes hold.
+        every: 1 yields each block, 2 every second one, and so on.
 
     Raises:
         DataError: If the column's file is not what it was when it was opened, or cannot be read.

@@ -1,4 +1,4 @@
-"""Rows of a data set, that stay in their files until they are asked for."""
+"""A split of a data set, whose rows stay in their files until they are asked for."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from mmgen.data.shard import Column, blocks, copy
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split(OneLine):
-    """Rows of stored values, in one or several shards that stay where they are until asked for.
+    """Rows of stored values, in one or several shards; rows are read when they are asked for.
 
     Attributes:
-        shards: For each shard, one column of stored values ``(rows, ...)`` a modality.
+        shards: For each shard, one column of stored values ``(rows, ...)`` per modality.
     """
 
     shards: tuple[Mapping[str, Column], ...]
@@ -36,7 +36,7 @@ class Split(OneLine):
         return sum(shard[name].nbytes for shard in self.shards for name in chosen)
 
     def take(self, indices: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Copies the rows ``indices`` ``(B,)`` into memory: ``(B, ...)`` a modality.
+        """Copies the rows ``indices`` ``(B,)`` into memory: ``(B, ...)`` per modality.
 
         Raises:
             DataError: If a file is not what it was when it was opened, or cannot be read.
@@ -87,8 +87,8 @@ class Split(OneLine):
 
         Args:
             name: The modality.
-            rows: In a block, at most; without it, as many as a mebibyte holds.
-            every: Each block, or each second, third, ... of them.
+            rows: The most rows in a block; by default as many as a mebibyte holds.
+            every: 1 yields each block, 2 every second one, and so on.
 
         Yields:
             The number of a block's first row in the split, and its values ``(n, ...)``.

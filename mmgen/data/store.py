@@ -1,12 +1,12 @@
-"""The one format on disk: safetensors shards beside a ``dataset.json`` that describes them.
+"""Reads and writes data sets: safetensors shards beside a ``dataset.json`` that describes them.
 
 ::
 
     glyphs/
       dataset.json                 name, modalities, splits, hashes
-      train-00000.safetensors      one tensor (rows, ...) a modality, in its compact type
+      train-00000.safetensors      one tensor (rows, ...) per modality, in its compact type
       test-00000.safetensors
-      README.md                    the card: the same for people, with contact-sheet.png
+      README.md                    the card, a page for people, with contact-sheet.png
 
 Rows are read when they are asked for, never unpickled. A data set appears under its name complete
 or not at all. The store knows nothing of plugins: a modality's configuration is a plain dictionary.
@@ -36,7 +36,7 @@ __all__ = ["CARD", "SHEET", "Dataset", "Split", "check_free", "read_dataset", "w
 SHARD_ROWS = 65_536
 
 CARD, SHEET = "README.md", "contact-sheet.png"
-"""Of a data set for people: its card, and a page of examples."""
+"""The files for people in a data set's folder: its card, and a page of examples."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,7 +45,7 @@ class Dataset(OneLine):
 
     Attributes:
         path: Its folder.
-        name: What it is called.
+        name: The name of the data set.
         about: One or two sentences: where it comes from, how it was made.
         modalities: Each modality's configuration, ``"kind"`` included, by name.
         splits: ``"train"``, ``"validation"``, ``"test"``, ... by name.
@@ -60,10 +60,10 @@ class Dataset(OneLine):
     hash: str
 
     def verify(self) -> None:
-        """Reads every byte and compares it with the hashes that were taken when it was written.
+        """Reads every byte and compares the hashes with those that were taken when it was written.
 
         Raises:
-            DataError: If a shard changed. The message names all that did.
+            DataError: If a shard changed. The message names all that changed.
         """
         records = [
             record for split in read_index(self.path).splits.values() for record in split.shards
@@ -131,10 +131,10 @@ def write_dataset(
 
     Args:
         path: The folder to make.
-        name: What it is called.
+        name: The name of the data set.
         about: Where it comes from, how it was made.
         modalities: Each modality's configuration with its ``"kind"``, in JSON values, by name.
-        splits: For each split one stored tensor ``(count, ...)`` a modality.
+        splits: For each split, one stored tensor ``(count, ...)`` per modality.
         force: Replace the data set (or the empty folder) at ``path``. Anything else that is there
             is never touched.
         shard_rows: The most rows in one file.

@@ -1,1 +1,1 @@
-"""Files that are whole or not there, read within bounds, written by one process."""
+"""Safe files: written whole or not at all, by one process at a time, and read within bounds."""

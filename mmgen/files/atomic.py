@@ -1,4 +1,4 @@
-"""Files that are whole or not there, in folders that are still what they were."""
+"""Writes files whole or not at all, into folders whose identity is checked first."""
 
 import errno
 import os
@@ -45,7 +45,7 @@ def deliver(path: Path, content: bytes | str) -> None:
 
 
 def _check_file(path: Path) -> None:
-    """Lets nothing but a file be replaced: not a folder, and above all not ``/dev/null``."""
+    """Raises unless a path is free or a regular file: no folder, and above all no ``/dev/null``."""
     try:
         if not path.name or path.is_dir():
             raise WriteError(f"{path}: is a folder; name a file in it")
@@ -65,7 +65,7 @@ def write(path: Path, content: bytes | str | Iterable[bytes | memoryview]) -> No
 
     Args:
         path: The file.
-        content: What is in it; of several parts, no more than one is held at a time.
+        content: Its content; of several parts, no more than one is held at a time.
 
     Raises:
         WriteError: If it cannot be written; what was there under the name is still there.

@@ -1,7 +1,7 @@
-"""Text of JSON or TOML → values that the program can hold, or what is wrong with it.
+"""Parses JSON and TOML into values that the program can hold, or raises what is wrong.
 
-Beyond what Python's parsers check: depth, the number of keys, digits, half characters, keys that
-occur twice, and what takes them a time that is quadratic.
+Checked beyond Python's parsers: depth, the number of keys, digits, half characters, keys that occur
+twice, and text that takes them quadratic time.
 """
 
 import json
@@ -37,7 +37,7 @@ def from_json(text: str, *, finite: bool = True, keys: int = KEYS) -> dict[str, 
         keys: The most keys of one table.
 
     Raises:
-        ValueError: Saying what is wrong.
+        ValueError: If it is none. The message describes the fault.
     """
     try:
         value = json.loads(
@@ -61,7 +61,7 @@ def from_toml(text: str) -> dict[str, Any]:
     """Reads a TOML document.
 
     Raises:
-        ValueError: Saying what is wrong.
+        ValueError: If it is none. The message describes the fault.
     """
     if found := _LONG_KEY.search(text):
         raise ValueError(f"holds the key {short(found[0])} of more than {DEPTH} parts")
@@ -92,7 +92,7 @@ def first_of(error: ValidationError) -> str:
 
 
 def short(value: object, write: Callable[[Any], str] = repr) -> str:
-    """Writes a value to read, its end left out if it is long."""
+    """Returns a value as text for people, without its end if it is long."""
     try:
         text = write(value)
     except ValueError:  # a whole number of thousands of digits
@@ -126,7 +126,7 @@ def _constant(word: str) -> float:
 
 
 def _check(value: Any, finite: bool, keys: int) -> None:
-    """Checks that a document's depth, tables, numbers and words are such as we can hold."""
+    """Checks that a document's depth, tables, numbers and words are within the limits."""
     level = [value]
     for _ in range(DEPTH):
         below: list[Any] = []

@@ -1,9 +1,9 @@
-"""Folders that are held by what they are, wherever their names lead meanwhile.
+"""Folders held by identity (device and inode), so that a moved or replaced one is noticed.
 
-A folder that a process works in for long is held by its identity, device and inode. Before every
-write below it (see :mod:`mmgen.files.atomic`), its name must still lead to it; the write then goes
-through the descriptor that was opened at the start. So nothing reaches a folder that took the name,
-and a folder that was deleted does not come back.
+A process holds a folder that it works in for long. Before every write below it (see
+:mod:`mmgen.files.atomic`), its name must still lead to it; the write then goes through the
+descriptor that was opened at the start. So nothing reaches a folder that took the name, and a
+folder that was deleted does not come back.
 """
 
 import errno
@@ -29,7 +29,7 @@ class LostError(RunError):
     """A folder that was moved, replaced or deleted, or whose lock was, while it was written to.
 
     Attributes:
-        now: Where the folder is now; ``None`` if it was deleted, or if the system does not tell.
+        now: Where the folder is now; ``None`` if it was deleted, or the system cannot find it.
     """
 
     def __init__(self, message: str, now: Path | None) -> None:
@@ -42,9 +42,10 @@ class Folder(OneLine):
     """A folder to work in.
 
     Attributes:
-        path: What it is called.
-        descriptor: From which names in it are resolved; ``None`` if the system opens no folders.
-        within: The folder that is held and that it is in, if there is one.
+        path: Its path.
+        descriptor: Names in it are resolved from this descriptor; ``None`` if the system opens no
+            folders.
+        within: The held folder that it is in, if there is one.
     """
 
     path: Path
@@ -69,7 +70,7 @@ class Held(Folder):
     """A folder that this process holds.
 
     Attributes:
-        names: What it was called at first: as given, absolute, and without links.
+        names: Its paths at the start: as given, absolute, and without links.
         lock: The identity of the lock in it, if this process has locked it.
     """
 
@@ -82,7 +83,7 @@ class Held(Folder):
         HELD.append(self)
 
     def let_go(self) -> None:
-        """Ends the holding; no more than the first call, and none in a child, does anything."""
+        """Stops holding the folder. Further calls, and calls in a child process, do nothing."""
         if self in HELD:
             HELD.remove(self)
             if self.descriptor is not None:
@@ -121,27 +122,27 @@ class Held(Folder):
         )
 
     def _now(self) -> Path | None:
-        """Asks the system where the folder is."""
+        """Returns where the folder is now, if the system can find it."""
         with suppress(OSError):
             now = Path(f"/proc/self/fd/{self.descriptor}").readlink()
             return now if _identity(now) == self.identity else None
         return None
 
     def lock_there(self) -> Identity | None:
-        """Returns the identity of what is called a lock in it now."""
+        """Returns the identity of the lock file that is in it now."""
         return _identity(self.at(LOCK), self.descriptor, follow_links=False)
 
     def is_called(self, folder: Path) -> bool:
-        """Tells whether a path is, or was at first, one of this folder."""
+        """Returns whether a path is, or was at the start, one of this folder."""
         return _identity(folder) == self.identity or not {*_names(folder)}.isdisjoint(self.names)
 
 
 HELD: list[Held] = []
-"""All that this process holds."""
+"""The folders that this process holds."""
 
 
 def _forget_in_child() -> None:
-    """Leaves what is held to the parent; a child that wants to write has to ask for itself."""
+    """Leaves the held folders to the parent; a child that writes has to lock them itself."""
     for held in HELD:
         if held.descriptor is not None:
             os.close(held.descriptor)
@@ -154,7 +155,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def pinned(folder: Path) -> Iterator[None]:
-    """Has every write below a folder check that it is still the same one; others may write too.
+    """Makes every write below a folder check that it is still the same; others may write too.
 
     Raises:
         RunError: If there is no such folder.
@@ -170,7 +171,7 @@ def pinned(folder: Path) -> Iterator[None]:
 
 
 def check(path: Path) -> None:
-    """Checks that the folder that is held and that ``path`` is in, if there is one, is still there.
+    """Checks that the held folder that ``path`` is in, if there is one, is still there.
 
     Raises:
         LostError: If it is not, or if its lock is not.
@@ -181,7 +182,7 @@ def check(path: Path) -> None:
 
 
 def make(folder: Path) -> None:
-    """Makes a folder and those above it, unless they are there; but none that is held and gone.
+    """Makes a folder and its parents, unless they exist; but none that is held and gone.
 
     Raises:
         WriteError: If it cannot be made.
@@ -204,7 +205,7 @@ def make(folder: Path) -> None:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Folder]:
-    """Opens a folder to work in; one that is in a folder that is held, from there.
+    """Opens a folder to work in; one inside a held folder is opened from there.
 
     Raises:
         OSError: If there is none.
@@ -235,7 +236,7 @@ def _names(path: Path) -> tuple[Path, ...]:
 
 
 def _holder(path: Path) -> tuple[Held | None, Path]:
-    """Finds the folder that is held and that a path is in, and the path from there."""
+    """Returns the held folder that a path is in, and the path from there."""
     for held in reversed(HELD):
         for name in _names(path):
             for start in held.names:

@@ -1,4 +1,4 @@
-"""Folders that one process at a time may write to."""
+"""Locks folders, so that one process at a time writes to them."""
 
 import os
 import socket
@@ -20,8 +20,8 @@ WRITER = ".writer"
 class Locked(Held):
     """A folder that this process alone writes to.
 
-    It is locked twice: the folder itself, which stays locked whatever it is called and whatever is
-    deleted in it, and a file in it, since on a network's file systems only files can be locked.
+    It is locked twice: the folder itself, whose lock survives renaming and deleted files, and a
+    file in it, since network file systems can lock only files.
 
     Raises:
         BlockingIOError: If another process writes there.
@@ -63,7 +63,7 @@ class Locked(Held):
             return  # the file system locks no folders
 
     def let_go(self) -> None:
-        """Lets another process write there."""
+        """Unlocks the folder for other processes."""
         if self not in HELD:  # in a child, which holds nothing of its parent's
             return
         if self.who:
@@ -77,15 +77,15 @@ class Locked(Held):
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Makes this process the only one that writes to a folder, which is made if it is not there.
+    """Makes this process the only one that writes to a folder, which is made if necessary.
 
     Every write below it checks that folder and lock are still its own, see
     :mod:`mmgen.files.holding`.
-    The system lets go of both when the process ends, however it ends. Within a process the same
+    The system frees both when the process ends, however it ends. Within a process the same
     thread may take it again.
 
     Raises:
-        RunError: If another process is writing there; says which.
+        RunError: If another process is writing there. The message names it.
         LostError: If this thread holds it already, and it is no longer there.
         WriteError: If the folder cannot be made or written to.
     """
@@ -129,7 +129,7 @@ def _writer(folder: Path) -> str:
 
 
 def _clean(folder: Path) -> None:
-    """Removes what a killed process left beside the names that it was writing."""
+    """Removes the partial files of a process that was killed while it was writing."""
     for path, folders, names in os.walk(folder):
         # A folder in it may be a run that another process writes to.
         folders[:] = [name for name in folders if not Path(path, name, LOCK).exists()]

@@ -1,9 +1,9 @@
-"""Files, read with distrust: never waited for, bounded before memory is taken, checked, not run.
+"""Reads files that may be damaged or hostile: never waits, limits sizes, checks, runs nothing.
 
 A run or a data set may be from someone else, or from a disk that failed. What is read through a
 :class:`Reader` is a regular file (opening a pipe would wait for ever), no larger than it may be,
-and holds values that the program can hold. All else is one message: which file, what is wrong
-with it, what to do.
+and holds values that the program can hold. Anything else raises one error with the file, the
+fault and a remedy.
 """
 
 import math
@@ -31,7 +31,7 @@ LINES = 512 * MIB
 """The most bytes of a file of JSON lines: metrics of thousands of epochs and hundreds of terms."""
 
 HEADER = 16 * MIB
-"""The most bytes of a safetensors header: some 100 a tensor."""
+"""The most bytes of a safetensors header: some 100 per tensor."""
 
 _SORTS = {
     stat.S_IFDIR: "a folder",
@@ -49,15 +49,15 @@ class Reader(OneLine):
     """How files of one sort are read.
 
     Attributes:
-        error: What is raised if one cannot be.
-        remedy: What to do then, as the end of a sentence; may be empty.
+        error: The class of error that is raised if one cannot be read.
+        remedy: What the user can do then, as the end of a sentence; may be empty.
     """
 
     error: type[MmgenError]
     remedy: str = ""
 
     def wrong(self, where: object, cause: str) -> MmgenError:
-        """Returns the error: which file, what is wrong with it, what to do."""
+        """Returns an error with the file, the fault and the remedy."""
         return self.error(f"{where}: {cause}" + (f"; {self.remedy}" if self.remedy else ""))
 
     def content(self, path: Path, most: int = DOCUMENT) -> bytes:
@@ -103,7 +103,7 @@ class Reader(OneLine):
             raise self.wrong(where, str(error)) from None
 
     def json_lines(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yields where each line is, and its JSON object; NaN and Infinity may be in it."""
+        """Yields the place and the JSON object of each line; NaN and Infinity may be in it."""
         lines = self.text(path, LINES).split("\n")
         for number, line in enumerate(lines[:-1] if not lines[-1] else lines, 1):
             where = f"{path}, line {number:,}"
@@ -120,7 +120,7 @@ class Reader(OneLine):
         """Checks values against what they must be.
 
         Raises:
-            MmgenError: Naming the first wrong key and how many more there are.
+            MmgenError: If they are wrong. The message names the first key, and counts the others.
         """
         try:
             return model.model_validate(values)
@@ -152,7 +152,7 @@ def open_regular(path: Path, most: float = math.inf) -> int:
         The descriptor, which the caller closes.
 
     Raises:
-        ValueError: If it is not there, no regular file, too large, or cannot be read; says which.
+        ValueError: If it is not there, no regular file, too large, or cannot be read.
     """
     # NONBLOCK: a pipe that nobody writes to opens at once; its sort is then seen on what was
     # opened, which nobody can exchange any more. NOCTTY: a terminal stays a stranger.
@@ -177,7 +177,7 @@ def open_regular(path: Path, most: float = math.inf) -> int:
 
 
 def exists(path: Path) -> bool:
-    """Tells whether something is there, even if it cannot be looked at."""
+    """Returns whether a path exists, even if it cannot be looked at."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Files of the safetensors format, written and read one tensor at a time.
+"""Reads and writes files of the safetensors format, one tensor at a time.
 
 The safetensors library writes only tensors that lie on the CPU, contiguous and apart, all at once;
 and it reads through a memory map, whose pages are resident in the process until the file is closed.
@@ -39,10 +39,10 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 BLOCK = 1 << 18
-"""Numbers that are looked at at a time."""
+"""The numbers that are checked at a time."""
 
 MOST_DIMENSIONS = 64
-"""What torch can tell of a tensor."""
+"""The most dimensions that torch can describe."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -50,8 +50,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
     Args:
         path: The file.
-        tensors: By name: on any device, of any strides; several may share memory.
-        metadata: Words about them.
+        tensors: The tensors by name, on any device, of any strides; several may share memory.
+        metadata: Text to store with them, by key.
 
     Raises:
         WriteError: If the file cannot be written, or the format has no name for a tensor's dtype.
@@ -90,12 +90,12 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 @dataclass(frozen=True, repr=False)
 class Stored(OneLine):
-    """Where a tensor is in a file.
+    """The place of a tensor in a file.
 
     Attributes:
-        dtype: Of its elements.
-        shape: Of it.
-        start: Its first byte, from the file's beginning.
+        dtype: The dtype of its elements.
+        shape: The shape of the tensor.
+        start: The offset of its first byte in the file.
     """
 
     dtype: torch.dtype
@@ -118,7 +118,7 @@ def header_length(first: bytes, size: int) -> int:
     """Reads a header's length off the first 8 bytes of a file of ``size`` bytes.
 
     Raises:
-        ValueError: If the file cannot hold so long a header, or none is as long.
+        ValueError: If the file cannot hold so long a header, or it is longer than any may be.
     """
     length = int.from_bytes(first, "little")
     if len(first) < 8 or length > HEADER:
@@ -132,11 +132,11 @@ def parse_header(raw: bytes, size: int) -> tuple[dict[str, Stored], dict[str, st
     """Checks a header against its file's size.
 
     Args:
-        raw: Its bytes, after the first 8 of the file.
-        size: Of the whole file.
+        raw: The bytes of the header, which follow the first 8 of the file.
+        size: The size of the whole file in bytes.
 
     Returns:
-        Where each tensor is, and the words about them.
+        The place of each tensor, and the metadata.
 
     Raises:
         ValueError: If it is none of the format's, or does not agree with the size.
@@ -180,8 +180,8 @@ class TensorFile(Mapping[str, Tensor]):
 
     Attributes:
         path: The file.
-        stored: Where each is, by name.
-        header: What our own header says; empty in files that have none.
+        stored: The place of each tensor, by name.
+        header: mmgen's own metadata; empty in files that have none.
     """
 
     def __init__(self, path: Path, file: Any, reader: Reader) -> None:
@@ -204,7 +204,7 @@ class TensorFile(Mapping[str, Tensor]):
         return tensor
 
     def blocks(self, name: str) -> Iterator[Tensor]:
-        """Reads the numbers of a tensor, flat, in blocks that take no memory to speak of."""
+        """Yields the numbers of a tensor, flat, in blocks of little memory."""
         stored, done = self.stored[name], 0
         while left := stored.shape.numel() - done:
             block = torch.empty(min(left, BLOCK), dtype=stored.dtype, device="cpu")
@@ -222,7 +222,7 @@ class TensorFile(Mapping[str, Tensor]):
 
     @torch.no_grad()
     def read_into(self, tensor: Tensor, name: str) -> None:
-        """Reads a tensor to where another of its shape lies, on any device.
+        """Reads a tensor into another of its shape, on any device.
 
         Raises:
             MmgenError: As the reader's, if the file ends before it does.
@@ -238,7 +238,7 @@ class TensorFile(Mapping[str, Tensor]):
             tensor.copy_(self[name])
 
     def read_module(self, module: nn.Module, prefix: str) -> None:
-        """Reads a module's tensors, all of which are here, to where they lie.
+        """Reads all tensors of a module into its parameters and buffers.
 
         Args:
             module: Parameters and buffers, as its ``state_dict()`` names them.

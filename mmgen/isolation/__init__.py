@@ -1,8 +1,8 @@
-"""Runs a plugin's code so that whatever it does to the process ends with it.
+"""Runs a plugin's code, and restores the state of the process that it changed.
 
 A plugin is code of others in the same process: it may set torch's default dtype, close standard
 output, take over Ctrl-C or raise what no ``except Exception`` catches. :func:`attempt` calls it,
-puts back every one of :data:`SETTINGS`, and returns what came of it.
+restores every one of :data:`SETTINGS`, and returns the outcome.
 
 What cannot be undone: ``os._exit``, a crash in machine code, threads, ``atexit`` functions, and
 what is patched inside other modules.
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, repr=False)
 class Outcome(OneLine, Generic[T]):
-    """What came of a call: a value, or else an error; and what it changed.
+    """The outcome of a call: a value, or else an error; and what it changed.
 
     Attributes:
         value: What it returned; ``None`` if it raised.
@@ -39,7 +39,7 @@ class Outcome(OneLine, Generic[T]):
 
 
 def attempt(call: Callable[[], T]) -> Outcome[T]:
-    """Calls what may raise anything and change anything.
+    """Calls a function that may raise anything and change anything.
 
     What it prints goes to standard error, where it is no part of a result.
 
@@ -65,8 +65,8 @@ def kept(changes: list[Change], *, numbers: bool = True) -> Iterator[None]:
     """Puts every one of :data:`SETTINGS` back, and adds what was changed to ``changes``.
 
     Args:
-        changes: Where to add.
-        numbers: Whether random numbers are put back, too.
+        changes: The list to add to.
+        numbers: Whether the state of random numbers is put back, too.
     """
     before = [
         (setting, value)

@@ -1,4 +1,4 @@
-"""What a process shares: Python's, numpy's and torch's settings, each read and set back."""
+"""The global settings of Python, numpy and torch, each with how to read and restore it."""
 
 import gc
 import locale
@@ -18,15 +18,15 @@ from mmgen.brief import OneLine
 
 @dataclass(frozen=True, repr=False)
 class Setting(OneLine):
-    """One thing that the whole process shares.
+    """One setting that the whole process shares.
 
     Attributes:
-        name: What it is called in a message.
+        name: Its name in messages.
         get: Returns its value: one that compares equal while nothing has changed.
-        put: Sets it to such a value.
-        library: The module that it belongs to, which nobody imports for its sake.
+        put: Sets it to a value that ``get`` returned.
+        library: The module that it belongs to, which is not imported for its sake.
         numbers: Whether it is the state of random numbers, which building nets moves rightly.
-        matters: Tells of two values whether the difference is worth a word.
+        matters: Returns whether the difference of two values deserves a note.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Setting(OneLine):
 
 
 def loaded(library: str) -> bool:
-    """Tells whether a module was imported by someone."""
+    """Returns whether a module was imported."""
     return library in sys.modules
 
 
 def _of(path: str) -> Callable[..., Any]:
-    """Returns a function that calls ``library.rest``, which it finds when it is called."""
+    """Returns a function that looks up ``library.rest`` when it is called, and calls it."""
     library, _, rest = path.partition(".")
 
     def call(*values: Any, **named: Any) -> Any:
@@ -86,7 +86,7 @@ def _put_environment(before: dict[str, str]) -> None:
 
 
 def _put_path(before: list[str]) -> None:
-    """What was added stays, last: its plugin may import from there later, and it hides nothing."""
+    """Keeps added entries, but last: a plugin may import from there, and they hide nothing."""
     sys.path[:] = before + [entry for entry in sys.path if entry not in before]
 
 
@@ -163,7 +163,7 @@ def _put_device(before: Any) -> None:
 
 
 _modes: list[Any] = []
-"""The modes that were entered to leave a plugin's: one ends as soon as nothing holds it."""
+"""The modes that were entered to leave a plugin's; held here, since one ends when it is freed."""
 
 
 def _put_inference(before: bool) -> None:
@@ -289,4 +289,4 @@ TORCH = (
     ),
 )
 SETTINGS: tuple[Setting, ...] = (*PYTHON, *NUMPY, *TORCH)
-"""What is put back, in this order."""
+"""The settings that are put back, in this order."""

@@ -141,7 +141,7 @@ def _check_free(scaffold: Scaffold, plugin_modules: Sequence[str]) -> None:
         if record.name == kind:
             raise PluginError(
                 f"a plugin {record} is installed already, and is {record.status}: {record.cause}\n"
-                "  mend or uninstall it, or choose another name"
+                "  fix or uninstall it, or choose another name"
             )
     try:
         version = importlib.metadata.version(scaffold.name)

@@ -1,4 +1,4 @@
-"""The conformance checks: what every modality must keep, for its author to run.
+"""The conformance checks of the contract of a modality, for its author to run.
 
 A plugin's whole test file::
 
@@ -7,7 +7,7 @@ A plugin's whole test file::
         check(modality)
 
 Each check is a plain function of a modality that raises ``AssertionError``: what is wrong, and how
-to mend it. One that does not apply raises ``unittest.SkipTest``, which pytest understands.
+to fix it. One that does not apply raises ``unittest.SkipTest``, which pytest understands.
 ``mmgen plugins check KIND`` runs the same list.
 """
 
@@ -87,12 +87,12 @@ CHECKS: tuple[Check, ...] = (
 
 @dataclass(frozen=True, repr=False)
 class CheckResult(OneLine):
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        name: The check's, without ``check_``.
+        name: The name of the check, without ``check_``.
         passed: False if the contract is broken. A check that does not apply passes.
-        message: What is wrong and how to mend it, or why the check does not apply.
+        message: What is wrong and how to fix it, or why the check does not apply.
     """
 
     name: str
@@ -116,7 +116,7 @@ def check_plugin(name: str, modules: Sequence[str] = ()) -> dict[str, list[Check
         modules: Plugins that are not installed, as for :func:`mmgen.registry.loading.load`.
 
     Raises:
-        PluginError: If there is no such kind or plugin, or it is broken; says why.
+        PluginError: If there is no such kind or plugin, or it is broken. The message says why.
     """
     registry = load(modules)
     if name not in registry.kinds and name not in {record.name for record in registry.records}:
@@ -131,8 +131,8 @@ def _run_default(cls: type[Modality]) -> list[CheckResult]:
     made = attempt(cls.from_examples)
     if isinstance(made.error, ValidationError):
         wrong = explain(made.error, cls, cls.kind)
-        mend = "give fields without a default examples, as in Field(examples=[...])"
-        return [CheckResult("defaults", False, f"no example can be built; {mend}\n{wrong}")]
+        fix = "give fields without a default examples, as in Field(examples=[...])"
+        return [CheckResult("defaults", False, f"no example can be built; {fix}\n{wrong}")]
     if made.value is None:
         words = one_line(made.error or TypeError("from_examples() gave nothing"))
         return [CheckResult("defaults", False, f"no example can be built: {words}")]

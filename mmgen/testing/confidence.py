@@ -1,4 +1,4 @@
-"""The check that a likelihood can become sure of one observation when it is fitted to no other."""
+"""Checks that a likelihood becomes confident of one observation when it is fitted to it alone."""
 
 from unittest import SkipTest
 
@@ -14,19 +14,19 @@ RATES = (0.01, 0.1, 1.0)
 """Adam's learning rates, each from fresh weights: values may be far from where nets start."""
 
 STEPS = 100
-"""How many steps each takes at most."""
+"""The most steps for each learning rate."""
 
 EVERY = 5
-"""After how many steps it is looked whether the fit is close."""
+"""The number of steps between two measurements of the fit."""
 
 CLOSE = 0.2
-"""How far the mean may stay from bits and classes: a sigmoid taken for a logit stays 0.27 off."""
+"""The most distance of the mean from bits and classes: a sigmoid taken for a logit has 0.27."""
 
 CLOSER = 0.1
-"""How far from grey values, which a fair guess is not as far from."""
+"""The most distance from grey values, from which even a fair guess is not far."""
 
 NOISE = 0.5
-"""By how many nats a value may be less probable than what the likelihood draws."""
+"""The most nats by which a value may be less probable than what the likelihood draws."""
 
 
 @seeded
@@ -95,7 +95,7 @@ def _close(p: Distribution) -> float:
 
 
 def _within_noise(p: Distribution, x: Tensor, log_p: float) -> bool:
-    """Tells whether x is about as probable as what the likelihood draws: noise explains it.
+    """Returns whether x is about as probable as what the likelihood draws: noise explains it.
 
     It explains nothing where values are bounded: a coin that stays fair is not sure of anything.
     """
@@ -107,7 +107,7 @@ def _within_noise(p: Distribution, x: Tensor, log_p: float) -> bool:
 
 
 def _is_share(p: Distribution) -> bool:
-    """Tells whether all values are in [0, 1]: bits, classes, shares, grey values."""
+    """Returns whether all values are in [0, 1]: bits, classes, shares, grey values."""
     support = base_of(p).support
     if isinstance(support, constraints.interval):
         return bool(torch.as_tensor(support.upper_bound - support.lower_bound).max() <= 1)

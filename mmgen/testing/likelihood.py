@@ -13,10 +13,10 @@ from mmgen.modality import Modality
 from mmgen.testing.tools import LATENT, latent, observed, require, seeded
 
 MOST_EVENTS = 2**12
-"""How many observations are added up at most."""
+"""The most observations whose likelihoods are added up."""
 
 POINTS = 100_000
-"""How many values are drawn to integrate a density, and how many whole numbers added up."""
+"""The values that are drawn to integrate a density, and the whole numbers that are added up."""
 
 
 @seeded

@@ -16,7 +16,7 @@ from mmgen.build import unchecked
 from mmgen.modality import Modality
 from mmgen.nets.replicate import Looped, vectorised
 from mmgen.testing.likelihood import base_of
-from mmgen.testing.tools import LATENT, latent, mending, observed, require, seeded, stored
+from mmgen.testing.tools import LATENT, explaining, latent, observed, require, seeded, stored
 
 
 @seeded
@@ -138,37 +138,35 @@ def _gradients(net: nn.Module, value: Tensor, weights: Tensor, x: Tensor) -> Ten
 def check_dtypes(modality: Modality) -> None:
     """Both nets move to float64, and stay in it."""
     x, z = observed(modality, 2).double(), latent(2).double()
-    mend = "make tensors with dtype=x.dtype, and do not cast"
+    fix = "make tensors with dtype=x.dtype, and do not cast"
     for what, rows in (("encoder", x), ("decoder", z)):
-        with mending(f"the {what} does not run in float64", mend):
+        with explaining(f"the {what} does not run in float64", fix):
             value = _values(_net(modality, what).double()(rows))
-        require(
-            value.dtype == torch.float64, f"the {what} turns float64 into {value.dtype}; {mend}"
-        )
+        require(value.dtype == torch.float64, f"the {what} turns float64 into {value.dtype}; {fix}")
 
 
 @seeded
 def check_devices(modality: Modality) -> None:
     """Observing and both nets stay on their device: the meta device stands for any other."""
-    mend = (
+    fix = (
         "make tensors with device=x.device, keep constants with register_buffer(), and read no "
         "values with item() or numpy()"
     )
     _require_unvalidated(_net(modality, "decoder")(latent(3)))
     values = stored(modality, 3).to("meta")
     off = "it does not run on another device"
-    # Distributions inside torch's own validate whatever they are told: OneHotCategorical.
-    with mending(off, mend), _OneDevice(), unchecked():  # type: ignore[no-untyped-call]
+    # Distributions inside torch's own validate in any case: OneHotCategorical.
+    with explaining(off, fix), _OneDevice(), unchecked():  # type: ignore[no-untyped-call]
         with torch.device("meta"):
             encoder, decoder = modality.encoder(), modality.decoder(LATENT)
         x = modality.observe(values)
-        _require_meta("observe()", x, mend)
-        _require_meta("the encoder", encoder(x), mend)
+        _require_meta("observe()", x, fix)
+        _require_meta("the encoder", encoder(x), fix)
         p = decoder(torch.empty(3, LATENT, device="meta"))
-        _require_meta("the likelihood's mean", p.mean, mend)
-        _require_meta("log_prob", p.log_prob(x), mend)
+        _require_meta("the likelihood's mean", p.mean, fix)
+        _require_meta("log_prob", p.log_prob(x), fix)
         if (drawn := _sample(p)) is not None:
-            _require_meta("the likelihood's sample()", drawn, mend)
+            _require_meta("the likelihood's sample()", drawn, fix)
 
 
 def _require_unvalidated(p: Distribution) -> None:
@@ -191,8 +189,8 @@ def _sample(p: Distribution) -> Tensor | None:
         raise
 
 
-def _require_meta(what: str, value: Tensor, mend: str) -> None:
-    require(value.is_meta, f"{what} left the device of its input for {value.device}; {mend}")
+def _require_meta(what: str, value: Tensor, fix: str) -> None:
+    require(value.is_meta, f"{what} left the device of its input for {value.device}; {fix}")
 
 
 class _OneDevice(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""What the checks have in common: values to check with, and how they complain."""
+"""Tools of the checks: values to check with, and messages."""
 
 import re
 import signal
@@ -18,10 +18,10 @@ LATENT = 5
 """The size of z that decoders are built for."""
 
 LIMIT = 60.0
-"""How many seconds a check may take on the command line."""
+"""The most seconds that a check may take on the command line."""
 
 MOST_WORDS = 400
-"""How many characters of a message are shown."""
+"""The most characters of a message that are shown."""
 
 
 class Check(Protocol):
@@ -46,7 +46,7 @@ def seeded(check: Callable[[Modality], None]) -> Check:
 
 
 def require(condition: bool | Tensor, message: str) -> None:
-    """Raises ``AssertionError`` with a message that tells what is wrong and how to mend it."""
+    """Raises ``AssertionError`` with a message: what is wrong, and how to fix it."""
     if not condition:
         raise AssertionError(plain(message))
 
@@ -63,7 +63,7 @@ def plain(words: str) -> str:
 
 
 class TooLongError(BaseException):
-    """A check that does not end; no ``except Exception`` of a plugin catches it."""
+    """Raised in a check that does not end; no ``except Exception`` of a plugin catches it."""
 
     def __str__(self) -> str:
         return f"no end after {LIMIT:g} s"
@@ -89,13 +89,13 @@ def limited() -> Iterator[None]:
 
 
 @contextmanager
-def mending(what: str, mend: str) -> Iterator[None]:
-    """Turns what torch raises inside into an ``AssertionError`` that says how to mend it."""
+def explaining(what: str, fix: str) -> Iterator[None]:
+    """Turns what torch raises inside into an ``AssertionError`` with what to do about it."""
     try:
         yield
     except (RuntimeError, NotImplementedError, TypeError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise AssertionError(f"{plain(f'{what}: {first}')}; {mend}") from error
+        raise AssertionError(f"{plain(f'{what}: {first}')}; {fix}") from error
 
 
 def generator() -> torch.Generator:

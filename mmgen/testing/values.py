@@ -129,7 +129,7 @@ def check_render(modality: Modality) -> None:
 
 @seeded
 def check_describe(modality: Modality) -> None:
-    """Observations and means are described in one text a row."""
+    """Observations and means are described in one text per row."""
     for what, x in _shown(modality).items():
         words = modality.describe(x)
         require(

@@ -43,7 +43,7 @@ def is_grey(picture: "Image") -> bool:
 
 
 def pixels(picture: "Image", channels: int, longest: int) -> np.ndarray:
-    """Returns a picture's pixels as uint8 ``(H, W, C)``, grey or in colour, as it is looked at.
+    """Returns a picture's pixels as uint8 ``(H, W, C)``, grey or in colour, as people see it.
 
     It is turned upright (EXIF), transparent pixels are white, and 16 bits become 8.
     Floating-point numbers reach from 0, black, to 1, white.
@@ -51,8 +51,8 @@ def pixels(picture: "Image", channels: int, longest: int) -> np.ndarray:
     Args:
         picture: Opened or in memory; it is left as it is.
         channels: 1 is grey, 3 is colour.
-        longest: What its longer side is to become, in pixels: of a very large picture, the means
-            of squares are returned, whose sides are still at least four times that.
+        longest: The longer side that it is to have in the end, in pixels. A very large picture is
+            averaged in squares, down to sides of at least four times that.
 
     Raises:
         ValueError: If its numbers have no meaning as grey values.

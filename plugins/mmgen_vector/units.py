@@ -131,9 +131,9 @@ def describe(
 
 
 def column_score(cells: Sequence[str]) -> float:
-    """Returns 0.8 for a column of measured numbers, of which one in ten may be wrong; else 0.
+    """Returns 0.8 for a column of measured numbers, 0.3 for few different whole ones, else 0.
 
-    Few different whole numbers are more likely classes or switches: 0.3.
+    One cell in ten may be wrong. Few whole numbers are more likely classes or switches.
     """
     values = [value for cell in cells if (value := number(cell)) is not None]
     if len(values) <= 0.9 * len(cells):

@@ -1,1 +1,1 @@
-"""Data sets that mmgen makes or fetches itself."""
+"""Sources of data sets: built in, synthetic, or fetched."""

@@ -1,4 +1,4 @@
-"""Glyphs: the built-in data set, drawn from the fonts that come with matplotlib.
+"""The built-in data set Glyphs, drawn from the fonts that come with matplotlib.
 
 Each row is a character, A–Z or 0–9, in one of three typefaces, as a picture with a label and with
 attributes that can be seen in the picture. Character and attributes are drawn independently and
@@ -69,7 +69,7 @@ def glyphs(
         train: Rows of the split ``train``.
         validation: Rows of the split ``validation``.
         test: Rows of the split ``test``.
-        seed: Of all that is drawn.
+        seed: The seed of everything that is random.
         progress: Called with the rows drawn so far and the rows in all.
 
     Returns:

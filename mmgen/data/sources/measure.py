@@ -1,4 +1,4 @@
-"""Attributes measured from pictures of one light shape on black, such as digits.
+"""Measures attributes of pictures of one light shape on black, such as digits.
 
 A data set of labelled pictures becomes one of three modalities: the attributes are functions of the
 pictures, so whether a generated picture has the attributes asked for can be measured again.
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 INK = 0.5
-"""A pixel of at least this value is ink, where a measure needs a yes or no."""
+"""The least value of a pixel that counts as ink, where a measure needs a yes or no."""
 
 _CHUNK = 4_000  # pictures measured at once: tens of megabytes, and few calls
 
 
 def stroke_width(pictures: Tensor) -> Tensor:
-    """Mean width of the strokes in pixels: twice the ink's area over the length of its outline.
+    """Returns the strokes' mean width in pixels: twice the ink's area over its outline's length.
 
     A bar of length l and width w has area l·w and an outline of 2(l + w): 2·l·w / 2(l + w) is w for
     a long bar. The outline's length is the total variation Σ |∇x|, which by the co-area formula is
@@ -38,7 +38,7 @@ def stroke_width(pictures: Tensor) -> Tensor:
 
 
 def slant(pictures: Tensor) -> Tensor:
-    """Lean to the right, in pixels to the side for each pixel up: −μ₁₁ / μ₀₂.
+    """Returns the lean to the right, in pixels to the side per pixel up: −μ₁₁ / μ₀₂.
 
     μ are the central moments of the grey values with rows counted downwards: the shear that makes
     columns and rows uncorrelated. 0 is upright, 1 is 45°.
@@ -55,13 +55,13 @@ def slant(pictures: Tensor) -> Tensor:
 
 
 def aspect(pictures: Tensor) -> Tensor:
-    """Width over height of the smallest upright box around the ink; 0 without ink."""
+    """Returns width over height of the smallest upright box around the ink; 0 without ink."""
     ink = _ink(pictures)
     return _extent(ink.any(dim=1)) / _extent(ink.any(dim=2)).clamp(min=1)
 
 
 def hole_area(pictures: Tensor) -> Tensor:
-    """Ground that ink encloses, in pixels: all that steps to the four sides cannot leave."""
+    """Returns the area that ink encloses, in pixels: what steps to the four sides cannot leave."""
     padded = F.pad(~_ink(pictures), (1, 1, 1, 1), value=True)
     # Pictures last: a line of pixels is then one block of memory over all pictures. The steps are
     # too small to be worth the threads that torch would start for each.
@@ -77,7 +77,7 @@ def hole_area(pictures: Tensor) -> Tensor:
 
 
 def balance(pictures: Tensor) -> Tensor:
-    """Where the weight is: how far the ink's mean is above the middle of the box around the ink.
+    """Returns how far the ink's mean is above the middle of the box around the ink.
 
     In heights of that box, from −0.5 (all at the bottom) to 0.5 (all at the top); 0 without ink.
     """
@@ -124,7 +124,7 @@ THRESHOLDS: Mapping[str, tuple[Callable[[Tensor], Tensor], float]] = MappingProx
         "top_heavy": (balance, 0.05),
     }
 )
-"""Each attribute's measure and the least value that has it.
+"""Each attribute's measure, and the least value of a picture that has the attribute.
 
 Chosen on MNIST so that an attribute can be seen and none is rare (in brackets, the share of the
 60,000 training pictures that have it):

@@ -1,4 +1,4 @@
-"""Paired data for any modalities, made up: rows that share a class show the same thing."""
+"""Makes synthetic paired data for any modalities: all modalities of a row share a class."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from mmgen.modality import Modality
 from mmgen.seeding import generator
 
 MAKING = 16
-"""Bytes that are made for each number of an observation: centre, noise, sum, stored value."""
+"""Bytes of memory per number of an observation: centre, noise, sum, stored value."""
 
 
 def synthetic(
@@ -28,17 +28,17 @@ def synthetic(
     """Makes splits in which the modalities of a row are examples of one class.
 
     Each row has a uniform class c; modality k then shows ``example(c)``, independent of the other
-    modalities given c. So all that one modality tells about another is the class: at most
-    log(``classes``) nats.
+    modalities given c. So the mutual information of two modalities is at most log(``classes``)
+    nats.
 
     Every split and modality has a random stream of its own: adding one leaves the others' values
     as they were.
 
     Args:
-        modalities: By name.
+        modalities: The modalities, by name.
         counts: Rows of each split: ``{"train": 1000, "test": 100}``.
         classes: The number of classes.
-        seed: Of all that is drawn.
+        seed: The seed of everything that is random.
 
     Returns:
         Stored values ``(count, ...)`` by split and modality, as the store writes them.
@@ -69,10 +69,10 @@ def synthetic_dataset(
     """Makes a data set in memory: ``rows`` to train on, a fifth to validate and to test.
 
     Args:
-        modalities: By name; each is :meth:`~mmgen.modality.Modality.fit` to its examples.
+        modalities: The modalities, by name; each is fitted to its examples.
         rows: Rows of the training split.
         classes: The number of classes.
-        seed: Of all that is drawn.
+        seed: The seed of everything that is random.
     """
     held_out = max(1, rows // 5)
     counts = {"train": rows, "validation": held_out, "test": held_out}

@@ -1,4 +1,4 @@
-"""MNIST and the sets of its form, read through torchvision, with measured attributes."""
+"""Reads MNIST and sets of the same form through torchvision, with measured attributes."""
 
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,14 @@ def idx_dataset(
         root: The folder that torchvision calls root; it holds ``MNIST/raw`` or the like.
         download: Let torchvision fetch the set into ``root`` if it is not there.
         validation: Rows of the training set that become the split ``validation``.
-        seed: Of the permutation whose last rows become ``validation``. ``None``, as is the
-            custom: the last rows in the stored order.
+        seed: The seed of the permutation whose last rows become ``validation``. ``None``, as
+            is the custom, takes the last rows in the stored order.
 
     Returns:
         The modalities' configurations, and by split (``train``, ``validation``, ``test``) and name
         the stored values: ``image`` ``(count, 1, 28, 28)`` uint8, ``label`` ``(count,)`` uint8
-        class numbers, ``attributes`` ``(count, 5)`` uint8 as
-        :mod:`mmgen.data.sources.measure` defines
-        them. Their thresholds are made for digits.
+        class numbers, ``attributes`` ``(count, 5)`` uint8 as :mod:`mmgen.data.sources.measure`
+        defines them. Their thresholds are made for digits.
 
     Raises:
         DataError: If the name is unknown, the set is not in ``root`` or cannot be read, or

@@ -1,1 +1,1 @@
-"""CSV files and folders of files, turned into modalities."""
+"""Import of CSV files and folders of files as modalities."""

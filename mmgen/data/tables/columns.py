@@ -1,4 +1,4 @@
-"""Which columns of a table feed which modality: guessed, or as the user says, shown as TOML."""
+"""Assigns the columns of a table to modalities: guessed, or as the user sets; written as TOML."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from mmgen.registry.loading import Registry
 
 @dataclass(frozen=True, repr=False)
 class Source(OneLine):
-    """What feeds a modality.
+    """The columns of a table that a modality is made of.
 
     Attributes:
         cls: The class of its kind.
         columns: The headings, in order.
-        settings: Fields of the kind: read off the columns, and what the user sets over them.
+        settings: Fields of the kind: inferred from the columns, overridden by what the user sets.
     """
 
     cls: type[Modality]
@@ -59,16 +59,16 @@ def sources(
     wanted: Mapping[str, Mapping[str, Any]],
     reserved: Sequence[str] = (),
 ) -> dict[str, Source]:
-    """Finds what feeds each modality.
+    """Assigns columns to modalities.
 
     Args:
         table: The table.
-        registry: The kinds that there are; each takes part in the guess.
+        registry: The kinds, each of which takes part in the guess.
         wanted: The modalities that take part, as :func:`read_wanted` reads them; what is left out
-            is guessed. If empty, every column goes to the kind that it suits best.
+            is guessed. If empty, every column goes to the kind with the highest score.
         reserved: Headings that are no data, such as the splits'.
 
-    A kind whose plugin fails has no vote, which is said on standard error: the columns go to the
+    A kind whose plugin fails has no vote, and a note on standard error: the columns go to the
     others.
 
     Raises:
@@ -109,7 +109,7 @@ def _sources(
 
 
 def build(found: Mapping[str, Source], registry: Registry) -> dict[str, Modality]:
-    """Makes the modalities.
+    """Builds the modalities.
 
     Raises:
         ConfigError: If a setting is wrong.
@@ -128,13 +128,13 @@ def build(found: Mapping[str, Source], registry: Registry) -> dict[str, Modality
 
 
 def unused(table: Table, found: Mapping[str, Source], reserved: Sequence[str] = ()) -> list[str]:
-    """Lists the headings that feed no modality."""
+    """Returns the headings that belong to no modality."""
     used = {column for source in found.values() for column in source.columns} | {*reserved}
     return [heading for heading in table.named if heading not in used]
 
 
 def as_toml(found: Mapping[str, Source], left: Sequence[str] = ()) -> str:
-    """Writes what feeds each modality as TOML that :func:`read_wanted` reads; ``left`` is noted."""
+    """Writes each modality's columns as TOML that :func:`read_wanted` reads; notes ``left``."""
     blocks = []
     for name, source in found.items():
         values = {"kind": source.cls.kind, "columns": source.columns, **source.settings}
@@ -163,7 +163,7 @@ def _guessed(table: Table, voters: Voters, known: Sequence[str]) -> dict[str, So
         if voters.kinds[kind].multi_column:
             groups.append((kind, kind, columns))
         else:
-            # A heading over file names says where they are; one over words, what they are.
+            # A heading over file names names the folder; one over words, the variable.
             called = len(columns) == 1 and voters.kinds[kind].cells_are_paths
             groups += [(kind if called else _name(each, kind), kind, [each]) for each in columns]
     groups.sort(key=lambda group: known.index(group[2][0]))
@@ -178,7 +178,7 @@ def _guessed(table: Table, voters: Voters, known: Sequence[str]) -> dict[str, So
 
 
 def _counts(cells: Sequence[str]) -> bool:
-    """Tells whether cells are the rows' running numbers, which say nothing of what is in them."""
+    """Returns whether cells are running numbers of the rows, which carry no data."""
     first = next(iter(cells), "")
     return (
         len(cells) >= 10

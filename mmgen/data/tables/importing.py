@@ -1,4 +1,4 @@
-"""From a table's rows to stored values: read, judged, split."""
+"""Reads a table's rows as stored values, reports those that cannot be used, makes splits."""
 
 import os
 import re
@@ -21,21 +21,21 @@ from mmgen.registry.loading import Registry
 from mmgen.seeding import generator
 
 SHOWN = 20
-"""How many bad rows a message lists."""
+"""The most bad rows that a message lists."""
 
 CHUNK = 256
-"""Rows that are read at a time, so that Ctrl-C waits for few."""
+"""The rows that are read at a time: few, so that Ctrl-C does not wait long."""
 
 
 @dataclass(frozen=True, repr=False)
 class Splitting(OneLine):
-    """How rows are divided.
+    """How rows are divided into splits.
 
     Attributes:
         validation: The share of the rows that are held out for validation.
-        test: The share that are held out for testing.
-        seed: Fixes which.
-        column: The heading over the splits' names, instead of shares.
+        test: The share of the rows that are held out for testing.
+        seed: The seed of which rows these are.
+        column: The heading of a column with the names of splits, instead of shares.
     """
 
     validation: float = 0.1
@@ -46,12 +46,12 @@ class Splitting(OneLine):
 
 @dataclass(frozen=True, repr=False)
 class Imported(OneLine):
-    """What became of a table: what a data set is written of.
+    """The contents of a data set, read from a table.
 
     Attributes:
-        modalities: Fitted to the training split, by name.
+        modalities: The modalities, fitted to the training split, by name.
         splits: Stored values ``(count, ...)`` by split and modality.
-        bad: The rows that were left out, in their order.
+        bad: The rows that were left out, in the order of the table.
     """
 
     modalities: dict[str, Modality]
@@ -72,17 +72,17 @@ def import_table(
 
     Args:
         table: The table.
-        found: What feeds each modality.
-        registry: Makes the modalities.
+        found: The columns of each modality.
+        registry: The registry that builds the modalities.
         splitting: How rows are divided.
         skip_bad: Leave out the rows that cannot be used.
-        advance: Is told how many rows were read since.
+        advance: Called with the number of rows that were read since the last call.
 
     Raises:
         ConfigError: If a modality's settings or the shares of the splits are wrong.
         DataError: If a row cannot be used and ``skip_bad`` is false, if none is left, or none to
-            train on. The message lists rows, with what is wrong in which column.
-        PluginError: If a plugin fails, other than refusing a value.
+            train on. The message lists rows, each with its column and cause.
+        PluginError: If a plugin fails otherwise than by refusing a value.
     """
     modalities = build(found, registry)
     _check(splitting, table)
@@ -101,7 +101,7 @@ def import_table(
     if bad and not skip_bad:
         raise DataError(
             f"{table.path}: {len(bad):,} of {len(table.rows) + len(table.bad):,} rows cannot be "
-            f"used:\n{first_of(bad)}\nMend them, or leave them out with --skip-bad"
+            f"used:\n{first_of(bad)}\nFix them, or leave them out with --skip-bad"
         )
     if not splits_of:
         raise DataError(f"{table.path}: none of its rows can be used:\n{first_of(bad)}")
@@ -110,7 +110,7 @@ def import_table(
         raise DataError(f"{table.path}: no row to train on; the splits are {listed(chosen)}")
     splits: dict[str, dict[str, Tensor]] = {split: {} for split in chosen}
     for name in modalities:
-        column = values.pop(name)  # let go one by one: pictures are the most of the memory
+        column = values.pop(name)  # freed one by one: pictures take most of the memory
         _alike(column, modalities[name], registry)
         for split, rows in chosen.items():
             splits[split][name] = torch.stack([column[row] for row in rows])
@@ -122,7 +122,7 @@ def import_table(
 
 
 def says_splits(table: Table) -> list[str]:
-    """Lists the columns that hold names of splits and nothing else, ``train`` among them."""
+    """Returns the columns that hold only names of splits, ``train`` among them."""
     words = {heading: {cell.lower() for cell in table.column(heading)} for heading in table.named}
     return [h for h, said in words.items() if "train" in said and said <= SPLIT_WORDS.keys()]
 
@@ -151,7 +151,7 @@ class _Reader:
     def rows(
         self, advance: Callable[[int], object]
     ) -> Iterator[tuple[str, dict[str, Tensor]] | BadRow]:
-        """Yields each row's split and values, in order, or what is wrong with it."""
+        """Yields per row, in order, its split and values, or a record of why it cannot be used."""
         files = any(source.cls.cells_are_paths for source in self.found.values())
         workers = min(8, os.cpu_count() or 1) if files else 1
         with ThreadPoolExecutor(workers) as pool:

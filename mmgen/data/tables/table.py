@@ -1,4 +1,4 @@
-"""A table of text: a CSV file as headings and rows that know where they come from."""
+"""Reads a CSV file as headings and rows of text, each with its place in the file."""
 
 import codecs
 import csv
@@ -17,16 +17,15 @@ from mmgen.errors import DataError, listed
 from mmgen.files.reading import Reader
 
 DELIMITERS = ",;\t|"
-"""What may separate the cells of a line if the user does not say."""
+"""The characters that may separate cells if the user names none."""
 
 MOST = 256 * 2**20
 """The most bytes of a table: its rows take some ten times as much memory."""
 
 _FILES = Reader(DataError)
 
-
 MOST_COLUMNS = 10_000
-"""Each is looked at by every kind, to tell what it holds."""
+"""The most columns of a table: every kind scores each of them."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,8 +35,8 @@ class BadRow(OneLine):
     Attributes:
         place: ``"line 17"``, or the file's name.
         column: The heading, or ``""`` if it concerns the whole row.
-        cause: What is wrong with it.
-        problem: The sort of cause, to be counted by: ``"empty cell"``.
+        cause: The fault, in words.
+        problem: The sort of fault, by which bad rows are counted: ``"empty cell"``.
     """
 
     place: str
@@ -51,7 +50,7 @@ class BadRow(OneLine):
 
 @dataclass(frozen=True, repr=False)
 class Row(OneLine):
-    """One row: where it is, and its cells in the order of the headings, no blanks around them."""
+    """One row: its place, and its cells in the order of the headings, stripped of blanks."""
 
     place: str
     cells: tuple[str, ...]
@@ -63,7 +62,7 @@ class Table(OneLine):
 
     Attributes:
         path: The file or folder it was read from.
-        folder: What its file names are relative to.
+        folder: The folder that its file names are relative to.
         headings: The columns' names, in order; one without a name is ``""``.
         rows: Those with as many cells as there are headings.
         bad: The others.
@@ -98,9 +97,9 @@ def read_table(path: Path, delimiter: str | None = None, encoding: str = "utf-8-
 
     Args:
         path: The file; cells may be quoted and hold line breaks.
-        delimiter: What separates cells; a tab may be written ``\t`` or ``tab``. By default
-            what separates the headings: one of comma, semicolon, tab or bar.
-        encoding: Of the text.
+        delimiter: The character between cells; a tab may be written ``\t`` or ``tab``. By default
+            the one between the headings: comma, semicolon, tab or bar.
+        encoding: The encoding of the text.
 
     Raises:
         DataError: If it is no file, no text, empty, has no usable headings, or a quote that never
@@ -154,7 +153,7 @@ def read_table(path: Path, delimiter: str | None = None, encoding: str = "utf-8-
 
 
 def _blank(cells: list[str] | str) -> bool:
-    """Tells whether a line is empty; one of empty cells is a row, if there are several."""
+    """Returns whether a line is empty; one of empty cells is a row, if there are several."""
     return cells in ([], [""])
 
 
@@ -180,7 +179,7 @@ def _text(path: Path, encoding: str) -> str:
 
 
 def _delimiter(path: Path, text: str, asked: str | None) -> str:
-    """Returns what separates cells: as asked, or what splits the first line into most headings.
+    """Returns the delimiter that was asked for, or the one that gives the most headings.
 
     csv.Sniffer guesses from the cells, where it takes the bars of ``bold|italic`` or the letters
     of a short column for it.
@@ -198,12 +197,12 @@ def _delimiter(path: Path, text: str, asked: str | None) -> str:
 
 
 def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Yields each row's first line, and its cells or what is wrong with its quotes.
+    """Yields per row the number of its first line, and its cells or the fault in its quotes.
 
-    A quote can make a row of several lines.
+    A quoted cell can span several lines.
 
     Raises:
-        DataError: If a quote never ends, and with it all that follows.
+        DataError: If a quote never ends.
     """
     lines, blank = StringIO(text, newline=""), delimiter == " "
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=not blank, strict=True)

@@ -1,4 +1,4 @@
-"""A tree with a folder for each class, as a table of files and folders."""
+"""Reads a tree with one folder per class as a table of files and folders."""
 
 import os
 import re
@@ -9,21 +9,21 @@ from mmgen.data.tables.table import BadRow, Row, Table
 from mmgen.errors import DataError
 
 FILE, FOLDER, SPLIT = "file", "folder", "split"
-"""The headings."""
+"""The headings of the table."""
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""What splits may be called, in lower case, and what they are called here."""
+"""The names of split folders, in lower case, and the splits they stand for."""
 
 
 def read_tree(path: Path) -> Table:
     """Lists the files of a tree ``DIR/CLASS/...`` or ``DIR/SPLIT/CLASS/...``.
 
-    It has split folders if all folders are called like splits and hold folders. Hidden files and
-    folders are left out.
+    The top folders are splits if all of them have names of splits and hold folders. Hidden files
+    and folders are left out.
 
     Raises:
         DataError: If it is no folder, or holds no folders with files.

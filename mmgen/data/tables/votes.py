@@ -1,6 +1,6 @@
-"""What the kinds say of a table's columns: how sure they are, and which settings they read off.
+"""Asks the kinds how well they match a table's columns, and for the settings they infer.
 
-A plugin that fails at it has no vote, and the columns go to the others.
+A kind whose plugin fails at this has no vote, and the columns go to the others.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +19,11 @@ from mmgen.registry.discovery import one_line
 from mmgen.registry.loading import Registry
 
 SAMPLE = 5000
-"""Of how many cells, evenly from the whole column, its kind is guessed."""
+"""The most cells of a column, evenly spaced, from which its kind is guessed."""
 
 
 class NoVoteError(Exception):
-    """A kind that cannot judge columns, which nobody asked for by its name."""
+    """A failure of a kind to judge a column, where the user did not ask for the kind by name."""
 
     def __init__(self, kind: str, words: str) -> None:
         super().__init__(words)
@@ -32,25 +32,25 @@ class NoVoteError(Exception):
 
 @dataclass(frozen=True, repr=False)
 class Voters(OneLine):
-    """The kinds that are asked whose a column is.
+    """The kinds that are asked how well they match a column.
 
     Attributes:
-        registry: Where they are from.
+        registry: The registry of the kinds.
         kinds: Those that have a vote.
-        told: The notes that were printed.
+        notes: The notes that were printed.
     """
 
     registry: Registry
     kinds: dict[str, type[Modality]]
-    told: set[str] = field(default_factory=set)
+    notes: set[str] = field(default_factory=set)
 
     def leave_out(self, fault: NoVoteError) -> None:
-        """Takes a kind's vote away, and says so."""
+        """Takes a kind's vote away, and prints a note."""
         del self.kinds[fault.kind]
-        self._tell(f"{fault}; it has no say in which columns are whose")
+        self._note(f"{fault}; it has no say in which columns are whose")
 
     def match_score(self, cls: type[Modality], cells: Sequence[str]) -> float:
-        """Asks a kind how sure it is of a column.
+        """Returns a kind's score of a column.
 
         Raises:
             NoVoteError: If it raises, or gives no number from 0 to 1.
@@ -61,7 +61,7 @@ class Voters(OneLine):
         asked = attempt(lambda: _share(cls.match_score(sample)))
         who = f"kind {cls.kind!r} of plugin {self.registry.provider(cls.kind)}"
         for change in asked.changes:
-            self._tell(f"{who} {change.note('when it judges a column')}")
+            self._note(f"{who} {change.note('when it judges a column')}")
         if asked.value is None:
             fault = asked.error or TypeError("it gave nothing")
             words = f"{who} failed to judge a column: {one_line(fault)}"
@@ -71,7 +71,7 @@ class Voters(OneLine):
     def infer_settings(
         self, cls: type[Modality], cells: Mapping[str, Sequence[str]], *, guessed: bool
     ) -> dict[str, Any]:
-        """Asks a kind for the settings that columns decide.
+        """Returns the settings that a kind infers from columns.
 
         Raises:
             NoVoteError: If it fails, and nobody asked for it by its name.
@@ -80,7 +80,7 @@ class Voters(OneLine):
         doing = f"read settings off {listed(cells)}"
         asked = attempt(lambda: _fields(cls.infer_settings(cells)))
         for change in asked.changes:
-            self._tell(f"kind {cls.kind!r} {change.note(f'when it is to {doing}')}")
+            self._note(f"kind {cls.kind!r} {change.note(f'when it is to {doing}')}")
         if asked.value is None:
             fault = asked.error or TypeError("it gave nothing")
             failed = _failed(cls, self.registry, doing, fault)
@@ -89,16 +89,16 @@ class Voters(OneLine):
             raise failed from fault
         return asked.value
 
-    def _tell(self, note: str) -> None:
+    def _note(self, note: str) -> None:
         """Prints a note once, however many columns there are."""
-        if note not in self.told:
-            self.told.add(note)
+        if note not in self.notes:
+            self.notes.add(note)
             stderr.print(f"note: {note}")
 
 
 @contextmanager
 def blaming(cls: type[Modality], registry: Registry, doing: str) -> Iterator[None]:
-    """Turns what a plugin raises into an error that names it: ``doing`` says what it was asked."""
+    """Turns what a plugin raises into an error that names it and what it failed to do."""
     try:
         yield
     except MmgenError:
