@@ -373,12 +373,13 @@ def other_header(rng: random.Random, content: bytes) -> bytes:
     size = struct.unpack("<Q", content[:8])[0]
     header = other_json(rng, content[8 : 8 + size].decode())
     if rng.random() < 0.5 and "__metadata__" in header:  # mmgen's own counters lie deeper
-        tree = json.loads(header)
-        meta = tree.get("__metadata__")
-        for key, value in (meta if isinstance(meta, dict) else {}).items():
-            if isinstance(value, str):
-                meta[key] = other_json(rng, value)
-        header = json.dumps(tree)
+        with contextlib.suppress(ValueError):  # what it was changed to need not be JSON
+            tree = json.loads(header)
+            meta = tree.get("__metadata__")
+            for key, value in (meta if isinstance(meta, dict) else {}).items():
+                if isinstance(value, str):
+                    meta[key] = other_json(rng, value)
+            header = json.dumps(tree)
     raw = header.encode(errors="surrogatepass")
     length = len(raw) if rng.random() < 0.9 else rng.choice((0, 2**40, 2**63, size - 1))
     return struct.pack("<Q", length) + raw + content[8 + size :]
@@ -386,10 +387,11 @@ def other_header(rng: random.Random, content: bytes) -> bytes:
 
 def settings(world: World) -> list[str]:
     """Overrides settings of a healthy configuration."""
-    from mmgen.settings import KINDS, FolderConfig, SyntheticConfig, TrainConfig
+    from mmgen import build
+    from mmgen.settings import FolderConfig, SyntheticConfig, TrainConfig
 
     rng = world.rng
-    model = sorted({field for section in KINDS.values() for field in section.model_fields})
+    model = sorted({field for cls in build.registry().models.values() for field in cls.Settings.model_fields})
     sections = {
         "train": [*TrainConfig.model_fields],
         "model": model,
