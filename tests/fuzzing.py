@@ -391,7 +391,8 @@ def settings(world: World) -> list[str]:
     from mmgen.settings import FolderConfig, SyntheticConfig, TrainConfig
 
     rng = world.rng
-    model = sorted({field for cls in build.registry().models.values() for field in cls.Settings.model_fields})
+    models = build.registry().models
+    model = sorted({field for cls in models.values() for field in cls.Settings.model_fields})
     sections = {
         "train": [*TrainConfig.model_fields],
         "model": model,
@@ -415,7 +416,7 @@ def settings(world: World) -> list[str]:
             lambda: json.dumps(rng.choice(VALUES)),
             lambda: f"[{rng.choice(NUMBERS)}, {rng.choice(NUMBERS)}]",
             lambda: json.dumps([rng.choice(WORDS)]),
-            lambda: rng.choice((*KINDS, "none", "single", "flow", "convolution", "cosine")),
+            lambda: rng.choice((*models, "none", "single", "flow", "convolution", "cosine")),
         ))()  # fmt: skip
         words.append(f"{section}.{key}={value}" if rng.random() < 0.97 else world.word())
     # A training that is asked for in earnest has one epoch, on few rows: only a setting makes more.
