@@ -13,6 +13,7 @@ PLUGINS = ROOT / "plugins"
 ORDER = (
     "distribution",
     *("brief", "stopping", "errors", "memory", "files", "console", "shell", "toml", "drawing"),
+    "tables",
     *("settings", "experiment", "modality", "hooks", "isolation", "registry", "subsets", "seeding"),
     *("nets", "models", "data", "template", "build", "checking", "training"),
     *("given", "generated", "run", "evaluation", "figures", "report", "reproduction"),
