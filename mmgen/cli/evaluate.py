@@ -204,7 +204,8 @@ def _check_fits(run: "Run", chunk: int | None, jobs: int) -> None:
     import psutil
 
     from mmgen.evaluation.likelihood.estimators import DRAWS, ROWS
-    from mmgen.memory import check_fits, size
+    from mmgen.formatting import size
+    from mmgen.memory import check_fits
 
     if chunk is not None:
         what = f"--chunk {chunk}: decoding up to that many z at once"

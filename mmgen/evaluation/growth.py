@@ -17,6 +17,7 @@ from torch import nn
 from mmgen.brief import OneLine
 from mmgen.drawing import plain_text, save
 from mmgen.errors import ConfigError
+from mmgen.formatting import amount
 from mmgen.modality import Modality
 from mmgen.model import Model, ModelSettings
 from mmgen.subsets import MOST_NETS
@@ -221,19 +222,6 @@ def growth_table(rows: Sequence[Row]) -> Table:
         "of nets: parameters of the posterior's nets; M: of one modality's encoder net",
         sections=set(first) - {0},
     )
-
-
-def amount(number: float) -> str:
-    """Returns a number of parameters to read: ``"3.41 G"``.
-
-    Examples:
-        >>> [amount(n) for n in (64, 1330688, 2662400000)]
-        ['64', '1.33 M', '2.66 G']
-    """
-    for limit, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= limit:
-            return f"{number / limit:.2f}{letter}"
-    return f"{number:.0f}"
 
 
 @plain_text()

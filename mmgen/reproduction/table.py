@@ -1,12 +1,14 @@
 """Table 1: conditional log-likelihoods of all models, the paper's rows beside the measured ones."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmgen.brief import OneLine
 from mmgen.files.atomic import write
+from mmgen.formatting import number
 from mmgen.reproduction.measured import likelihoods, not_measured
 from mmgen.reproduction.mnist import CELLS, PAPER, Planned
 from mmgen.tables import Table, comma_separated
@@ -97,11 +99,11 @@ def table(found: Sequence[Cell], *, files: bool) -> Table:
     papers = set()
     for row in dict.fromkeys(cell.row for cell in found):
         each = [value(found, row, quantity) for quantity in HEADINGS]
-        errors = [f" ± {_error(c.standard_error)}" if files else "" for c in each]
-        rows.append((row, *(number(c.nats) + e for c, e in zip(each, errors, strict=True))))
+        errors = [f" ± {number(c.standard_error, 2)}" if files else "" for c in each]
+        rows.append((row, *(nats(c.nats) + e for c, e in zip(each, errors, strict=True))))
         if row in PAPER:
             papers.add(len(rows))
-            rows.append((PAPERS if files else f"  {PAPERS}", *map(number, PAPER[row])))
+            rows.append((PAPERS if files else f"  {PAPERS}", *map(nats, PAPER[row])))
     return Table(
         ("", *HEADINGS),
         "l" + "r" * len(HEADINGS),
@@ -117,21 +119,15 @@ PAPERS = "paper"
 """What stands before the paper's numbers."""
 
 
-def number(nats: float) -> str:
-    """Writes a number with as many digits as the paper does."""
-    size = abs(nats)
-    digits = 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4
-    return f"{nats:.{digits}f}".replace("-", "−")
-
-
-def _error(nats: float) -> str:
-    return f"{nats:.0f}" if nats >= 10 else f"{nats:.2g}"
+def nats(value: float) -> str:
+    """Writes a number with as many digits as the paper does: trailing zeros are kept."""
+    return number(value, decimals=4, trim=False)
 
 
 def _mathematics(words: str) -> str:
     for sign, command in (("log", r"\log"), ("|", r"\mid "), ("−", "-"), ("±", r"\pm")):
         words = words.replace(sign, command)
-    return f"${words}$"
+    return re.sub(r"(?<=\d),(?=\d)", "{,}", f"${words}$")  # thousands, not a list
 
 
 def save(found: Sequence[Cell], folder: Path) -> None:
