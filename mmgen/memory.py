@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mmgen.errors import ConfigError, MmgenError
+from mmgen.formatting import size
 
 if TYPE_CHECKING:
     import torch
@@ -48,16 +49,3 @@ def check_fits(
             f"{what} needs about {size(needed)} on {device}, where {size(free)} are free.\n"
             f"  Try {advice}"
         )
-
-
-def size(number: float) -> str:
-    """Returns bytes to read: ``"3.4 GiB"``.
-
-    Examples:
-        >>> [size(n) for n in (512, 5_000_000, 3 * 2**40)]
-        ['512 B', '4.8 MiB', '3.0 TiB']
-    """
-    for power, letter in enumerate(("TiB", "GiB", "MiB", "KiB")):
-        if number >= (unit := 1024 ** (4 - power)):
-            return f"{number / unit:,.1f} {letter}"
-    return f"{number:.0f} B"

@@ -594,7 +594,7 @@ def test_tables_hold_the_same_numbers(found):
 
 def test_a_table_of_the_terminal_shows_all_lines(found):
     console = Console(width=120, record=True, file=StringIO())
-    console.print(coherence_table(found, "runs/three"))
+    console.print(coherence_table(found, "runs/three").rich())
     text = console.export_text()
     assert "runs/three" in text
     assert text.count(", seen") == 2 + 2 * 2

@@ -106,7 +106,7 @@ def test_too_few_modalities_or_layers_are_refused() -> None:
 def test_table_holds_every_row(rows: list[Row]) -> None:
     console = Console(width=80, record=True, file=StringIO())
     large = replace(rows[-1], modalities=10, nets=5120, formula=5120, parameters=10**12 - 1)
-    console.print(growth_table([*rows, large]))
+    console.print(growth_table([*rows, large]).rich())
     text = console.export_text()
     assert "1,024" in text
     assert "…" not in text

@@ -12,7 +12,19 @@ PLUGINS = ROOT / "plugins"
 # Each may import those before it, and its own package.
 ORDER = (
     "distribution",
-    *("brief", "stopping", "errors", "memory", "files", "console", "shell", "toml", "drawing"),
+    *(
+        "brief",
+        "stopping",
+        "errors",
+        "formatting",
+        "memory",
+        "files",
+        "console",
+        "shell",
+        "toml",
+        "drawing",
+    ),
+    "tables",
     *("settings", "experiment", "modality", "hooks", "isolation", "registry", "subsets", "seeding"),
     *("nets", "models", "data", "template", "build", "checking", "training"),
     *("given", "generated", "run", "evaluation", "figures", "report", "reproduction"),

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from mmgen.errors import RunError, WriteError
 from mmgen.experiment import Experiment
+from mmgen.formatting import number
 from mmgen.report import findings, write_report
 from mmgen.report.curves import curves, title
-from mmgen.report.words import number
 from mmgen.training import run_folder, session
 
 VOID = {"meta", "img", "br", "link"}

@@ -19,12 +19,12 @@ from mmgen.evaluation.directions import Direction
 from mmgen.evaluation.likelihood.estimates import SamplingBudget
 from mmgen.evaluation.likelihood.estimators import likelihoods
 from mmgen.experiment import Experiment
+from mmgen.inference.sample import sample_latent
 from mmgen.reproduction import chains, drawings, jobs, table
 from mmgen.reproduction.claims import claims, settled
 from mmgen.reproduction.folder import Reproduction
 from mmgen.reproduction.mnist import BEYOND, CELLS, PAPER, PROFILES, RUNS
 from mmgen.run import load
-from mmgen.inference.sample import sample_latent
 from mmgen.training import plan, session
 from mmgen_image.files import read_picture
 
@@ -292,7 +292,7 @@ def test_settled_finds_nine_tenths_of_the_rise():
 
 
 def test_numbers_are_written_as_in_the_paper():
-    assert [table.number(n) for n in (-448.8, -70.42, -5.293, -0.2971)] == [
+    assert [table.nats(n) for n in (-448.8, -70.42, -5.293, -0.2971)] == [
         "−448.8",
         "−70.42",
         "−5.293",

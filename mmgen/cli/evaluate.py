@@ -128,6 +128,7 @@ def evaluate(
     from mmgen.evaluation.likelihood.parallel import Measurement, likelihoods_in_parallel
     from mmgen.files.holding import pinned
     from mmgen.run import load
+    from mmgen.tables import checked_format
 
     settings: Settings = context.obj
     if weights not in ("best", "last"):
@@ -136,7 +137,7 @@ def evaluate(
         raise ConfigError("--samples 0 --importance 0: nothing is left to estimate")
     context.with_resource(pinned(run))
     if file is not None:  # before the work
-        tables.checked_format(file, (coherence_tables if coherence else tables).FORMATS)
+        checked_format(file, (coherence_tables if coherence else tables).FORMATS)
     if jobs > 1 and coherence:
         raise ConfigError("--coherence is measured by one process: leave out --jobs")
     loaded = load(
@@ -192,8 +193,8 @@ def evaluate(
         budget=budget,
         estimates=estimates,
     )
-    for table in evaluation.terminal():
-        stdout.print(table)
+    for table in evaluation.tables():
+        stdout.print(table.rich())
     if file is not None:
         stdout.print(f"tables in {evaluation.save(file)}")
 
@@ -203,7 +204,8 @@ def _check_fits(run: "Run", chunk: int | None, jobs: int) -> None:
     import psutil
 
     from mmgen.evaluation.likelihood.estimators import DRAWS, ROWS
-    from mmgen.memory import check_fits, size
+    from mmgen.formatting import size
+    from mmgen.memory import check_fits
 
     if chunk is not None:
         what = f"--chunk {chunk}: decoding up to that many z at once"
@@ -243,7 +245,7 @@ def _show_coherence(
             say=lambda words: bar.update(task, description=words),
             done=lambda n: bar.update(task, completed=n, description="coherence"),
         )
-    stdout.print(coherence_table(found, about))
+    stdout.print(coherence_table(found, about).rich())
     for note in found.notes:
         stderr.print(f"note: {note}")
     if file is not None:

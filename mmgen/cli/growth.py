@@ -61,7 +61,7 @@ def growth(
     if as_json:
         stdout.print_json(json.dumps([dataclasses.asdict(row) for row in rows]))
     else:
-        stdout.print(counting.growth_table(rows))
+        stdout.print(counting.growth_table(rows).rich())
     if file is not None:
         counting.plot_growth(rows, file)
         stdout.print(f"curves in {file}")

@@ -199,10 +199,10 @@ def _wait(what: str, jobs: "Sequence[Job]", at_once: int) -> None:
 
 def _draw(reproduction: "Reproduction") -> None:
     from mmgen.reproduction.page import write_all
-    from mmgen.reproduction.table import terminal
+    from mmgen.reproduction.table import table
 
     with status("drawing") as say:
         found = write_all(reproduction, say)
 
-    stdout.print(terminal(found))
+    stdout.print(table(found, files=False).rich())
     stdout.print(f"{reproduction.out}: table, figures and data; see {reproduction.out}/README.md")

@@ -136,7 +136,7 @@ def _with_warmup_of(trained: "Experiment", experiment: "Experiment") -> "Experim
 def _show_plan(planned: "Plan") -> None:
     from rich.table import Table
 
-    from mmgen.memory import size
+    from mmgen.formatting import size
 
     experiment, memory = planned.experiment, planned.memory
     counts = ", ".join(f"{s.count:,} {n}" for n, s in planned.dataset.splits.items())

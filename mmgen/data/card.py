@@ -11,6 +11,7 @@ from mmgen.data.store import SHEET
 from mmgen.data.tables.importing import counted
 from mmgen.data.tables.table import BadRow
 from mmgen.modality import Modality
+from mmgen.tables import Table
 
 MOST = 100
 """The most values of one modality that are counted in a table."""
@@ -96,7 +97,7 @@ def _statistics(modality: Modality, own: Mapping[str, Tensor]) -> list[str]:
         counts = {c: {s: _showing(modality, c, v) for s, v in own.items()} for c in choices[:MOST]}
         total = sum(map(len, own.values()))
         rows = [
-            [_plain(choice), *(f"{n:,}" for n in each.values()), _share(sum(each.values()), total)]
+            [choice, *(f"{n:,}" for n in each.values()), _share(sum(each.values()), total)]
             for choice, each in counts.items()
         ]
         more = [f"and {len(choices) - MOST:,} more"] if len(choices) > MOST else []
@@ -107,10 +108,7 @@ def _statistics(modality: Modality, own: Mapping[str, Tensor]) -> list[str]:
     flat = torch.cat([values.reshape(len(values), -1).double() for values in own.values()])
     names = _names(modality, numbers)
     rows = [
-        [
-            _plain(name),
-            *(f"{value:.4g}" for value in (c.min(), c.mean(), c.std(correction=0), c.max())),
-        ]
+        [name, *(f"{value:.4g}" for value in (c.min(), c.mean(), c.std(correction=0), c.max()))]
         for name, c in zip(names, flat.unbind(1), strict=True)
     ]
     return [_table(["value", "least", "mean", "standard deviation", "most"], rows)]
@@ -140,13 +138,13 @@ def _share(part: int, total: int) -> str:
 
 def _examples(modalities: Mapping[str, Modality], values: Mapping[str, Tensor]) -> str:
     described = [m.describe(m.observe(values[name][:EXAMPLES])) for name, m in modalities.items()]
-    rows = [[_plain(words) for words in row] for row in zip(*described, strict=True)]
-    return _table([_plain(name) for name in modalities], rows, across="---")
+    return _table([*modalities], [*zip(*described, strict=True)], others="l")
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], across: str = "---:") -> str:
-    lines = [headings, ["---"] + [across] * (len(headings) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], others: str = "r") -> str:
+    """Writes a table whose columns but the first are all of words (``l``) or of numbers."""
+    align = "l" + others * (len(headings) - 1)
+    return Table(headings, align, rows).markdown(_plain).rstrip("\n")
 
 
 def _plain(words: str) -> str:

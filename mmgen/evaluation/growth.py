@@ -6,7 +6,7 @@ References:
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ from torch import nn
 from mmgen.brief import OneLine
 from mmgen.drawing import plain_text, save
 from mmgen.errors import ConfigError
+from mmgen.formatting import amount
 from mmgen.modality import Modality
 from mmgen.model import Model, ModelSettings
 from mmgen.subsets import MOST_NETS
+from mmgen.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from rich.table import Table
 
 GENERATIVE = ("decoders", "priors")
 """The parts of a model that are p(x|z) and p(z); all else is the posterior q(z|x)."""
@@ -198,52 +199,29 @@ def _parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def growth_table(rows: Iterable[Row]) -> "Table":
-    """Returns the rows as a table for the terminal, one section a K."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(
-        title="Nets and parameters of K modalities, counted in built models",
-        caption="of nets: parameters of the posterior's nets; M: of one modality's encoder net",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+def growth_table(rows: Sequence[Row]) -> Table:
+    """Returns the rows as a table, one section per K."""
+    first = [n for n, row in enumerate(rows) if n == 0 or row.modalities != rows[n - 1].modalities]
+    return Table(
+        ("K", "model", "nets", "formula", "of nets", "formula·M", "q(z|x)", "all"),
+        "rlrrrrrr",
+        [
+            (
+                str(row.modalities) if number in first else "",
+                row.name,
+                f"{row.nets:,}",
+                f"{row.formula:,}",
+                amount(row.net_parameters),
+                amount(row.formula_parameters),
+                amount(row.posterior_parameters),
+                amount(row.parameters),
+            )
+            for number, row in enumerate(rows)
+        ],
+        "Nets and parameters of K modalities, counted in built models",
+        "of nets: parameters of the posterior's nets; M: of one modality's encoder net",
+        sections=set(first) - {0},
     )
-    table.add_column("K", justify="right")
-    table.add_column("model", no_wrap=True)
-    for heading in ("nets", "formula", "of nets", "formula·M", "q(z|x)", "all"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    before = None
-    for row in rows:
-        if before not in (None, row.modalities):
-            table.add_section()
-        first = row.modalities != before
-        before = row.modalities
-        table.add_row(
-            str(row.modalities) if first else "",
-            row.name,
-            f"{row.nets:,}",
-            f"{row.formula:,}",
-            amount(row.net_parameters),
-            amount(row.formula_parameters),
-            amount(row.posterior_parameters),
-            amount(row.parameters),
-        )
-    return table
-
-
-def amount(number: float) -> str:
-    """Returns a number of parameters to read: ``"3.41 G"``.
-
-    Examples:
-        >>> [amount(n) for n in (64, 1330688, 2662400000)]
-        ['64', '1.33 M', '2.66 G']
-    """
-    for limit, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= limit:
-            return f"{number / limit:.2f}{letter}"
-    return f"{number:.0f}"
 
 
 @plain_text()

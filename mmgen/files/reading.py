@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from mmgen.brief import OneLine
 from mmgen.errors import MmgenError
 from mmgen.files.documents import KEYS, first_of, from_json, from_toml
-from mmgen.memory import size
+from mmgen.formatting import size
 
 MIB = 2**20
 

@@ -53,8 +53,7 @@ def html(page: Page) -> str:
     """Writes the page as HTML; every word that comes from a run is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from mmgen.evaluation.growth import amount
-    from mmgen.report.words import joined, number
+    from mmgen.formatting import amount, joined, number
 
     environment = Environment(
         loader=PackageLoader("mmgen.report", ""),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmgen.brief import OneLine
-from mmgen.report.words import number
+from mmgen.formatting import number
 
 MOST = 24
 """More terms than this are not drawn; all are in ``metrics.jsonl``."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmgen import shell
 from mmgen.brief import OneLine
-from mmgen.report.words import counted, number
+from mmgen.formatting import counted, number
 
 COLLAPSED = 0.1
 """A KL to the prior below this, in nats, says that z tells nothing."""

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from mmgen.brief import OneLine
 from mmgen.figures.tools import law_of, likelihood_of, renderable
+from mmgen.formatting import joined
 from mmgen.inference.iterative import ITERATIONS
 from mmgen.inference.sample import sample_latent
 from mmgen.report.held_out import HeldOut, spread_words
 from mmgen.report.pictures import Picture, affordable, picture
-from mmgen.report.words import joined
 from mmgen.run import Run
 from mmgen.subsets import Subset, proper
 

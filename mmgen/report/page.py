@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgen.brief import OneLine
+from mmgen.formatting import counted, duration, joined, number
 from mmgen.registry.loading import Registry
 from mmgen.report import findings, gallery
 from mmgen.report.conditional import ConditionalSummary, conditional_summary, titles
@@ -16,7 +17,6 @@ from mmgen.report.findings import Finding
 from mmgen.report.held_out import HeldOut, held_out
 from mmgen.report.size import Growth, growth
 from mmgen.report.space import Space, space
-from mmgen.report.words import counted, duration, joined, number
 from mmgen.run import Run
 from mmgen.seeding import random_state
 from mmgen.training import run_folder

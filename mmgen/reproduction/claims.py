@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mmgen.brief import OneLine
 from mmgen.reproduction.mnist import PAPER
-from mmgen.reproduction.table import HEADINGS, Cell, number, value
+from mmgen.reproduction.table import HEADINGS, Cell, nats, value
 
 FAR = 50.0
 """Nats that "far below" asks for."""
@@ -38,7 +38,7 @@ def claims(found: Sequence[Cell], rises: Mapping[str, Sequence[float]]) -> list[
         return value(found, row, quantity).nats
 
     def numbers(quantity: str, *rows: str) -> str:
-        return ", ".join(f"{row} {number(at(row, quantity))}" for row in rows)
+        return ", ".join(f"{row} {nats(at(row, quantity))}" for row in rows)
 
     image, label = "log p(x|w)", "log p(w|x)"
     result = []
@@ -64,7 +64,7 @@ def claims(found: Sequence[Cell], rises: Mapping[str, Sequence[float]]) -> list[
             Claim(
                 f"Figure 4: {row} rises with the iterations",
                 curve[-1] > curve[0],
-                f"{number(curve[0])} after 1, {number(curve[-1])} after {len(curve)}",
+                f"{nats(curve[0])} after 1, {nats(curve[-1])} after {len(curve)}",
             )
         )
     speed = {row: settled(curve) for row, curve in rises.items()}
@@ -80,7 +80,7 @@ def claims(found: Sequence[Cell], rises: Mapping[str, Sequence[float]]) -> list[
             Claim(
                 f"{quantity}: JMVAE-kl reaches the paper's number",
                 at("JMVAE-kl", quantity) >= paper,
-                f"{number(at('JMVAE-kl', quantity))}, paper {number(paper)}",
+                f"{nats(at('JMVAE-kl', quantity))}, paper {nats(paper)}",
             )
         )
     return result

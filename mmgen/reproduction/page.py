@@ -1,13 +1,10 @@
 """The end of a reproduction: table, figures, the data of each, and all of it on one page."""
 
-import csv
-import io
 import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -23,6 +20,7 @@ from mmgen.reproduction.folder import COHERENCE, Reproduction
 from mmgen.reproduction.mnist import IMAGE, LABEL, PAPER, SAMPLES, Planned
 from mmgen.reproduction.table import Cell
 from mmgen.run import Run, load
+from mmgen.tables import Table, comma_separated
 from mmgen.training import run_folder
 
 AFTER = (1, 2, 5, 10, 20, 50, 100)
@@ -101,7 +99,7 @@ class _Figures:
                 )
             ]
             names = [field.name for field in fields(Point)]
-            write(file, _lines(names, (asdict(point) for point in points)))
+            write(file, comma_separated(names, map(asdict, points)))
         points = [Point(**line.model_dump()) for line in measured.lines(file, measured.PointLine)]
         wanted = {(m, t) for m in ORDER for t in (LABEL, IMAGE)}
         if wanted - {(p.model, p.target) for p in points}:
@@ -132,7 +130,7 @@ class _Figures:
                         }
                         for c, (x, y) in zip(classes, z, strict=True)
                     ]
-            write(file, _lines(["model", "given", "class", "z1", "z2"], records))
+            write(file, comma_separated(["model", "given", "class", "z1", "z2"], records))
         spaces, numbers = measured.latents_of(file, ORDER, [*givens], len(names))
         drawings.figure_5(spaces, numbers, names, file.with_suffix(".png"))
 
@@ -152,19 +150,13 @@ def _bytes(pictures: Tensor) -> Tensor:
     return (pictures * 255).round().to(torch.uint8).contiguous()
 
 
-def _lines(names: Sequence[str], records: Any) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return out.getvalue()
-
-
 def page(reproduction: Reproduction, found: Sequence[Cell], judged: Sequence[Claim]) -> str:
     """Returns the page as Markdown."""
     effort = reproduction.effort
-    rows = "\n".join(
-        f"| {_cell(c.words)} | {'yes' if c.holds else '**no**'} | {c.evidence} |" for c in judged
+    stated = Table(
+        ("statement", "holds", "measured"),
+        "lll",
+        [(c.words, "yes" if c.holds else "**no**", c.evidence) for c in judged],
     )
     beyond = " --beyond" if reproduction.beyond else ""
     return f"""# MNIST: Table 1 and Figures 3, 4 and 5
@@ -181,7 +173,7 @@ on {_machine(reproduction)}. x is a picture, w its label.
 
 ## Table 1
 
-{table.markdown(found)}
+{table.table(found, files=True).markdown()}
 Nats; mean over {found[0].rows:,} test pictures of the mean of {SAMPLES} logs (equations 11, A.1
 and A.2), ± its standard error over pictures. JMVAE and the hierarchy sample iteratively,
 T = {effort.iterations}. The same in [CSV](table-1.csv), [JSON](table-1.json) and
@@ -189,10 +181,7 @@ T = {effort.iterations}. The same in [CSV](table-1.csv), [JSON](table-1.json) an
 {_beyond(reproduction)}
 ## What the paper states
 
-| statement | holds | measured |
-|---|---|---|
-{rows}
-
+{stated.markdown()}
 ## Is a digit generated from its label recognised?
 
 {_recognised(reproduction)}
@@ -233,12 +222,8 @@ def _beyond(reproduction: Reproduction) -> str:
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def _cell(words: str) -> str:
-    return words.replace("|", "\\|")
-
-
 def _recognised(reproduction: Reproduction) -> str:
-    lines = ["| | mean z | sampled z | real pictures |", "|---|---:|---:|---:|"]
+    lines = []
     for planned in reproduction.runs:
         file = reproduction.run(planned.name) / COHERENCE
         if not planned.row or not exists(file):
@@ -246,29 +231,26 @@ def _recognised(reproduction: Reproduction) -> str:
         rows = measured.recognised(file)
         by_z = {row.z: f"{100 * row.value:.1f}" for row in rows}
         real = f"{100 * rows[0].ceiling:.1f}"
-        mean, sampled = by_z.get("mean", "–"), by_z.get("sampled", "–")
-        lines.append(f"| {planned.row} | {mean} | {sampled} | {real} |")
-    return "\n".join(lines) + "\n"
+        lines.append((planned.row, by_z.get("mean", "–"), by_z.get("sampled", "–"), real))
+    return Table(("", "mean z", "sampled z", "real pictures"), "lrrr", lines).markdown()
 
 
 def _trained(reproduction: Reproduction) -> str:
-    lines = [
-        "| run | epochs | minutes | examples/s | best epoch | loss on validation |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    lines += [_line(reproduction.run(planned.name), planned) for planned in reproduction.runs]
-    return "\n".join(lines) + "\n"
+    headings = ("run", "epochs", "minutes", "examples/s", "best epoch", "loss on validation")
+    lines = [_line(reproduction.run(planned.name), planned) for planned in reproduction.runs]
+    return Table(headings, "lrrrrr", lines).markdown()
 
 
-def _line(run: Path, planned: Planned) -> str:
+def _line(run: Path, planned: Planned) -> tuple[str, ...]:
     metrics = run_folder.read_metrics(run)
     best = [m for m in metrics if m["best"]][-1]
     speed = sum(m["examples_per_second"] for m in metrics) / len(metrics)
     minutes = sum(m["seconds"] for m in metrics) / 60
     loss = (best["validation"] or best["train"])["loss"]
     return (
-        f"| `{planned.name}` | {len(metrics)} | {minutes:.0f} | {speed:,.0f} | {best['epoch']} | "
-        f"{loss:.2f} |"
+        f"`{planned.name}`",
+        *(f"{len(metrics)}", f"{minutes:.0f}", f"{speed:,.0f}"),
+        *(f"{best['epoch']}", f"{loss:.2f}"),
     )
 
 

@@ -1,20 +1,17 @@
 """Table 1: conditional log-likelihoods of all models, the paper's rows beside the measured ones."""
 
-import csv
-import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmgen.brief import OneLine
 from mmgen.files.atomic import write
+from mmgen.formatting import number
 from mmgen.reproduction.measured import likelihoods, not_measured
 from mmgen.reproduction.mnist import CELLS, PAPER, Planned
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from mmgen.tables import Table, comma_separated
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,93 +88,58 @@ def value(found: Sequence[Cell], row: str, quantity: str) -> Cell:
 HEADINGS = tuple(quantity for quantity, *_ in CELLS)
 
 
-def lines(found: Sequence[Cell]) -> list[tuple[str, ...]]:
-    """Returns the table as words: a line a model, and below it the paper's."""
-    result: list[tuple[str, ...]] = []
+def table(found: Sequence[Cell], *, files: bool) -> Table:
+    """Returns the table: a line per model, and below it the paper's.
+
+    Args:
+        found: See :func:`cells`.
+        files: Whether it is for files, which hold standard errors too; the terminal does not.
+    """
+    rows: list[tuple[str, ...]] = []
+    papers = set()
     for row in dict.fromkeys(cell.row for cell in found):
         each = [value(found, row, quantity) for quantity in HEADINGS]
-        result.append((row, *(f"{number(c.nats)} ± {_error(c.standard_error)}" for c in each)))
+        errors = [f" ± {number(c.standard_error, 2)}" if files else "" for c in each]
+        rows.append((row, *(nats(c.nats) + e for c, e in zip(each, errors, strict=True))))
         if row in PAPER:
-            result.append((PAPERS, *map(number, PAPER[row])))
-    return result
+            papers.add(len(rows))
+            rows.append((PAPERS if files else f"  {PAPERS}", *map(nats, PAPER[row])))
+    return Table(
+        ("", *HEADINGS),
+        "l" + "r" * len(HEADINGS),
+        rows,
+        "Table 1",
+        f"{SHORT}; ±: standard error over rows" if files else SHORT,
+        styles={n: "dim" if n in papers else "bold" for n in range(len(rows))},
+    )
 
 
+SHORT = "nats, means over test rows of the mean of 10 logs"
 PAPERS = "paper"
 """What stands before the paper's numbers."""
 
 
-def number(nats: float) -> str:
-    """Writes a number with as many digits as the paper does."""
-    size = abs(nats)
-    digits = 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4
-    return f"{nats:.{digits}f}".replace("-", "−")
-
-
-def _error(nats: float) -> str:
-    return f"{nats:.0f}" if nats >= 10 else f"{nats:.2g}"
-
-
-def terminal(found: Sequence[Cell]) -> "Table":
-    """Returns the table for the terminal: standard errors are in the files."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title="Table 1", caption=SHORT, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for position, heading in enumerate(["", *HEADINGS]):
-        table.add_column(heading, justify="right" if position else "left", no_wrap=True)
-    for row, *numbers in lines(found):
-        papers = row == PAPERS
-        means = [number.split(" ±")[0] for number in numbers]
-        table.add_row(f"  {row}" if papers else row, *means, style="dim" if papers else "bold")
-    return table
-
-
-SHORT = "nats, means over test rows of the mean of 10 logs"
-CAPTION = f"{SHORT}; ±: standard error over rows"
-
-
-def markdown(found: Sequence[Cell]) -> str:
-    """Returns one of GitHub's tables."""
-    head = ["", *(f"{heading}".replace("|", "\\|") for heading in HEADINGS)]
-    body = [[f"*{row}*" if row == PAPERS else f"**{row}**", *n] for row, *n in lines(found)]
-    rows = [head, ["---", *["---:"] * len(HEADINGS)], *body]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
-
-
-def latex(found: Sequence[Cell]) -> str:
-    """Returns a ``tabular`` with the rules of the package booktabs."""
-    head, *body = (
-        " & ".join([row, *(f"${_mathematics(cell)}$" for cell in cells)]) + r" \\"
-        for row, *cells in [("", *HEADINGS), *lines(found)]
-    )
-    columns = "l" + "r" * len(HEADINGS)
-    top = [f"% Table 1; {CAPTION}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head]
-    return "\n".join([*top, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
+def nats(value: float) -> str:
+    """Writes a number with as many digits as the paper does: trailing zeros are kept."""
+    return number(value, decimals=4, trim=False)
 
 
 def _mathematics(words: str) -> str:
     for sign, command in (("log", r"\log"), ("|", r"\mid "), ("−", "-"), ("±", r"\pm")):
         words = words.replace(sign, command)
-    return words
-
-
-def comma_separated(found: Sequence[Cell]) -> str:
-    """Returns one line a cell, with all digits."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, [*Cell.__dataclass_fields__], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(cell) for cell in found)
-    return out.getvalue()
+    return re.sub(r"(?<=\d),(?=\d)", "{,}", f"${words}$")  # thousands, not a list
 
 
 def save(found: Sequence[Cell], folder: Path) -> None:
-    """Writes ``table-1`` as Markdown, CSV, JSON and LaTeX.
+    """Writes ``table-1`` as Markdown, CSV, JSON and LaTeX; CSV and JSON have all digits.
 
     Raises:
         WriteError: If a file cannot be written.
     """
-    write(folder / "table-1.md", markdown(found))
-    write(folder / "table-1.tex", latex(found))
-    write(folder / "table-1.csv", comma_separated(found))
-    text = json.dumps({"unit": "nats", "cells": [asdict(cell) for cell in found]}, indent=2)
+    readable, records = table(found, files=True), [asdict(cell) for cell in found]
+    write(folder / "table-1.md", readable.markdown())
+    about = f"{readable.title}; {readable.caption}"
+    write(folder / "table-1.tex", readable.latex(about, _mathematics))
+    write(folder / "table-1.csv", comma_separated([*Cell.__dataclass_fields__], records))
+    text = json.dumps({"unit": "nats", "cells": records}, indent=2)
     write(folder / "table-1.json", text + "\n")

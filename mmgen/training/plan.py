@@ -14,7 +14,8 @@ from mmgen.data.batches import stays
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import ConfigError, DataError, MmgenError, listed
 from mmgen.experiment import Experiment
-from mmgen.memory import free_memory, size
+from mmgen.formatting import size
+from mmgen.memory import free_memory
 from mmgen.modality import Modality
 from mmgen.registry.loading import Registry
 from mmgen.settings import SyntheticConfig

@@ -1,29 +1,16 @@
 """Coherence as tables: in the terminal, Markdown, CSV and JSON."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mmgen.console import styled
 from mmgen.evaluation.coherence.coherence import Coherence, Row
-from mmgen.evaluation.likelihood.tables import checked_format
-from mmgen.files.atomic import deliver
+from mmgen.tables import Table, comma_separated, save
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-HEADINGS = (
-    *("given", "generated", "compared", "measure"),
-    *("mean z", "±", "sampled z", "±", "constant", "ceiling"),
-)
+NUMBERS = ("mean z", "±", "sampled z", "±", "constant", "ceiling")
 FORMATS = (".md", ".csv", ".json")
-
-WORDS = 4
-"""The first columns are words, and stand left."""
 
 NOTE = (
     "per cent; seen: by a classifier; mean z: z at the posterior's mean; ±: standard error over "
@@ -31,55 +18,45 @@ NOTE = (
 )
 
 
-def coherence_table(found: Coherence, about: str = "") -> "Table":
-    """Returns a table for the terminal, one section a set of given modalities.
+def coherence_table(found: Coherence, about: str = "") -> Table:
+    """Returns the table for the terminal, one section per direction.
 
     Args:
         found: See :func:`mmgen.evaluation.coherence.coherence.coherence`.
         about: Of which run and rows, for the title.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(
-        title=f"Is what was generated recognised? {about}".strip(),
-        caption=_caption(found),
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
     # A direction has a line of its own: names are long, and a terminal is 80 letters wide.
-    table.add_column("given → generated")
-    for heading in HEADINGS[WORDS:]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    before = None
+    rows: list[tuple[str, ...]] = []
+    directions: dict[str, int] = {}
     for given, target, about_what, measure, *numbers in _lines(found):
-        if (given, target) != before:
-            if before is not None:
-                table.add_section()
-            table.add_row(styled((f"{given} → {target}", "bold")))
-        before = (given, target)
-        table.add_row(f"  {about_what}, {measure}", *numbers)
-    return table
+        if (direction := f"{given} → {target}") not in directions:
+            directions[direction] = len(rows)
+            rows.append((direction,))
+        rows.append((f"  {about_what}, {measure}", *numbers))
+    return Table(
+        ("given → generated", *NUMBERS),
+        "w" + "r" * len(NUMBERS),
+        rows,
+        f"Is what was generated recognised? {about}".strip(),
+        _caption(found),
+        sections=set(directions.values()) - {0},
+        styles=dict.fromkeys(directions.values(), "bold"),
+    )
 
 
 def coherence_markdown(found: Coherence, about: str = "") -> str:
     """Returns one of GitHub's tables below its title, and the notes."""
-    lines = [HEADINGS, ["---" if n < WORDS else "---:" for n in range(len(HEADINGS))]]
-    lines += [[cell.replace("|", "\\|") for cell in line] for line in _lines(found)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    words = ("given", "generated", "compared", "measure")
+    table = Table((*words, *NUMBERS), "llll" + "r" * len(NUMBERS), [*_lines(found)])
     title = f"**Is what was generated recognised?** {about}".strip()
     notes = "".join(f"\n- {note}" for note in found.notes)
-    return f"{title} ({_caption(found)})\n\n{table}\n{notes}".rstrip("\n") + "\n"
+    return f"{title} ({_caption(found)})\n\n{table.markdown()}{notes}".rstrip("\n") + "\n"
 
 
 def coherence_csv(found: Coherence) -> str:
-    """Returns one line a measurement, with all digits; what does not apply is empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, [field.name for field in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**asdict(row), "given": "+".join(row.given)} for row in found.rows)
-    return out.getvalue()
+    """Returns one line per measurement, with all digits; what does not apply is empty."""
+    records = ({**asdict(row), "given": "+".join(row.given)} for row in found.rows)
+    return comma_separated([field.name for field in fields(Row)], records)
 
 
 def coherence_json(found: Coherence, head: dict[str, Any] | None = None) -> str:
@@ -94,14 +71,12 @@ def save_coherence(found: Coherence, path: Path, about: str = "") -> Path:
         ConfigError: If it is another one.
         WriteError: If the file cannot be written.
     """
-    suffix = checked_format(path, FORMATS)
-    if suffix == ".md":
-        deliver(path, coherence_markdown(found, about))
-    elif suffix == ".csv":
-        deliver(path, coherence_csv(found))
-    else:
-        deliver(path, coherence_json(found, {"about": about} if about else None))
-    return path
+    texts = (
+        lambda: coherence_markdown(found, about),
+        lambda: coherence_csv(found),
+        lambda: coherence_json(found, {"about": about} if about else None),
+    )
+    return save(path, dict(zip(FORMATS, texts, strict=True)))
 
 
 def _caption(found: Coherence) -> str:
