@@ -234,6 +234,7 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
 
 def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> None:
     from mmgen import figures
+    from mmgen.batch import Batch
     from mmgen.report import write_report
     from mmgen.run import load
     from mmgen.training import run_folder
@@ -244,7 +245,8 @@ def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> 
         parts = splits(dataset)
         held_out = parts.get("test") or parts.get("validation") or parts["train"]
         stored = held_out.take(_first(held_out.count), run.modalities)
-        x = {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
+        where = run.device
+        x = Batch({n: m.observe(stored[n].to(where)) for n, m in run.modalities.items()})
         with status("drawing figures ...") as say:
             figures.draw_all(run, x, run_folder.read_metrics(folder))
             del run, x  # the report loads the weights itself

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.errors import GenerationError
 from mmgen.figures.sheet import Block, Strip, draw
 from mmgen.figures.tools import drawn, likelihood_of, title_of, way_of
@@ -55,7 +56,7 @@ def from_choices(
         for i in range(0, len(strips), rows)
     ]
     note = (
-        f"Given: {source} alone, the word at the left. First {way_of(run, [source], iterations)} "
+        f"Given: {source} alone, the word at the left. First {way_of(run.model, [source], iterations)} "
         f"at its mean, then {samples} samples. Each picture is the mean of "
         f"{likelihood_of(run.model, [target])}."
     )
@@ -85,13 +86,15 @@ def from_pairs(run: Run, columns: str, rows: str, target: str, *, seed: int = 0)
     run.targets([columns, rows], [target])  # refuses unknown names, impossible directions
     across = run.modalities[columns].choices()[:MOST]
     down = run.modalities[rows].choices()[: MOST // 6]
-    given = {
-        columns: _observed(run, columns, [c for _ in down for c in across]),
-        rows: _observed(run, rows, [r for r in down for _ in across]),
-    }
+    given = Batch(
+        {
+            columns: _observed(run, columns, [c for _ in down for c in across]),
+            rows: _observed(run, rows, [r for r in down for _ in across]),
+        }
+    )
     with random_state(run.device, seed):
         z = sample_latent(run.model, given, 1, temperature=0.0)[0]
-        pictures = drawn(run, target, run.model.decode(z, [target])[target].mean)
+        pictures = drawn(run, target, run.model.decode(z, given, [target])[target].mean)
     table = pictures.reshape(len(down), len(across), *pictures.shape[1:])
     strips = []
     for start in range(0, len(across), WIDEST):
@@ -101,7 +104,7 @@ def from_pairs(run: Run, columns: str, rows: str, target: str, *, seed: int = 0)
             strips.append(Strip(caption, row[part], words))
     note = (
         f"Given: {columns}, the word below, and {rows}, the word at the left; "
-        f"{way_of(run, [columns, rows], None)}, at its mean. Each picture is the mean of "
+        f"{way_of(run.model, [columns, rows])}, at its mean. Each picture is the mean of "
         f"{likelihood_of(run.model, [target])}."
     )
     path = run.path / "figures" / f"{target}_from_{columns}+{rows}.png"
@@ -137,11 +140,11 @@ def compare(
     """
     blocks: list[Block] = []
     for name, run in runs.items():
-        repeated = iterations if run.model.given is None else None
+        repeated = iterations if run.model.directions is None else None
         strips = _strips(run, source, target, samples, repeated, seed)
         if blocks:  # the first block names the rows of all
             strips = [Strip("", strip.pictures) for strip in strips]
-        way = way_of(run, [source], repeated)
+        way = way_of(run.model, [source], repeated)
         blocks.append(Block(strips, name, way, headings=("mean", "samples")))
     note = (
         f"Given: {source} alone, the word at the left. z first at its mean, then {samples} "

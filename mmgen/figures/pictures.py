@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.errors import GenerationError
 from mmgen.figures.choices import from_choices, from_pairs
 from mmgen.figures.losses import loss_curves
@@ -20,7 +20,7 @@ from mmgen.seeding import random_state
 @torch.no_grad()
 def reconstructions(
     run: Run,
-    observations: Mapping[str, Tensor],
+    observations: Batch,
     target: str,
     *,
     count: int = 10,
@@ -49,23 +49,24 @@ def reconstructions(
     names = run.model.names
     if target not in run.model.targets:
         raise GenerationError(f"{run.path} generates {run.model.direction()}, not {target}")
-    x = {n: observations[n][:count].to(run.device) for n in names}
+    x = observations.select(names).slice(0, count)
     others = [n for n in names if n != target]
     strips = [Strip("observed", drawn(run, target, x[target]), told(run, x))]
     ways = []
     rest = others[0] if len(others) == 1 else "the others"
     rows = {"all": [*names], target: [target], rest: others}
-    if run.model.given is not None and {*run.model.given} != {*others}:
-        rows[", ".join(run.model.given)] = [*run.model.given]
+    C = run.model.directions.given if run.model.directions else ()
+    if C and {*C} != {*others}:
+        rows[", ".join(C)] = [*C]
     with random_state(run.device, seed):
         for source, known in rows.items():
-            if not run.model.can(known, [target]):
+            if not run.model.generates(known, [target]):
                 continue
-            given = {n: x[n] for n in known}
+            given = x.select(known)
             z = sample_latent(run.model, given, 1, temperature=0.0, iterations=iterations)[0]
-            means = run.model.decode(z, [target])[target].mean
+            means = run.model.decode(z, given, [target])[target].mean
             strips.append(Strip(f"given {source}", drawn(run, target, means)))
-            ways.append(f"Given {source}: {way_of(run, known, iterations)}")
+            ways.append(f"Given {source}: {way_of(run.model, known, iterations)}")
     note = f"Means of {likelihood_of(run.model, [target])} at the mean of z. {'. '.join(ways)}."
     path = run.path / "figures" / f"{target}_reconstructed.png"
     return draw(path, f"{title_of(run)}: {target} reconstructed", note, [Block(strips)])
@@ -105,9 +106,7 @@ def from_prior(run: Run, *, count: int = 36, seed: int = 0) -> Path:
     return draw(path, f"{title_of(run)}: from the prior", note, [Block(strips)])
 
 
-def draw_all(
-    run: Run, observations: Mapping[str, Tensor], metrics: Sequence[Mapping[str, Any]]
-) -> list[Path]:
+def draw_all(run: Run, observations: Batch, metrics: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Draws every figure that applies to a run, in the directions that its model goes.
 
     Args:
@@ -118,7 +117,7 @@ def draw_all(
     Returns:
         The files, under ``RUN/figures``.
     """
-    can = run.model.can
+    can = run.model.generates
     shown = [n for n in run.model.targets if renderable(run.modalities[n])]
     # More choices first: they go from left to right.
     chosen = [n for n, m in run.modalities.items() if m.choices()]

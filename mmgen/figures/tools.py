@@ -8,10 +8,9 @@ from torch import Tensor
 from mmgen.errors import GenerationError
 from mmgen.figures.sheet import Pictures, grid_size, magnified
 from mmgen.inference.iterative import ITERATIONS
+from mmgen.inference.sample import inferred
 from mmgen.modality import Modality
-from mmgen.models import Model
-from mmgen.models.conditional import Conditional
-from mmgen.models.cvae import CVAE
+from mmgen.model import Model
 from mmgen.run import Run
 
 
@@ -60,29 +59,17 @@ def told(run: Run, x: Mapping[str, Tensor]) -> list[str]:
     return ["\n".join(row) for row in zip(*rows, strict=True)]
 
 
-def way_of(run: Run, given: Sequence[str], iterations: int | None) -> str:
+def way_of(model: Model, given: Sequence[str], iterations: int | None = None) -> str:
     """Says how z is found: ``"z from q(z | label)"``, or by iterative sampling."""
-    if iterations is None and run.model.encodes(given):
-        return f"z from {law_of(run.model, given)}"
-    return f"z by iterative sampling (T = {iterations or ITERATIONS})"
-
-
-def law_of(model: Model, given: Sequence[str]) -> str:
-    """Writes what z is drawn from where the given modalities have an encoder.
-
-    ``"q(z | label)"``; but the prior, ``"N(0, I)"`` or ``"p(z | label)"``, if a model of one
-    direction is given what it generates from.
-    """
-    names = ", ".join(given)
-    if isinstance(model, Conditional) and {*given} == {*(model.given or ())}:
-        return "N(0, I)" if isinstance(model, CVAE) else f"p(z | {names})"
-    return f"q(z | {names})"
+    q = inferred(model, given) if iterations is None or not given else None
+    if q is not None:
+        return f"z from {q.symbol}"
+    return f"z by iterative sampling, T = {iterations or ITERATIONS}"
 
 
 def likelihood_of(model: Model, targets: Sequence[str]) -> str:
     """Writes what decoders return: ``"p(image | z)"``, of a CVAE ``"p(image | z, label)"``."""
-    read = ("z", *(model.given or ())) if isinstance(model, CVAE) else ("z",)
-    return f"p({', '.join(targets)} | {', '.join(read)})"
+    return f"p({', '.join(targets)} | {', '.join(['z', *model.decoder_given])})"
 
 
 def title_of(run: Run) -> str:

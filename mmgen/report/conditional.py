@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mmgen.brief import OneLine
-from mmgen.figures.tools import law_of, likelihood_of
+from mmgen.figures.tools import likelihood_of
 from mmgen.run import Run
 
 
@@ -29,21 +29,13 @@ class ConditionalSummary(OneLine):
 def conditional_summary(run: Run) -> ConditionalSummary | None:
     """Returns the direction of a run's model, or ``None`` if it goes in all."""
     model = run.model
-    if model.given is None:
+    if model.directions is None:
         return None
+    C = model.directions.given
     return ConditionalSummary(
         targets=[*model.targets],
-        given=[*model.given],
+        given=[*C],
         absent=[n for n in run.modalities if n not in model.names],
-        prior=law_of(model, model.given),
+        prior=model.prior(model.blank(C)).symbol,
         likelihood=likelihood_of(model, model.targets),
     )
-
-
-def titles(run: Run) -> dict[str, str]:
-    """Writes those terms of the objective as mathematics that differ by model."""
-    model = run.model
-    written = {f"reconstruction/{n}": f"log {likelihood_of(model, [n])}" for n in model.targets}
-    if model.given is not None:
-        written["kl/prior"] = f"KL to {law_of(model, model.given)}"
-    return written

@@ -7,10 +7,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.brief import OneLine
-from mmgen.figures.tools import law_of, likelihood_of, renderable
+from mmgen.figures.tools import likelihood_of, renderable, way_of
 from mmgen.formatting import joined
-from mmgen.inference.iterative import ITERATIONS
 from mmgen.inference.sample import sample_latent
 from mmgen.report.held_out import HeldOut, spread_words
 from mmgen.report.pictures import Picture, affordable, picture
@@ -62,15 +62,6 @@ class Group(OneLine):
     layout: str
 
 
-def way_of(run: Run, given: Sequence[str]) -> str:
-    """Says how z is inferred from these modalities."""
-    if run.model.given is not None:
-        return f"z from {law_of(run.model, given)}"
-    if run.model.encodes(given):
-        return f"z from {law_of(run.model, given)}, an encoder of its own"
-    return f"z by iterative sampling, T = {ITERATIONS}"
-
-
 @torch.no_grad()
 def from_choices(run: Run) -> list[Group]:
     """Generates every other modality from each choice of one, given alone, where it can."""
@@ -90,7 +81,7 @@ def from_choices(run: Run) -> list[Group]:
 
 def _possible(run: Run, given: Sequence[str]) -> list[str]:
     """Lists what is not given and can be generated from it."""
-    return [n for n in run.modalities if n not in given and run.model.can(given, [n])]
+    return [n for n in run.modalities if n not in given and run.model.generates(given, [n])]
 
 
 def _pictures_of(run: Run, source: str, target: str, choices: Sequence[str]) -> list[Group]:
@@ -98,7 +89,7 @@ def _pictures_of(run: Run, source: str, target: str, choices: Sequence[str]) -> 
     many = len(choices) > STRIPS
     rows = spread_words(choices, min(STRIPS // 2 if many else STRIPS, room))
     wall = spread_words(choices, room) if many else []
-    way = way_of(run, [source])
+    way = way_of(run.model, [source])
     each = f"Each picture is the mean of {likelihood_of(run.model, [target])}."
     groups = []
     if wall:
@@ -131,12 +122,15 @@ def _pictures_of(run: Run, source: str, target: str, choices: Sequence[str]) -> 
 
 def _words_of(run: Run, source: str, targets: Sequence[str], choices: Sequence[str]) -> Group:
     rows = spread_words(choices, WORDS)
-    z = _inferred(run, source, rows, 1, temperature=0.0)[0]
-    told = {n: _described(run, n, p.mean) for n, p in run.model.decode(z, targets).items()}
+    given = _given(run, source, rows)
+    z = sample_latent(run.model, given, 1, temperature=0.0)[0]
+    told = {n: _described(run, n, p.mean) for n, p in run.model.decode(z, given, targets).items()}
     cells = [Cell(word, words={n: told[n][i] for n in told}) for i, word in enumerate(rows)]
     left = _left_out(len(choices), len(rows), "choices")
     means = f"The mean of {likelihood_of(run.model, targets)} in words"
-    note = f"Given: {source} alone. {means}; z at its mean, {way_of(run, [source])[2:]}.{left}"
+    note = (
+        f"Given: {source} alone. {means}; z at its mean, {way_of(run.model, [source])[2:]}.{left}"
+    )
     return Group(f"{joined(targets)} from {source}, in words", note, cells, "table")
 
 
@@ -144,19 +138,17 @@ def _drawn(
     run: Run, source: str, target: str, words: Sequence[str], samples: int, *, temperature: float
 ) -> Tensor:
     """Renders ``(samples, words, 3, H, W)``."""
-    z = _inferred(run, source, words, samples, temperature=temperature)
-    drawn = _rendered(run, target, run.model.decode(z.flatten(0, 1), [target])[target].mean)
+    given = _given(run, source, words)
+    z = sample_latent(run.model, given, samples, temperature=temperature)
+    mean = run.model.decode(z, given, [target])[target].mean
+    drawn = _rendered(run, target, mean.flatten(0, 1))
     return drawn.reshape(samples, len(words), *drawn.shape[1:])
 
 
-def _inferred(
-    run: Run, source: str, words: Sequence[str], samples: int, *, temperature: float
-) -> Tensor:
+def _given(run: Run, source: str, words: Sequence[str]) -> Batch:
     modality = run.modalities[source]
     stored = torch.stack([modality.parse(word) for word in words]).to(run.device)
-    return sample_latent(
-        run.model, {source: modality.observe(stored)}, samples, temperature=temperature
-    )
+    return Batch({source: modality.observe(stored)})
 
 
 def _rendered(run: Run, name: str, x: Tensor) -> Tensor:
@@ -191,7 +183,7 @@ def from_subsets(run: Run, held_out: HeldOut) -> tuple[list[Group], int]:
             "row",
         )
     ]
-    given = run.model.given
+    given = run.model.directions.given if run.model.directions else None
     if given is not None:
         subsets = [given]
     elif len(names) <= MOST:
@@ -204,15 +196,15 @@ def from_subsets(run: Run, held_out: HeldOut) -> tuple[list[Group], int]:
     room = min((affordable(run.modalities[n], 10_000) for n in shown), default=10_000)
     chosen = chosen[: max(len(names), room // OBSERVATIONS)]
     for subset in [tuple(names), *chosen]:
-        seen = {n: x[n] for n in subset}
+        seen = x.select(subset)
         targets = [*run.model.targets] if len(subset) == len(names) else _possible(run, subset)
         z = sample_latent(run.model, seen, 1, temperature=0.0)[0]
-        means = {n: p.mean for n, p in run.model.decode(z, targets).items()}
-        way = way_of(run, subset)
+        means = {n: p.mean for n, p in run.model.decode(z, seen, targets).items()}
         if len(subset) == len(names):
-            title, way = "Reconstructed from all", f"z from {law_of(run.model, names)}"
+            title = "Reconstructed from all"
         else:
             title = f"{joined(targets)} from {joined(subset)}"
+        way = way_of(run.model, subset)
         alt = f"given {', '.join(subset)}, z at its mean; {way}"
         note = f"Given: {', '.join(subset)}. z at its mean, {way[2:]}."
         groups.append(Group(title, note, _cells(run, means, targets, alt), "row"))
@@ -228,11 +220,11 @@ def _chosen(subsets: Sequence[Subset], count: int) -> list[Subset]:
 @torch.no_grad()
 def from_prior(run: Run) -> Group | None:
     """Draws z from the prior and decodes every modality from it, if nothing need be given."""
-    if not run.model.can([], run.model.targets):
+    if not run.model.generates([], run.model.targets):
         return None
     shown = [n for n, m in run.modalities.items() if renderable(m)]
     count = min([PRIOR, *(affordable(run.modalities[n], PRIOR) for n in shown)])
-    z = run.model.prior(count, next(run.model.parameters()))
+    z = run.model.prior(Batch({})).sample((count,))
     means = {n: p.mean for n, p in run.model.decode(z).items()}
     cells = _cells(run, means, [*means], "given nothing, z from the prior")
     note = f"Given: nothing. z from the prior; the mean of p({', '.join(means)} | z) of one z each."

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmgen import build
+from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.checking import check_stored
 from mmgen.data.store import Dataset, Split
@@ -34,17 +35,12 @@ class HeldOut(OneLine):
 
     dataset: Dataset
     split: str
-    x: dict[str, Tensor]
+    x: Batch
 
-    @property
-    def count(self) -> int:
-        """N."""
-        return len(next(iter(self.x.values())))
-
-    def spread(self, count: int) -> dict[str, Tensor]:
+    def spread(self, count: int) -> Batch:
         """Returns up to ``count`` of the rows, evenly spread over all of them."""
-        rows = spread(self.count, count)
-        return {name: values[rows.to(values.device)] for name, values in self.x.items()}
+        rows = spread(self.x.rows, count)
+        return Batch({n: values[rows.to(values.device)] for n, values in self.x.items()})
 
 
 def held_out(
@@ -84,9 +80,9 @@ def held_out(
     return HeldOut(dataset, name, _observed(run, splits[name]))
 
 
-def _observed(run: Run, split: Split) -> dict[str, Tensor]:
+def _observed(run: Run, split: Split) -> Batch:
     stored = split.take(spread(split.count, ROWS), run.modalities)
-    return {n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()}
+    return Batch({n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()})
 
 
 def spread(count: int, most: int) -> Tensor:

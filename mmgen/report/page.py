@@ -11,7 +11,7 @@ from mmgen.brief import OneLine
 from mmgen.formatting import counted, duration, joined, number
 from mmgen.registry.loading import Registry
 from mmgen.report import findings, gallery
-from mmgen.report.conditional import ConditionalSummary, conditional_summary, titles
+from mmgen.report.conditional import ConditionalSummary, conditional_summary
 from mmgen.report.curves import Curves, curves
 from mmgen.report.findings import Finding
 from mmgen.report.held_out import HeldOut, held_out
@@ -108,7 +108,7 @@ def gather(
             gallery.from_subsets(run, rows) if isinstance(rows, HeldOut) else ([], 0)
         )
         choices, prior = gallery.from_choices(run), gallery.from_prior(run)
-        sizes = growth(run)
+        sizes = growth(run, registry)
     found = findings.of_training(metrics, run.experiment.train.epochs, run.path.name)
     direction = conditional_summary(run)
     if latent is not None:
@@ -116,7 +116,7 @@ def gather(
     return Page(
         name=run.experiment.name,
         kind=run.experiment.model.kind,
-        settings=run.experiment.model,
+        settings=run.model.settings,
         names=[*run.modalities],
         direction=direction,
         sentence=_sentence(run, direction, rows, environment, len(metrics)),
@@ -131,7 +131,7 @@ def gather(
         subsets=subsets,
         subsets_left_out=left_out,
         prior=prior,
-        curves=curves(metrics, titles(run)),
+        curves=curves(metrics),
         space=latent,
         growth=sizes,
         command="\n".join([str(environment.get("command", "")), *environment.get("continued", [])]),
@@ -222,7 +222,7 @@ def _members(run: Run, registry: Registry, environment: Mapping[str, Any]) -> li
         model = run.model
         generated = name in model.targets
         role = "generated" if generated else "given"
-        decoder = model.decoders[model.targets.index(name)] if generated else None
+        decoder = model.decoders[name] if generated else None
         members.append(
             Member(
                 name,

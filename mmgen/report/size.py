@@ -1,6 +1,6 @@
 """What this very experiment weighs in each model, and what one more modality would cost it.
 
-Side by side are the models of all directions, and the run's own.
+Side by side are the run's own model and the joint models there are, each really built.
 """
 
 from collections.abc import Mapping
@@ -8,37 +8,52 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from mmgen import build
 from mmgen.brief import OneLine
-from mmgen.experiment import Experiment
+from mmgen.isolation import attempt
 from mmgen.modality import Modality
+from mmgen.registry.loading import Registry
 from mmgen.run import Run
-from mmgen.settings import KINDS
+from mmgen.settings import ModelConfig
+from mmgen.subsets import Subset
 
-ONE_WAY = ("cvae", "cmma")
-"""Models of one direction: each is set beside those of all directions, not beside the other."""
+OTHERS = 5
+"""At most so many rows beside the run's own."""
+
+NETS = 6_000
+"""A model with more encoder nets than this is not built to be counted."""
 
 MOST = 10
-"""With more modalities than this, encoders of all subsets are not counted: there are too many."""
+"""With more modalities than this, a model that cannot tell its number of nets is not built."""
 
 
-@dataclass(frozen=True, repr=False)
-class Row(OneLine):
-    """One model of these modalities.
+@dataclass(frozen=True)
+class Size:
+    """Nets and parameters of one model.
 
     Attributes:
-        model: Its kind, with what sets it apart: ``"hierarchical, L = 2"``.
-        own: Whether it is the run's.
-        nets: Encoder nets; ``None`` if they are not counted.
-        parameters: All parameters.
-        more_nets: What one more modality adds.
-        more_parameters: Likewise.
+        nets: Encoder nets.
+        formula: Their number for K modalities, if the model has a formula.
+        parameters: All parameters; ``None`` of a model with too many nets to be built.
+        joint: Whether it generates anything from anything.
+        names: The modalities that take part.
     """
 
-    model: str
-    own: bool
-    nets: int | None
+    nets: int
+    formula: str
+    parameters: int | None
+    joint: bool
+    names: Subset
+
+
+@dataclass(frozen=True)
+class Row:
+    """The size of a model, and what one more modality adds to it; ``None`` if it is not counted."""
+
+    nets: int
+    formula: str
     parameters: int | None
     more_nets: int | None
     more_parameters: int | None
@@ -49,85 +64,118 @@ class Growth(OneLine):
     """The models side by side.
 
     Attributes:
-        rows: The run's own among them.
+        own: The run's model; ``None`` if it cannot be built again.
+        others: Other joint models, by their kinds: those with the same numbers are one row.
+        left_out: How many models are not shown.
         like: The modality that one more is like: the one with the largest encoder.
     """
 
-    rows: list[Row]
+    own: Row | None
+    others: dict[tuple[str, ...], Row]
+    left_out: int
     like: str
 
 
-def growth(run: Run) -> Growth:
-    """Counts nets and parameters in models that are really built, on the meta device."""
-    modalities = run.modalities
-    like = max(modalities, key=lambda n: _parameters(modalities[n]))
+def growth(run: Run, registry: Registry) -> Growth:
+    """Counts nets and parameters in models that are really built, on the meta device.
+
+    Another model than the run's has the settings that it shares with it, and defaults for the
+    rest; one that cannot be built so is left out.
+    """
+    like = max(run.modalities, key=lambda n: _encoder_size(run.modalities[n]))
     another = like
-    while another in modalities:
+    while another in run.modalities:
         another += "2"
-    more = {**modalities, another: modalities[like]}
-    rows = []
-    for kind, settings in _settings(run.experiment).items():
-        nets, parameters = _count(run.experiment, settings, modalities)
-        then_nets, then_parameters = _count(run.experiment, _with(settings, another), more)
-        own = kind == run.experiment.model.kind
-        rows.append(
-            Row(
-                _title(settings, run.model.direction()),
-                own,
-                nets,
-                parameters,
-                None if nets is None or then_nets is None else then_nets - nets,
-                None
-                if parameters is None or then_parameters is None
-                else then_parameters - parameters,
-            )
+    more = {**run.modalities, another: run.modalities[like]}
+    kinds: dict[Row, list[str]] = {}
+    for kind in registry.models:
+        if kind != run.model.kind and (row := _other(run, registry, kind, more)):
+            kinds.setdefault(row, []).append(kind)
+    rows = sorted(kinds, key=lambda row: (row.nets, row.parameters or 0))
+    return Growth(
+        own=_own(run, registry, another, more),
+        others={tuple(kinds[row]): row for row in rows[:OTHERS]},
+        left_out=sum(len(kinds[row]) for row in rows[OTHERS:]),
+        like=like,
+    )
+
+
+def _own(run: Run, registry: Registry, another: str, more: Mapping[str, Modality]) -> Row | None:
+    kind, settings = run.model.kind, run.experiment.model.settings
+    now = _size(run, registry, kind, settings, run.modalities)
+    given = run.model.directions.given if run.model.directions else ()
+    longer = {  # a setting that lists what is given lists one more
+        key: [*value, another] if isinstance(value, list | tuple) and (*value,) == given else value
+        for key, value in settings.items()
+    }
+    then = _size(run, registry, kind, longer, more)
+    return _row(now, then if then and another in then.names else None) if now else None
+
+
+def _other(run: Run, registry: Registry, kind: str, more: Mapping[str, Modality]) -> Row | None:
+    now, then = (
+        _size(run, registry, kind, _shared(run, registry, kind, modalities), modalities)
+        for modalities in (run.modalities, more)
+    )
+    return _row(now, then) if now and now.joint else None
+
+
+def _shared(
+    run: Run, registry: Registry, kind: str, modalities: Mapping[str, Modality]
+) -> dict[str, Any]:
+    """Returns the settings that a model shares with the run's, and those that it must have."""
+    cls = registry.models[kind]
+    own = run.experiment.model.settings.items()
+    fields = cls.Settings.model_fields
+    examples = attempt(lambda: cls.example_settings(tuple(modalities))).value or {}
+    return {**examples, **{key: value for key, value in own if key in fields}}
+
+
+def _size(
+    run: Run,
+    registry: Registry,
+    kind: str,
+    settings: Mapping[str, Any],
+    modalities: Mapping[str, Modality],
+) -> Size | None:
+    """Builds a model and counts; ``None`` if it cannot be built, or may be too large to be."""
+
+    def counted() -> Size | None:
+        cls, names = registry.models[kind], tuple(modalities)
+        nets = cls.encoder_count(registry.model_settings({"kind": kind, **settings}), len(names))
+        if nets is not None and nets > NETS:
+            return Size(nets, cls.formula, None, joint=True, names=names)
+        if nets is None and len(names) > MOST and kind != run.model.kind:
+            return None
+        section = ModelConfig.model_validate({"kind": kind, **settings})
+        experiment = run.experiment.model_copy(update={"model": section})
+        model = build.model(experiment, modalities, torch.device("meta"), registry)
+        return Size(
+            nets=sum(copies for copies, _ in model.encoder_nets()),
+            formula=cls.formula if nets is not None else "",
+            parameters=_parameters(model),
+            joint=model.directions is None,
+            names=tuple(model.names),
         )
-    return Growth(rows, like)
+
+    return attempt(counted).value
 
 
-def _settings(experiment: Experiment) -> dict[str, Any]:
-    """Returns the settings of each model: the run's own, and for the others what they share."""
-    own = experiment.model
-    joint = {kind: section for kind, section in KINDS.items() if kind not in ONE_WAY}
-    settings: dict[str, Any] = {}
-    for kind, section in {**joint, own.kind: KINDS[own.kind]}.items():
-        shared = {n: v for n, v in own.model_dump().items() if n in section.model_fields}
-        settings[kind] = own if kind == own.kind else section(**{**shared, "kind": kind})
-    return settings
+def _row(now: Size, then: Size | None) -> Row:
+    before, after = now.parameters, then.parameters if then else None
+    return Row(
+        nets=now.nets,
+        formula=now.formula,
+        parameters=before,
+        more_nets=then.nets - now.nets if then else None,
+        more_parameters=None if before is None or after is None else after - before,
+    )
 
 
-def _with(settings: Any, another: str) -> Any:
-    """Gives one more modality to a model of one direction that lists what it is given."""
-    if settings.kind in ONE_WAY and settings.given:
-        return settings.model_copy(update={"given": (*settings.given, another)})
-    return settings
-
-
-def _title(settings: Any, direction: str) -> str:
-    if settings.kind == "hierarchical":
-        return f"hierarchical, L = {settings.layers}"
-    if settings.kind == "jmvae-kl":
-        subsets = settings.subsets
-        return f"jmvae-kl, subsets: {subsets if isinstance(subsets, str) else ', '.join(subsets)}"
-    if settings.kind in ONE_WAY:
-        return f"{settings.kind}, {direction}"
-    return str(settings.kind)
-
-
-def _count(
-    experiment: Experiment, settings: Any, modalities: Mapping[str, Modality]
-) -> tuple[int, int] | tuple[None, None]:
-    if getattr(settings, "subsets", "") == "all" and len(modalities) > MOST:
-        return None, None
-    experiment = experiment.model_copy(update={"model": settings})
-    model = build.model(experiment, modalities, torch.device("meta"))
-    return sum(copies for copies, _ in model.encoder_nets()), _total(model)
-
-
-def _parameters(modality: Modality) -> int:
+def _encoder_size(modality: Modality) -> int:
     with torch.device("meta"):
-        return _total(modality.encoder())
+        return _parameters(modality.encoder())
 
 
-def _total(net: torch.nn.Module) -> int:
+def _parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())

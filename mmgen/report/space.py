@@ -7,18 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.evaluation.latent import (
     Axes,
+    ROWS,
     active_units,
     given_gains,
     own_gains,
     posterior_means,
     principal_axes,
-    subset_divergences,
 )
-from mmgen.figures.tools import law_of
-from mmgen.models.cvae import CVAE
+from mmgen.inference.divergence import subset_divergences
+from mmgen.inference.sample import infer, inferred
 from mmgen.report.held_out import HeldOut
 from mmgen.run import Run
 from mmgen.subsets import Subset, name
@@ -125,28 +126,29 @@ class Space(OneLine):
 @torch.no_grad()
 def space(run: Run, held_out: HeldOut) -> Space:
     """Looks at z of the held-out rows; draws noise from torch's random state."""
-    x, some = ({n: v[n] for n in run.model.names} for v in (held_out.x, held_out.spread(GAIN_ROWS)))
+    names = run.model.names
+    x, some = held_out.x.select(names), held_out.spread(GAIN_ROWS).select(names)
     layers = posterior_means(run.model, x)
     levels = ["z"] if len(layers) == 1 else [f"z{i}" for i in range(1, len(layers) + 1)]
     constant = [n for n, v in x.items() if bool((v == v[:1]).all())]
     told, led = own_gains(run.model, some), given_gains(run.model, some)
-    own = [n for n in x if n not in constant and run.model.encodes([n])]
-    silent = [n for n in own if run.model.given is None and not _moves(run, n, x[n])]
+    silent = [n for n in x if n not in constant and _leads_nowhere(run, x.select([n]))]
     return Space(
         map=_map(run, x, layers[0], levels[0]),
         active={level: int(active_units(m).sum()) for level, m in zip(levels, layers, strict=True)},
         size=layers[0].shape[1],
         told=_bars(told),
         led=_bars(led),
-        divergences=_bars(_named(subset_divergences(run.model, x))),
+        divergences=_bars(_named(subset_divergences(run.model, x, ROWS))),
         silent=silent,
         constant=constant,
     )
 
 
-def _moves(run: Run, name: str, x: Tensor) -> bool:
-    means = run.model.infer({name: x}, temperature=0.0)[0]
-    return bool(active_units(means).any())
+def _leads_nowhere(run: Run, given: Batch) -> bool:
+    """Tells whether there is a posterior given this alone, and it is the same whatever it is."""
+    q = run.model.posterior(given)
+    return q is not None and not bool(active_units(q.mean.flatten(1)).any())
 
 
 def _named(values: Mapping[Subset, float]) -> dict[str, float]:
@@ -161,7 +163,7 @@ def _bars(values: Mapping[str, float]) -> list[Bar]:
     ]
 
 
-def _map(run: Run, x: Mapping[str, Tensor], means: Tensor, level: str) -> Map:
+def _map(run: Run, x: Batch, means: Tensor, level: str) -> Map:
     means = means.cpu().double()
     axes = principal_axes(means)
     places = _flat(axes, means)
@@ -170,12 +172,14 @@ def _map(run: Run, x: Mapping[str, Tensor], means: Tensor, level: str) -> Map:
     if by:  # in the order of the choices, as far as they are choices
         choices = run.modalities[by].choices()
         groups.sort(key=lambda w: (choices.index(w) if w in choices else len(choices), w))
-    # The prior of a CVAE is the same whatever is given.
-    alone = bool(by) and run.model.encodes([by]) and not isinstance(run.model, CVAE)
-    first = [words.index(word) for word in groups]
-    if alone:
-        rows = torch.tensor(first, device=x[by].device)
-        marks = _flat(axes, run.model.infer({by: x[by][rows]}, temperature=0.0)[0].cpu().double())
+    first = torch.tensor([words.index(word) for word in groups])
+    one = Batch({by: x[by][first.to(x[by].device)]}) if by else None
+    q = infer(run.model, one) if one else None
+    # A prior may be the same whatever is given: it puts z nowhere.
+    alone = q is not None and bool(q.batch_shape)
+    if q is not None and alone:
+        centres = q.mean if q.mean.dim() == 2 else q.mean[:, 0]
+        marks = _flat(axes, centres.cpu().double())
     else:
         marks = torch.stack([places[[w == word for w in words]].mean(0) for word in groups])
     low = torch.cat([places, marks]).amin(0)
@@ -207,8 +211,8 @@ def _map(run: Run, x: Mapping[str, Tensor], means: Tensor, level: str) -> Map:
         height=height,
         clouds=clouds,
         by=by,
-        points=f"q({level} | x)" if run.model.given is None else law_of(run.model, [*x]),
-        alone=law_of(run.model, [by]) if alone else "",
+        points=q_all.symbol if (q_all := inferred(run.model, [*x])) else "",
+        alone=q.symbol if q is not None and alone else "",
         shares=shares,
         rows=len(means),
         crowded=crowded,
@@ -236,7 +240,7 @@ def _flat(axes: Axes, points: Tensor) -> Tensor:
     return torch.cat([flat, flat.new_zeros(len(flat), 2 - flat.shape[1])], dim=1)
 
 
-def _grouping(run: Run, x: Mapping[str, Tensor]) -> tuple[str, list[str]]:
+def _grouping(run: Run, x: Batch) -> tuple[str, list[str]]:
     """Finds the modality whose words sort the rows best, and each row's word.
 
     One of n choices is preferred; then choices; then few different words.
@@ -251,7 +255,6 @@ def _grouping(run: Run, x: Mapping[str, Tensor]) -> tuple[str, list[str]]:
             order = (not different <= {*choices}, not choices, len(different))
             found.append((order, modality_name, words))
     if not found:
-        count = len(next(iter(x.values())))
-        return "", [""] * count
+        return "", [""] * x.rows
     _, by, words = min(found, key=lambda item: item[0])
     return by, words
