@@ -4,7 +4,7 @@ This file is a one-file plugin as well: a run that names its kinds is loaded wit
 ``plugin_modules=[toys.PLUGIN]``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,25 +13,21 @@ import torch
 import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.distributions import (
-    Bernoulli,
-    Categorical,
-    Distribution,
-    Independent,
-    Normal,
-    OneHotCategorical,
-)
+from torch.distributions import Bernoulli, Independent, Normal
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmgen import build, hookimpl
+from mmgen.batch import Batch
 from mmgen.data.batches import Batches
 from mmgen.data.sources.synthetic import synthetic
 from mmgen.data.store import Split
 from mmgen.experiment import Experiment
 from mmgen.modality import Modality
-from mmgen.models import Model
-from mmgen.nets.blocks import Likelihood, convolutional_decoder, convolutional_encoder, mlp
+from mmgen.model import Model
+from mmgen.models import mmgen_models
+from mmgen.nets.blocks import Likelihood, convolutional_decoder, convolutional_encoder, mlp, one_hot
+from mmgen.registry.loading import Registry
 from mmgen.training import run_folder
 from mmgen.training.loop import Training
 
@@ -86,14 +82,6 @@ class Numbers(Modality):
         return values
 
 
-class OneHot(OneHotCategorical):
-    """One-hot rows; torch's own class checks its logits even where it is told not to."""
-
-    def __init__(self, logits: Tensor) -> None:
-        self._categorical = Categorical(logits=logits, validate_args=False)
-        Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args=False)
-
-
 class Word(Modality):
     """One of a few words, stored as its number."""
 
@@ -110,7 +98,7 @@ class Word(Modality):
         return mlp(len(self.words), [6])
 
     def decoder(self, in_features: int) -> nn.Module:
-        return Likelihood(mlp(in_features, [6], len(self.words)), OneHot)
+        return Likelihood(mlp(in_features, [6], len(self.words)), one_hot)
 
     def parse(self, cell: str) -> Tensor:
         if cell not in self.words:
@@ -118,8 +106,7 @@ class Word(Modality):
         return torch.tensor(self.words.index(cell), dtype=torch.uint8)
 
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        one_hot = F.one_hot(stored.long(), len(self.words))
-        return one_hot.to(torch.get_default_dtype())
+        return F.one_hot(stored.long(), len(self.words)).to(torch.get_default_dtype())
 
     def example(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         return (classes % len(self.words)).to(torch.uint8)
@@ -186,18 +173,26 @@ FIVE: dict[str, Modality] = {
     "side": Word(words=("left", "right")),
 }
 
-KINDS = ("jmvae", "jmvae-kl", "hierarchical")
+REGISTRY = Registry((), models={cls.kind: cls for cls in mmgen_models()})
+"""The models that come with mmgen, without a search for plugins."""
 
-ONE_WAY = ("cvae", "cmma")
+KINDS = tuple(REGISTRY.models)
+
+ONE_WAY = tuple(k for k, cls in REGISTRY.models.items() if "targets" in cls.Settings.model_fields)
 """Models of one direction, which need ``targets``."""
 
-SMALL: dict[str, dict[str, Any]] = {
-    "jmvae": {"latent": 3, "fusion": (7,)},
-    "jmvae-kl": {"latent": 3, "fusion": (7,)},
-    "hierarchical": {"latent": 3, "fusion": (7,), "widths": (9,)},
-    "cvae": {"latent": 3, "fusion": (7,)},
-    "cmma": {"latent": 3, "fusion": (7,)},
-}
+JOINT = tuple(k for k in KINDS if k not in ONE_WAY)
+"""Models that generate anything from anything."""
+
+SMALL: dict[str, Any] = {"latent": 3, "fusion": (7,), "widths": (9,)}
+"""Settings of a small model, as far as its kind has them."""
+
+
+def small_settings(kind: str, names: Iterable[str]) -> dict[str, Any]:
+    """Returns the settings of a small model of some modalities."""
+    cls = REGISTRY.model(kind)
+    own = {key: value for key, value in SMALL.items() if key in cls.Settings.model_fields}
+    return own | cls.example_settings(tuple(names))
 
 
 def toy_modalities(count: int) -> dict[str, Modality]:
@@ -215,7 +210,7 @@ def experiment(
     table = {
         "data": {"path": "/nowhere"},
         "modalities": {name: m.to_config() for name, m in modalities.items()},
-        "model": {"kind": kind, **SMALL[kind], **(model or {})},
+        "model": {"kind": kind, **small_settings(kind, modalities), **(model or {})},
         "train": {"epochs": 2, "batch_size": 8, "device": "cpu", **train},
     }
     return Experiment.checked(table, "toys")
@@ -223,7 +218,7 @@ def experiment(
 
 def toy_model(kind: str, modalities: Mapping[str, Modality], **model: Any) -> Model:
     """Builds a small model on the CPU, always with the same first weights."""
-    return build.model(experiment(kind, modalities, model), modalities, CPU)
+    return build.model(experiment(kind, modalities, model), modalities, CPU, REGISTRY)
 
 
 def stored(modalities: Mapping[str, Modality], rows: int, seed: int = 0) -> dict[str, Tensor]:
@@ -243,11 +238,12 @@ def batches(
     return Batches(split, modalities, device=device, batch_size=batch_size)
 
 
-def observations(modalities: Mapping[str, Modality], rows: int, seed: int = 0) -> dict[str, Tensor]:
+def observations(modalities: Mapping[str, Modality], rows: int, seed: int = 0) -> Batch:
     """Makes one batch of paired observations; the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return {n: modalities[n].observe(x) for n, x in stored(modalities, rows, seed).items()}
+        values = stored(modalities, rows, seed)
+        return Batch({n: modalities[n].observe(x) for n, x in values.items()})
 
 
 def training(
@@ -259,7 +255,8 @@ def training(
 ) -> Training:
     """Builds a model and its training."""
     resolved = experiment(kind, modalities, model, **train)
-    return Training(build.model(resolved, modalities, device), resolved.train, device)
+    built = build.model(resolved, modalities, device, REGISTRY)
+    return Training(built, resolved.train, device)
 
 
 def write_run(
