@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from by_hand import set_encoder, set_head
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 from toys import ONE_WAY, Numbers, Word, made
 
 from mmgen.batch import Batch
 from mmgen.data.store import Split
-from mmgen.latent.encoder import SubsetEncoder
-from mmgen.latent.gaussian import VARIANCE_FLOOR, GaussianHead
+from mmgen.latent.gaussian import GaussianHead
 from mmgen.model import Model
 from mmgen.subsets import Subset
 
@@ -115,27 +115,10 @@ class Toy:
         return Split((self.x,))
 
 
-def raw(variance: Tensor) -> Tensor:
-    """What softplus and the floor turn into the variance."""
-    return torch.log(torch.expm1(variance - VARIANCE_FLOOR))
-
-
 def set_decoders(model: Model, A: dict[str, Tensor]) -> None:
     for name, decoder in model.decoders.items():
         decoder.net[0].weight.copy_(A[name])
         decoder.net[0].bias.copy_(B[name])
-
-
-def set_encoder(
-    encoder: SubsetEncoder, subset: Subset, weight: Tensor, bias: Tensor, variance: Tensor
-) -> None:
-    """Makes q(z|x_subset) = N(weight x_subset + bias, diag(variance))."""
-    row = encoder.subsets.index(subset)
-    mean = torch.cat([weight, torch.zeros_like(weight)]).T
-    parts = zip(subset, mean.split([SIZES[n] for n in subset]), strict=True)
-    for name, part in parts:
-        encoder.first.weights[name][encoder.members[name].index(row)].copy_(part)
-    encoder.first.bias[row].copy_(torch.cat([bias, raw(variance)]))
 
 
 def exact(linear: Linear, subset: Subset) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,11 +188,6 @@ def linear_hierarchy(*, slope: float, wide: float = 1.0, rows: int = 60) -> Toy:
         return linear.log_p(x, [*S, *T]) - (linear.log_p(x, S) if S else 0)
 
     return Toy(model.double(), x, log_p, linear)
-
-
-def set_head(head: GaussianHead, weight: Tensor, bias: Tensor, variance: Tensor) -> None:
-    head.linear.weight.copy_(torch.cat([weight, torch.zeros_like(weight)]))
-    head.linear.bias.copy_(torch.cat([bias, raw(variance)]))
 
 
 @torch.no_grad()
