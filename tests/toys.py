@@ -216,6 +216,12 @@ def experiment(
     return Experiment.checked(table, "toys")
 
 
+def made(kind: str, modalities: Mapping[str, Modality], **settings: Any) -> Model:
+    """Builds a model of exactly these settings; all others are its own defaults."""
+    cls = REGISTRY.model(kind)
+    return cls(modalities, cls.Settings(**settings))
+
+
 def toy_model(kind: str, modalities: Mapping[str, Modality], **model: Any) -> Model:
     """Builds a small model on the CPU, always with the same first weights."""
     return build.model(experiment(kind, modalities, model), modalities, CPU, REGISTRY)

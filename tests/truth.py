@@ -4,17 +4,19 @@ Every one is a real model of :mod:`mmgen.models` with its weights set by hand. T
 make float64 the default.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from by_hand import set_encoder, set_head
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
-from toys import CPU, Numbers, Word
+from toys import ONE_WAY, Numbers, Word, made
 
+from mmgen.batch import Batch
 from mmgen.data.store import Split
-from mmgen.models import MODELS, Model
-from mmgen.nets.posterior import VARIANCE_FLOOR, GaussianHead, SubsetEncoder
+from mmgen.latent.gaussian import GaussianHead
+from mmgen.model import Model
 from mmgen.subsets import Subset
 
 NOISE = 0.8
@@ -60,14 +62,14 @@ class Linear:
             [self.shift[n] for n in names], dim=-1
         )
 
-    def log_p(self, x: dict[str, Tensor], names: Sequence[str]) -> Tensor:
+    def log_p(self, x: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
         """log p(x_names) of each row, z integrated out."""
         W, b = self.stacked(names)
         covariance = W @ self.covariance @ W.T + NOISE**2 * torch.eye(len(W))
         seen = torch.cat([x[n] for n in names], dim=-1)
         return MultivariateNormal(self.mean @ W.T + b, covariance).log_prob(seen)
 
-    def posterior(self, x: dict[str, Tensor], names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Mapping[str, Tensor], names: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Mean ``(rows, Z)`` and covariance of p(z|x_names)."""
         W, b = self.stacked(names)
         seen = torch.cat([x[n] for n in names], dim=-1)
@@ -76,7 +78,7 @@ class Linear:
         return pull @ precision.inverse(), precision.inverse()
 
     def mean_of_logs(
-        self, x: dict[str, Tensor], names: Sequence[str], mean: Tensor, covariance: Tensor
+        self, x: Mapping[str, Tensor], names: Sequence[str], mean: Tensor, covariance: Tensor
     ) -> Tensor:
         """E[log p(x_names|z)] of each row with z ~ N(mean, covariance)."""
         W, b = self.stacked(names)
@@ -84,9 +86,10 @@ class Linear:
         at_mean = Normal(mean @ W.T + b, NOISE).log_prob(seen).sum(-1)
         return at_mean - (W @ covariance @ W.T).trace() / (2 * NOISE**2)
 
-    def sample(self, rows: int, names: Sequence[str]) -> dict[str, Tensor]:
+    def sample(self, rows: int, names: Sequence[str]) -> Batch:
         z = MultivariateNormal(self.mean, self.covariance).sample((rows,))
-        return {n: torch.randn(rows, SIZES[n]) * NOISE + z @ self.A[n].T + B[n] for n in names}
+        x = {n: torch.randn(rows, SIZES[n]) * NOISE + z @ self.A[n].T + B[n] for n in names}
+        return Batch(x)
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,14 @@ class Toy:
 
     Attributes:
         model: In eval mode, of double precision.
-        x: Observations.
+        x: Observations; of :func:`words` as they are stored.
         log_p: log p(x_T|x_S) of each row, by T and S.
         linear: The closed forms, if the model is linear.
         variances: Of q(z|x_S), by S, if the model is a linear joint one.
     """
 
     model: Model
-    x: dict[str, Tensor]
+    x: Batch
     log_p: Callable[[Subset, Subset], Tensor]
     linear: Linear | None = None
     variances: dict[Subset, Tensor] | None = None
@@ -112,28 +115,10 @@ class Toy:
         return Split((self.x,))
 
 
-def raw(variance: Tensor) -> Tensor:
-    """What softplus and the floor turn into the variance."""
-    return torch.log(torch.expm1(variance - VARIANCE_FLOOR))
-
-
 def set_decoders(model: Model, A: dict[str, Tensor]) -> None:
-    for name, decoder in zip(model.targets, model.decoders, strict=True):
+    for name, decoder in model.decoders.items():
         decoder.net[0].weight.copy_(A[name])
         decoder.net[0].bias.copy_(B[name])
-
-
-def set_encoder(
-    encoder: SubsetEncoder, subset: Subset, weight: Tensor, bias: Tensor, variance: Tensor
-) -> None:
-    """Makes q(z|x_subset) = N(weight x_subset + bias, diag(variance))."""
-    row = encoder.subsets.index(subset)
-    mean = torch.cat([weight, torch.zeros_like(weight)]).T
-    parts = dict(zip(subset, mean.split([SIZES[n] for n in subset]), strict=True))
-    for name, w in zip(encoder.names, encoder.first.weights, strict=True):
-        if name in parts:
-            w[encoder.members[name].index(row)].copy_(parts[name])
-    encoder.first.bias[row].copy_(torch.cat([bias, raw(variance)]))
 
 
 def exact(linear: Linear, subset: Subset) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,7 +130,7 @@ def exact(linear: Linear, subset: Subset) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def built(kind: str, names: Sequence[str], **settings: object) -> Model:
-    return MODELS[kind](numbers(names), latent=2, fusion=(), **settings).to(CPU).double().eval()
+    return made(kind, numbers(names), latent=2, fusion=(), **settings).double().eval()
 
 
 @torch.no_grad()
@@ -205,11 +190,6 @@ def linear_hierarchy(*, slope: float, wide: float = 1.0, rows: int = 60) -> Toy:
     return Toy(model.double(), x, log_p, linear)
 
 
-def set_head(head: GaussianHead, weight: Tensor, bias: Tensor, variance: Tensor) -> None:
-    head.linear.weight.copy_(torch.cat([weight, torch.zeros_like(weight)]))
-    head.linear.bias.copy_(torch.cat([bias, raw(variance)]))
-
-
 @torch.no_grad()
 def linear_conditional(kind: str, *, wide: float = 1.0, rows: int = 60) -> Toy:
     """CVAE or CMMA from c to a and b: p(x_T|z, x_c) = A z + C x_c + b, or z ~ N(P x_c + p, S)."""
@@ -250,7 +230,7 @@ def linear_conditional(kind: str, *, wide: float = 1.0, rows: int = 60) -> Toy:
         assert given == S
         return linear.log_p(x, T)
 
-    return Toy(model, x, log_p, linear)
+    return Toy(model, Batch(x), log_p, linear)
 
 
 GRID = torch.linspace(-9, 9, 1201, dtype=torch.float64)
@@ -266,58 +246,54 @@ def words(kind: str) -> Toy:
         "side": Word(words=("left", "right")),
         "size": Word(words=("small", "large")),
     }
-    direction = {"targets": ("colour", "size"), "given": ("side",)}
-    settings: dict[str, object] = dict(direction) if kind in ("cvae", "cmma") else {}
+    settings: dict[str, object] = {}
+    if kind in ONE_WAY:
+        settings = {"targets": ("colour", "size"), "given": ("side",)}
     if kind == "hierarchical":
         settings = {"layers": 2, "widths": (5,)}
-    if kind == "jmvae-kl":
-        settings = {"subsets": "all"}
-    model = MODELS[kind](modalities, latent=1, **settings).double().eval()
+    model = made(kind, modalities, latent=1, **settings).double().eval()
     for name, parameter in model.named_parameters():
-        if name.startswith("decoders"):
+        if name.startswith("decoders."):
             parameter.mul_(3)  # far from a model that says nothing
     widen(model)
-    stored = dict(
-        zip(modalities, torch.cartesian_prod(*map(torch.arange, (3, 2, 2))).T, strict=True)
-    )
-    x = {n: modalities[n].observe(values) for n, values in stored.items()}
-    lattice = GRID.unsqueeze(1)
+    each = torch.cartesian_prod(*map(torch.arange, (3, 2, 2))).T
+    stored = {n: values.to(torch.uint8) for n, values in zip(modalities, each, strict=True)}
+    x = Batch({n: modalities[n].observe(values) for n, values in stored.items()})
     step = (GRID[1] - GRID[0]).log()
+    # What decoders read: of several layers of latents the first.
+    z = torch.zeros(len(GRID), 1, *model.prior(x.select(["side"])).event_shape)
+    z.flatten(2)[..., 0] = GRID.unsqueeze(1)
 
     def log_prior(S: Subset) -> Tensor:
         """log p(z) on the grid, ``(rows or 1, grid)``."""
         if kind == "hierarchical":
-            down = model.priors[0](lattice).base_dist
+            down = model.priors[0](GRID.unsqueeze(1))
             above = Normal(0.0, 1.0).log_prob(GRID)
-            down = Normal(down.loc, down.scale).log_prob(GRID)  # (z_2, z_1)
-            return (down + above.unsqueeze(1) + step).logsumexp(0, keepdim=True)
-        if kind == "cmma":
-            q = model.conditional_prior({n: x[n] for n in S}, x["side"]).base_dist
-            return Normal(q.loc, q.scale).log_prob(GRID)
-        return Normal(0.0, 1.0).log_prob(GRID).unsqueeze(0)
+            log_p = Normal(down.loc, down.scale).log_prob(GRID)  # (z_2, z_1)
+            return (log_p + above.unsqueeze(1) + step).logsumexp(0, keepdim=True)
+        p = model.prior(x.select(S))
+        return Normal(p.loc, p.scale).log_prob(GRID).reshape(-1, len(GRID))
 
     def marginal(names: Sequence[str], S: Subset) -> Tensor:
         rows = []
         for row in range(12):
-            one = {n: value[row : row + 1] for n, value in x.items()}
-            z = model.read(lattice.unsqueeze(1), one).squeeze(1) if kind == "cvae" else lattice
-            decoded = model.decode(z, names)
-            rows.append(sum(p.log_prob(one[n].expand(len(GRID), -1)) for n, p in decoded.items()))
+            one = x.slice(row, row + 1)
+            decoded = model.decode(z, one, names)
+            rows.append(sum(p.log_prob(one[n]) for n, p in decoded.items())[:, 0])
         return (torch.stack(rows) + log_prior(S) + step).logsumexp(1)
 
     def log_p(T: Subset, S: Subset) -> Tensor:
-        if kind in ("cvae", "cmma"):
+        if kind in ONE_WAY:
             return marginal(T, S)
         return marginal([*S, *T], S) - (marginal(S, S) if S else 0)
 
-    return Toy(model, {n: v.to(torch.uint8) for n, v in stored.items()}, log_p)
+    return Toy(model, Batch(stored), log_p)
 
 
 def widen(model: Model) -> None:
     """Makes every posterior wider than the prior, so that importance weights are bounded."""
-    latent = 1
     if hasattr(model, "posteriors"):
         for head in model.posteriors:
-            head.linear.bias[latent:] += 1.5
+            head.linear.bias[model.latent :] += 1.5
     else:
-        model.encoder.first.bias[:, latent:] += 1.5
+        model.encoder.first.bias[:, model.latent :] += 1.5

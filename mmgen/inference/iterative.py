@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmgen.batch import Batch
+from mmgen.errors import GenerationError
 from mmgen.latent.base import Latent, sample
 from mmgen.model import Model
 
@@ -58,7 +59,14 @@ def iterate(
 
     Yields:
         z ``(samples, B, *event)``.
+
+    Raises:
+        GenerationError: If the model has one direction.
     """
+    if model.directions is not None:
+        raise GenerationError(
+            f"a model of one direction takes no iterations: it generates {model.direction()}"
+        )
     chains = samples * given.rows
     missing = [n for n in model.names if n not in given]
     revise = _reviser(model, given, samples)

@@ -51,7 +51,8 @@ def sample_latent(
         z ``(samples, B, *event)``, or ``(samples, *event)`` given nothing.
 
     Raises:
-        GenerationError: If the temperature is below 0 or not finite.
+        GenerationError: If the temperature is below 0 or not finite, or the model has one direction
+            and another is asked for.
     """
     check_temperature(temperature)
     q = infer(model, given) if iterations is None or not given else None
