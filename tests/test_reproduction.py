@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmgen import build
+from mmgen.batch import Batch
 from mmgen.data.store import Split
 from mmgen.errors import RunError
 from mmgen.evaluation.directions import Direction
@@ -48,7 +50,12 @@ def test_every_configuration_is_one_that_train_reads_and_the_papers(planned, tmp
     experiment = Experiment.read(file)
     assert experiment.model.kind == planned.model["kind"]
     assert list(experiment.modalities) == ["image", "label"]
-    assert experiment.model.latent == (2 if planned.name.endswith("-2d") else 64)
+    settings = build.model_settings(experiment, build.registry())
+    assert settings.latent == (2 if planned.name.endswith("-2d") else 64)
+    written = settings.model_dump(mode="json")
+    assert {key: written[key] for key in planned.model if key != "kind"} == {
+        key: value for key, value in planned.model.items() if key != "kind"
+    }
     train = experiment.train
     assert (train.batch_size, train.learning_rate) == (100, 1e-3)
     assert train.warmup == train.epochs / 10
@@ -250,6 +257,19 @@ def test_the_table_is_written_in_four_formats(tmp_path):
     assert lines[1].startswith("CVAE,log p(x|w),-448.8,0.25,")
 
 
+def test_measurements_of_before_are_read_with_their_symbols_in_today_s_spelling(tmp_path):
+    file = tmp_path / "jmvae-kl.json"
+    old = records(PAPER["JMVAE-kl"])
+    today = ["q(z | label)", "q(z | image)", "q(z | image, label)", "T = 50 from label"]
+    before = ["q(z|label)", "q(z|image)", "q(z|image, label)", "T = 50 from label"]
+    for symbols in (before, today):
+        for record, symbol in zip(old["likelihoods"], symbols, strict=True):
+            record["z_from"] = symbol
+        file.write_text(json.dumps(old), encoding="utf-8")
+        found = table.cells({"jmvae-kl": file}, [p for p in RUNS if p.name == "jmvae-kl"])
+        assert [cell.z_from for cell in found] == today
+
+
 def test_a_damaged_measurement_is_named(tmp_path):
     file = tmp_path / "jmvae.json"
     file.write_text("{", encoding="utf-8")
@@ -332,11 +352,11 @@ def test_pictures_are_those_of_the_chain_at_each_iteration(runs):
     shown = chains.pictures(run, "label", "image", (1, 4), samples=2, seed=3)
     assert torch.equal(torch.get_rng_state(), before)
     assert shown.shape == (2, 3, 2, 1, 8, 8)
-    x = {"label": torch.eye(3)}
+    x = Batch({"label": torch.eye(3)})
     for position, iterations in enumerate((1, 4)):
         torch.manual_seed(3)
         z = sample_latent(run.model, x, 2, iterations=iterations)
-        expected = run.model.decode(z[1], ["image"])["image"].mean  # the second chain of each
+        expected = run.model.decode(z[1], names=["image"])["image"].mean  # the second chain of each
         torch.testing.assert_close(shown[position, :, 1], expected)
 
 
@@ -374,9 +394,17 @@ def test_latents_are_drawn_from_the_encoder_where_there_is_one(runs):
     label = few.take(torch.arange(20), ["label"])["label"]
     z = chains.latents(trained["jmvae-kl"], few, ["label"], iterations=3, seed=5)
     assert z.shape == (20, 2)
-    q = trained["jmvae-kl"].model.posterior({"label": torch.eye(3)[label.long()]}, ("label",))
+    q = trained["jmvae-kl"].model.posterior(Batch({"label": torch.eye(3)[label.long()]}))
     assert ((z - q.mean) / q.stddev).abs().max() < 5
     assert not torch.allclose(z, q.mean)
+
+
+def test_latents_of_a_hierarchy_are_those_that_its_decoders_read(runs):
+    trained, split = runs
+    few = Split((split.take(torch.arange(20)),))
+    for given in (["image", "label"], ["label"]):
+        z = chains.latents(trained["hierarchical"], few, given, iterations=3, seed=5)
+        assert z.shape == (20, 2)
 
 
 def test_figures_are_drawn(runs, tmp_path):

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.store import Split
 from mmgen.evaluation.likelihood.decoding import log_likelihoods
 from mmgen.evaluation.likelihood.estimators import ROWS
-from mmgen.inference.sample import sample_latent
-from mmgen.models.iterative import iterate
+from mmgen.inference.iterative import iterate
+from mmgen.inference.sample import inferred, sample_latent
 from mmgen.run import Run
 from mmgen.seeding import random_state
 
@@ -28,7 +29,7 @@ def pictures(
         given: A modality with choices, a label.
         target: What is generated.
         after: Numbers of iterations; all are read off the same chains.
-        samples: Chains a choice.
+        samples: Chains per choice.
         seed: Fixes them.
 
     Returns:
@@ -37,12 +38,12 @@ def pictures(
     modality = run.modalities[given]
     cells = [modality.parse(choice) for choice in modality.choices()]
     with random_state(run.device, seed):
-        x = {given: modality.observe(torch.stack(cells).to(run.device))}
+        x = Batch({given: modality.observe(torch.stack(cells).to(run.device))})
         shown = []
         for t, z in enumerate(iterate(run.model, x, samples, iterations=max(after)), start=1):
             if t in after:
-                mean = run.model.decode(z.flatten(0, 1), [target])[target].mean
-                shown.append(mean.unflatten(0, (samples, -1)).transpose(0, 1).cpu())
+                mean = run.model.decode(z, names=[target])[target].mean
+                shown.append(mean.transpose(0, 1).cpu())
     return torch.stack(shown)
 
 
@@ -91,16 +92,16 @@ def likelihood_by_iteration(
         target: T.
         given: S.
         iterations: T of iterative sampling.
-        samples: N, chains a row.
+        samples: N, chains per row.
         chunk: The most latents decoded at a time.
         seed: Fixes all draws.
     """
     batches = Batches(split, run.modalities, device=run.device, batch_size=ROWS)
-    encodes = run.model.encodes([given])
+    encodes = inferred(run.model, [given]) is not None
     blocks = []
     with random_state(run.device, seed):
         for x in batches.epoch(None, 0):
-            seen = {given: x[given]}
+            seen = x.select([given])
             if encodes:
                 steps: Iterator[Tensor] = iter([sample_latent(run.model, seen, samples)])
             else:
@@ -122,7 +123,7 @@ def likelihood_by_iteration(
 def latents(
     run: Run, split: Split, given: Sequence[str], *, iterations: int, seed: int = 0
 ) -> Tensor:
-    """Draws one z a row, given some modalities: what the decoders read, ``(rows, Z)``, on the CPU.
+    """Draws one z per row, given some modalities: what decoders read, ``(rows, Z)``, on the CPU.
 
     Args:
         run: The trained run.
@@ -132,10 +133,10 @@ def latents(
         seed: Fixes all draws.
     """
     batches = Batches(split, run.modalities, device=run.device, batch_size=ROWS)
-    chains = None if run.model.encodes(given) else iterations
+    chains = None if inferred(run.model, given) is not None else iterations
     with random_state(run.device, seed):
         parts = [
-            sample_latent(run.model, {n: x[n] for n in given}, 1, iterations=chains)[0]
+            sample_latent(run.model, x.select(given), 1, iterations=chains)[0]
             for x in batches.epoch(None, 0)
         ]
-    return torch.cat(parts).cpu()
+        return run.model.decoder_input(torch.cat(parts)).cpu()

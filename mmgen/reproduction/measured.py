@@ -2,12 +2,13 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 from torch import Tensor
 
 from mmgen.errors import MmgenError, RunError
@@ -21,6 +22,14 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 M = TypeVar("M", bound=BaseModel)
 
 
+def _spelt(symbol: str) -> str:
+    """Writes ``q(z|x)``, as measurements of before have it, like those of today: ``q(z | x)``."""
+    return re.sub(r" ?\| ?", " | ", symbol)
+
+
+Symbol = Annotated[str, AfterValidator(_spelt)]
+
+
 class Likelihood(Record):
     """One estimate that ``mmgen evaluate`` wrote; what does not apply to it is ``None``."""
 
@@ -29,7 +38,7 @@ class Likelihood(Record):
     estimator: str
     mean_of_logs: Finite | None
     standard_error: Finite | None
-    z_from: str
+    z_from: Symbol
     rows: Annotated[int, Field(gt=0)]
 
 
