@@ -4,8 +4,8 @@
     ENV/bin/python benchmarks/experts_peer.py CASE.json    # or - to read standard input
     ENV/bin/python benchmarks/experts_peer.py --check      # multivae against the papers' equations
 
-Reads one case, builds multivae's model around it and prints its loss and gradients as JSON. Numbers
-are float64, whose decimals JSON keeps exactly. A case is
+Reads one case, or a list of them, builds multivae's model around each and prints its loss and
+gradients as JSON. Numbers are float64, whose decimals JSON keeps exactly. A case is
 
     {"model": "mvae" | "mmvae" | "mopoe" | "mvtcae",
      "options": {...},               # fields of multivae's own configuration, such as beta, k, K
@@ -543,7 +543,9 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     if not arguments.check:
         text = sys.stdin.read() if arguments.case == "-" else Path(arguments.case).read_text()
-        print(json.dumps(measure(json.loads(text))))
+        given = json.loads(text)
+        several = isinstance(given, list)
+        print(json.dumps([measure(case) for case in given] if several else measure(given)))
         return
     print("largest relative difference of the loss, of a row's loss, of a gradient")
     for model, batch, options in CHECKS:
