@@ -10,8 +10,8 @@ from torch import Tensor
 from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.evaluation.latent import (
-    Axes,
     ROWS,
+    Axes,
     active_units,
     given_gains,
     own_gains,
