@@ -6,18 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 import truth
+from by_hand import raw, set_encoder
 from torch.distributions import kl_divergence
-from toys import Grid, OneDevice, Word, on_gpu, stored, toy_model
+from toys import KINDS, ONE_WAY, Grid, OneDevice, Word, on_gpu, stored, toy_model
 
+from mmgen.batch import Batch
 from mmgen.data.store import Split
 from mmgen.evaluation.directions import Direction, all_directions
 from mmgen.evaluation.likelihood import estimators
 from mmgen.evaluation.likelihood.decoding import log_likelihoods
 from mmgen.evaluation.likelihood.estimates import SamplingBudget
 from mmgen.evaluation.likelihood.estimators import likelihoods
-from mmgen.models.iterative import iterate
-from mmgen.nets.posterior import rows as row
-from mmgen.nets.posterior import standard_normal
+from mmgen.inference import sample as sampling
+from mmgen.inference.importance import importance_sample
+from mmgen.inference.iterative import iterate
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ ROUGH = {
     "hierarchical": lambda: truth.linear_hierarchy(slope=0.9, wide=8),
     "cvae": lambda: truth.linear_conditional("cvae", wide=8),
     "cmma": lambda: truth.linear_conditional("cmma", wide=8),
-    **{f"words of {kind}": lambda kind=kind: truth.words(kind) for kind in truth.MODELS},
+    **{f"words of {kind}": lambda kind=kind: truth.words(kind) for kind in KINDS},
 }
 
 
@@ -68,11 +70,11 @@ def together(names):
 # The truth itself.
 
 
-@pytest.mark.parametrize("kind", ["jmvae-kl", "hierarchical", "cvae", "cmma"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_probabilities_of_all_observations_sum_to_one(kind):
     toy = truth.words(kind)
     joint = ("colour", "side", "size")
-    if kind in ("cvae", "cmma"):
+    if kind in ONE_WAY:
         log_p = toy.log_p(("colour", "size"), ("side",))
         for side in (0, 1):
             assert log_p[toy.x["side"] == side].exp().sum().item() == pytest.approx(1, abs=1e-9)
@@ -91,9 +93,9 @@ def test_with_the_exact_posterior_every_weight_is_the_likelihood(name):
     found = estimates(toy, SamplingBudget(samples=0, importance=7))
     directions = all_directions(toy.model)
     marginals = {s for p in directions for s in (p.given, p.both(toy.model.names))}
-    assert len(found) == len(directions) + (0 if toy.model.given else len(marginals))
+    assert len(found) == len(directions) + (0 if toy.model.directions else len(marginals))
     # Of one direction, the posterior is that given all targets: exact for all of them together.
-    for e in found if toy.model.given is None else found[-1:]:
+    for e in found if toy.model.directions is None else found[-1:]:
         assert (e.values - toy.log_p(e.targets, e.given)).abs().max() < 1e-9, e.quantity
         assert (e.ess - 7).abs().max() < 1e-8, e.quantity
 
@@ -141,10 +143,10 @@ def test_one_sample_is_the_bound():
     """E[log w] = log p(x) − KL(q(z|x) ‖ p(z|x)), known in closed form."""
     toy = truth.linear_joint("ab", skew=True, wide=1.4)
     with torch.no_grad():
-        q = row(toy.model.encoder(toy.x), -1)
+        q = toy.model.posterior(toy.x)
     mean, covariance = toy.linear.posterior(toy.x, ("a", "b"))
     exact = torch.distributions.MultivariateNormal(mean, covariance)
-    spread = torch.distributions.MultivariateNormal(q.mean, torch.diag_embed(q.base_dist.scale**2))
+    spread = torch.distributions.MultivariateNormal(q.mean, torch.diag_embed(q.variance))
     divergence = kl_divergence(spread, exact)
     assert divergence.min() > 0.1
     draws = [
@@ -170,17 +172,17 @@ def test_a_conditional_is_the_joint_less_the_marginal():
 
 def test_each_estimate_names_the_posterior_that_it_was_drawn_from():
     found = together(estimates(truth.linear_joint("abc"), SamplingBudget(samples=0, importance=2)))
-    assert found[("a", "b", "c"), ()].z == "q(z|x)"
-    assert found[("b",), ()].z == "q(z|b)"
-    assert found[("a",), ("b",)].z == "q(z|a, b) / q(z|b)"
+    assert found[("a", "b", "c"), ()].z == "q(z | x)"
+    assert found[("b",), ()].z == "q(z | b)"
+    assert found[("a",), ("b",)].z == "q(z | a, b) / q(z | b)"
     found = together(
         estimates(truth.linear_hierarchy(slope=1.0), SamplingBudget(samples=0, importance=2))
     )
-    assert {e.z for e in found.values()} == {"q(z|x)"}
+    assert {e.z for e in found.values()} == {"q(z | x)"}
     found = together(
         estimates(truth.linear_conditional("cvae"), SamplingBudget(samples=0, importance=2))
     )
-    assert {e.z for e in found.values()} == {"q(z|a, b, c)"}
+    assert {e.z for e in found.values()} == {"q(z | x)"}
 
 
 # Means of logs.
@@ -192,14 +194,13 @@ def test_means_of_logs_are_those_of_each_subsets_own_posterior():
     assert len(found) == 2 * len(all_directions(toy.model))
     for e in found:
         seen = e.given if e.estimator == "single" else tuple(sorted({*e.given, *e.targets}))
-        subset = None if seen == toy.model.names else seen
-        q = row(toy.model.encoder({n: toy.x[n] for n in seen}, subset or toy.model.names), 0)
+        q = toy.model.posterior(toy.x.select(seen))
         expected = toy.linear.mean_of_logs(toy.x, e.targets, q.mean, toy.variances[seen].diag())
         assert close(e.values, expected, 3.5), e.quantity
-        assert e.z == f"q(z|{', '.join(seen) if subset else 'x'})"
+        assert e.z == f"q(z | {'x' if seen == toy.model.names else ', '.join(seen)})"
 
 
-@pytest.mark.parametrize("kind", ["cvae", "cmma"])
+@pytest.mark.parametrize("kind", ONE_WAY)
 def test_of_one_direction_single_is_from_the_prior_and_multiple_from_the_posterior(kind):
     toy = truth.linear_conditional(kind)
     found = estimates(toy, SamplingBudget(samples=400, importance=0))
@@ -216,7 +217,8 @@ def test_of_one_direction_single_is_from_the_prior_and_multiple_from_the_posteri
             mean, spread = posterior, covariance
         expected = toy.linear.mean_of_logs(toy.x, e.targets, mean, spread)
         assert close(e.values, expected), e.quantity
-        assert e.z == ("p(z|c)" if e.estimator == "single" else "q(z|a, b, c)")
+        prior = "p(z | c)" if kind == "cmma" else "N(0, I)"
+        assert e.z == (prior if e.estimator == "single" else "q(z | x)")
 
 
 def test_a_mean_of_logs_is_below_the_truth_where_z_is_from_the_exact_posterior():
@@ -260,20 +262,17 @@ def test_a_hierarchy_comes_down_from_its_top_layer():
     """Equation A.2: z_2 ~ q(z_2|x), then z_1 ~ p(z_1|z_2), not q(z_1|x)."""
     toy = truth.linear_hierarchy(slope=0.9)
     found = estimates(toy, SamplingBudget(samples=400, importance=0, iterations=1))
-    top = toy.model.posterior(toy.x)[1]
+    direct, top = toy.model.posterior(toy.x).layers
     down = toy.model.priors[0](top.mean)
-    spread = 0.9**2 * top.base_dist.scale[0] ** 2 + down.base_dist.scale[0] ** 2
+    spread = 0.9**2 * top.variance[0] + down.variance[0]
     multiple = [e for e in found if e.estimator == "multiple"]
     assert [e.quantity for e in multiple] == ["log p(a | b, a)", "log p(b | a, b)"]
     for e in multiple:
         expected = toy.linear.mean_of_logs(toy.x, e.targets, down.mean, spread.diag())
         assert close(e.values, expected), e.quantity
-        direct = toy.model.posterior(toy.x)[0]
-        other = toy.linear.mean_of_logs(
-            toy.x, e.targets, direct.mean, direct.base_dist.scale[0].square().diag()
-        )
+        other = toy.linear.mean_of_logs(toy.x, e.targets, direct.mean, direct.variance[0].diag())
         assert not close(e.values, other, 5), e.quantity
-        assert e.z == "q(z2|x), down to z1"
+        assert e.z == "q(z2 | x), down to z1"
 
 
 def test_a_subset_without_an_encoder_iterates_fifty_times(monkeypatch):
@@ -283,7 +282,7 @@ def test_a_subset_without_an_encoder_iterates_fifty_times(monkeypatch):
         asked.append(iterations)
         return iterate(*args, iterations=iterations, **options)
 
-    monkeypatch.setattr("mmgen.run.iterate", counted)
+    monkeypatch.setattr(sampling, "iterate", counted)
     found = estimates(truth.words("jmvae"), SamplingBudget(samples=2, importance=0))
     assert set(asked) == {50}
     assert found[0].z == "T = 50 from side"
@@ -312,9 +311,9 @@ def test_no_more_latents_than_the_chunk_size_are_decoded_at_a_time(chunk, monkey
     sizes = []
     decode = toy.model.decode
 
-    def counted(z, targets=None):
-        sizes.append(len(z))
-        return decode(z, targets)
+    def counted(z, *rest):
+        sizes.append(z.shape[:-1].numel())
+        return decode(z, *rest)
 
     monkeypatch.setattr(toy.model, "decode", counted)
     estimates(toy, SamplingBudget(samples=12, importance=20, chunk=chunk))
@@ -327,8 +326,7 @@ def test_each_row_meets_its_own_observation_whatever_the_chunks():
     toy = truth.linear_joint("abc")
     z = torch.randn(5, 60, 2)
     expected = {
-        n: torch.stack([p.log_prob(toy.x[n]) for p in (toy.model.decode(one)[n] for one in z)])
-        for n in "abc"
+        n: torch.stack([toy.model.decode(one)[n].log_prob(toy.x[n]) for one in z]) for n in "abc"
     }
     for chunk in (1, 59, 60, 61, 130, 300, 1000):
         found = log_likelihoods(toy.model, toy.x, z, ["c", "a"], chunk)
@@ -379,14 +377,14 @@ def test_what_is_drawn_to_be_observed_is_the_same_in_all_estimates():
     modalities = {"picture": Grid(), "colour": Word()}
     model = toy_model("jmvae-kl", modalities).double().eval()
     with torch.no_grad():
-        model.decoders[0].net[0].weight.zero_()
+        model.decoders["picture"].net[0].weight.zero_()
         model.encoder.first.bias.zero_()
-        for w in model.encoder.first.weights:
-            w.zero_()
+        for n in modalities:
+            model.encoder.first.weights[n].zero_()
         for layer in model.encoder.rest:  # q(z|x_S) = N(0, I): constant weights
             layer.weight.zero_()
             layer.bias[..., :3] = 0
-            layer.bias[..., 3:] = truth.raw(torch.ones(3))
+            layer.bias[..., 3:] = raw(torch.ones(3))
     found = likelihoods(
         model,
         Split((stored(modalities, 120),)),
@@ -396,7 +394,7 @@ def test_what_is_drawn_to_be_observed_is_the_same_in_all_estimates():
     pictures = [e.values for e in found if e.targets == ("picture",)]
     assert len(pictures) == 4  # single, multiple, marginal, conditional
     colour = together(found)[("colour",), ()]
-    assert colour.z == "q(z|colour)"
+    assert colour.z == "q(z | colour)"
     assert pictures[0].std() > 0.2
     for values in pictures[:3]:
         assert (values - pictures[0]).abs().max() < 1e-9
@@ -426,16 +424,16 @@ def test_progress_is_told_once_a_block(monkeypatch):
     assert told == [25, 50, 60]
 
 
-@pytest.mark.parametrize("kind", ["jmvae-kl", "hierarchical"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_tensor_is_on_the_models_device(kind):
     torch.set_default_dtype(torch.float32)
     modalities = {"picture": Grid(), "colour": Word()}
     meta = torch.device("meta")
     model = toy_model(kind, modalities).eval().to(meta)
-    x = {n: torch.empty(5, *m.shape, device=meta) for n, m in modalities.items()}
+    x = Batch({n: torch.empty(5, *m.shape, device=meta) for n, m in modalities.items()})
     with torch.no_grad(), OneDevice(meta):
         for given, wanted in estimators._sources(model, all_directions(model)).items():
-            budget = SamplingBudget(samples=3, iterations=None if kind == "jmvae-kl" else 2)
+            budget = SamplingBudget(samples=3, iterations=2 if kind == "hierarchical" else None)
             means = estimators._monte_carlo(model, x, given, wanted, budget)
             assert {value.device for value in means.values()} == {meta}
         for given, measured in estimators._proposals(model, all_directions(model)).items():
@@ -444,7 +442,7 @@ def test_every_tensor_is_on_the_models_device(kind):
 
 
 @on_gpu
-@pytest.mark.parametrize("kind", ["jmvae", "jmvae-kl", "hierarchical"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_estimates_agree_on_a_gpu(kind):
     toy = truth.words(kind)
     budget = SamplingBudget(samples=300, importance=3000)
@@ -457,11 +455,32 @@ def test_estimates_agree_on_a_gpu(kind):
 
 def test_the_prior_as_a_posterior_weighs_by_the_likelihood_alone():
     toy = truth.linear_joint("ab")
-    z = torch.zeros(1, 2)
-    assert standard_normal(z).log_prob(z).item() == pytest.approx(-math.log(2 * math.pi))
-    with torch.no_grad():
-        for w in toy.model.encoder.first.weights:
-            w.zero_()
-        toy.model.encoder.first.bias.copy_(torch.cat([torch.zeros(2), truth.raw(torch.ones(2))]))
-    drawn = toy.model.propose(toy.x, ("a", "b"), 4)
+    nothing = Batch({})
+    assert toy.model.prior(nothing).log_prob(torch.zeros(2)).item() == pytest.approx(
+        -math.log(2 * math.pi)
+    )
+    zero, one = torch.zeros(2), torch.ones(2)
+    set_encoder(toy.model.encoder, ("a", "b"), torch.zeros(2, 5), zero, one)
+    drawn = importance_sample(toy.model, toy.x, ("a", "b"), 4)
     assert drawn.log_weight.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("wide", [1.5, 4.0])
+@torch.no_grad()
+def test_importance_weights_against_the_exact_marginal_average_to_one(wide):
+    """E_q[p(x, z) / (q(z) p(x))] = 1, whatever q, so long as it is wider than p(z|x)."""
+    toys = [
+        (truth.linear_joint("abc", skew=True, wide=wide), ("a", "b", "c"), ()),
+        (truth.linear_joint("abc", skew=True, wide=wide), ("b", "c"), ()),
+        (truth.linear_hierarchy(slope=0.9, wide=wide), ("a", "b"), ()),
+        *((truth.linear_conditional(kind, wide=wide), ("a", "b"), ("c",)) for kind in ONE_WAY),
+    ]
+    for toy, T, S in toys:
+        torch.manual_seed(0)
+        x = toy.x.slice(0, 20)
+        drawn = importance_sample(toy.model, x, [*S, *T], 20_000)
+        log_p = sum(log_likelihoods(toy.model, x, drawn.z, T, 10**6).values())
+        weights = (drawn.log_weight + log_p - toy.log_p(T, S)[:20]).exp()
+        error = weights.std(0) / math.sqrt(len(weights))
+        assert error.max() < 0.05
+        assert ((weights.mean(0) - 1).abs() < 4.5 * error).all()

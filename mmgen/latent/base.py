@@ -72,7 +72,8 @@ def sample(q: Latent, temperature: float = 1.0, samples: Sequence[int] = ()) -> 
         NeurIPS 2018, section 6.
     """
     if temperature == 0:
-        return q.mean.expand(*samples, *q.mean.shape)
+        mean = q.mean  # once: that of a flow or a chain takes its nets
+        return mean.expand(*samples, *mean.shape)
     return (q if temperature == 1 else q.tempered(temperature)).rsample(torch.Size(samples))
 
 

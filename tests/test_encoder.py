@@ -1,0 +1,161 @@
+"""One encoder per subset: the parameters of each net alone, and as many nets as the formula."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from toys import Numbers, Opaque, Word, made, observations, toy_modalities
+
+from mmgen.latent.encoder import BatchedLinear, SubsetEncoder, SumOfProjections
+from mmgen.subsets import proper, subset_encoder_nets
+
+THREE = {"colour": Word(), "point": Numbers(), "wave": Opaque(size=2)}
+SUBSETS = [*proper(tuple(THREE)), tuple(THREE)]
+
+
+def subset_encoder(modalities=THREE, fusion=(), seed=0):
+    torch.manual_seed(seed)
+    subsets = [*proper(tuple(modalities)), tuple(modalities)]
+    return SubsetEncoder(modalities, subsets, 6, fusion)
+
+
+def concatenated(encoder, x, number):
+    """The same parameters in the plain way: run each net, concatenate, multiply."""
+    subset, weights = encoder.subsets[number], encoder.first.weights
+    copies = {n: encoder.members[n].index(number) for n in subset}
+    h = torch.cat([encoder.encoders[n](x[n])[copies[n]] for n in subset], dim=-1)
+    weight = torch.cat([weights[n][copies[n]] for n in subset])
+    h = F.linear(h, weight.T, encoder.first.bias[number])
+    for layer in encoder.rest:
+        h = F.linear(h.relu(), layer.weight[number].T, layer.bias[number, 0])
+    return h
+
+
+@pytest.mark.parametrize("fusion", [(), (7,), (7, 5)])
+def test_a_sum_of_projections_is_a_linear_layer_of_the_concatenation(fusion):
+    ours, plain = subset_encoder(fusion=fusion).double(), subset_encoder(fusion=fusion).double()
+    x = {n: t.double() for n, t in observations(THREE, 5).items()}
+    found = ours(x)
+    assert found.shape == (7, 5, 6)
+    expected = torch.stack([concatenated(plain, x, number) for number in range(7)])
+    torch.testing.assert_close(found, expected)
+
+    scale = torch.linspace(1, 2, 6)
+    (found * scale).square().sum().backward()
+    (expected * scale).square().sum().backward()
+    for (name, p), other in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        assert p.grad.abs().sum() > 0, name
+        torch.testing.assert_close(p.grad, other.grad, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("fusion", [(), (7, 5)])
+@pytest.mark.parametrize("number", range(7), ids=["+".join(s) for s in SUBSETS])
+def test_a_subset_alone_is_its_row_of_the_full_pass(number, fusion):
+    encoder = subset_encoder(fusion=fusion)
+    x = observations(THREE, 5)
+    subset = encoder.subsets[number]
+    row = encoder(x)[number : number + 1]
+    alone = encoder(x.select(subset), subset)
+    torch.testing.assert_close(alone, row)
+    # What is outside it is not read, and members may be encoded one by one.
+    assert torch.equal(encoder(x, subset), alone)
+    parts = [encoder.encode_each(x.select([n]), subset) for n in subset]
+    joined = encoder.join({n: h for part in parts for n, h in part.items()}, subset)
+    assert torch.equal(joined, alone)
+
+
+@pytest.mark.parametrize("fusion", [(), (7,)])
+def test_a_subset_does_not_see_the_modalities_outside_it(fusion):
+    encoder = subset_encoder(fusion=fusion)
+    x, other = observations(THREE, 5, seed=0), observations(THREE, 5, seed=1)
+    before = encoder(x)
+    for name in THREE:
+        after = encoder({**x, name: other[name]})
+        for number, subset in enumerate(encoder.subsets):
+            unchanged = torch.equal(before[number], after[number])
+            assert unchanged == (name not in subset), (name, subset)
+
+
+def test_a_row_does_not_see_the_other_rows():
+    encoder = subset_encoder(fusion=(7,))
+    x = observations(THREE, 5)
+    torch.testing.assert_close(encoder(x.slice(2, 3)), encoder(x)[:, 2:3])
+
+
+@pytest.mark.parametrize("K", range(2, 9))
+def test_all_subset_encoders_together_are_made_of_the_formulas_nets(K):
+    modalities = {f"m{k}": Numbers(size=2, widths=(3,)) for k in range(K)}
+    model = made("jmvae-kl", modalities, latent=2, subsets="all")
+    nets = [*model.encoder_nets()]
+    assert [copies for copies, _ in nets] == [2 ** (K - 1)] * K
+    assert sum(copies for copies, _ in nets) == subset_encoder_nets(K) == 2 ** (K - 1) * K
+    # As many parameters as that many nets have, and no more.
+    one = sum(p.numel() for p in Numbers(size=2, widths=(3,)).encoder().parameters())
+    assert sum(p.numel() for _, net in nets for p in net.parameters()) == 2 ** (K - 1) * K * one
+
+
+def test_two_and_three_modalities_need_four_and_twelve_times_the_parameters():
+    for K, times in ((2, 4), (3, 12)):
+        modalities = {f"m{k}": Numbers() for k in range(K)}
+        model = made("jmvae-kl", modalities, latent=2, subsets="all")
+        M = sum(p.numel() for p in Numbers().encoder().parameters())
+        assert sum(p.numel() for _, net in model.encoder_nets() for p in net.parameters()) == (
+            times * M
+        )
+
+
+def test_only_the_chosen_subsets_get_nets():
+    model = made("jmvae-kl", THREE, latent=2, subsets=["colour", "wave+colour"])
+    assert [copies for copies, _ in model.encoder_nets()] == [3, 1, 2]
+    x = observations(THREE, 2)
+    assert model.posterior(x.select(["wave", "colour"])) is not None
+    assert model.posterior(x.select(["wave"])) is None
+    assert model.posterior(x.select([])) is None
+
+
+def test_first_weights_are_drawn_as_for_a_linear_layer_of_the_concatenation():
+    torch.manual_seed(0)
+    subsets = [("a",), ("a", "b")]
+    first = SumOfProjections({"a": 30, "b": 70}, subsets, 200)
+    for weight, width in (
+        (first.weights["a"][0], 30),
+        (first.bias[0], 30),
+        (first.weights["a"][1], 100),
+        (first.weights["b"][0], 100),
+        (first.bias[1], 100),
+    ):
+        bound = 1 / math.sqrt(width)
+        # Uniform: within the bound, and close to it somewhere; the deviation is bound / √3.
+        assert 0.95 * bound < weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+def test_first_weights_of_later_layers_are_drawn_as_for_a_linear_layer():
+    torch.manual_seed(0)
+    layer = BatchedLinear(3, 50, 100)
+    for weight in (*layer.weight, *layer.bias):
+        bound = 1 / math.sqrt(50)
+        assert 0.9 * bound < weight.abs().max() <= bound
+
+
+def test_the_order_of_a_batch_does_not_matter():
+    modalities = toy_modalities(3)
+    encoder = subset_encoder(modalities)
+    x = observations(modalities, 4)
+    backwards = dict(reversed(list(x.items())))
+    assert torch.equal(encoder(x), encoder(backwards))
+
+
+def test_buffers_follow_the_module_and_stay_out_of_its_state():
+    encoder = subset_encoder()
+    assert not [n for n in encoder.state_dict() if "index" in n]
+    assert isinstance(encoder.first.get_buffer("index_0"), torch.Tensor)
+    assert encoder.to("meta").first.get_buffer("index_0").device.type == "meta"
+
+
+def test_an_encoder_without_parameters_is_counted_and_replicated():
+    modalities = {"a": Numbers(widths=()), "b": Numbers(size=2, widths=())}
+    assert isinstance(modalities["a"].encoder(), nn.Sequential)
+    assert subset_encoder(modalities)(observations(modalities, 4)).shape == (3, 4, 6)
