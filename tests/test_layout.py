@@ -12,11 +12,11 @@ PLUGINS = ROOT / "plugins"
 # Each may import those before it, and its own package.
 ORDER = (
     "distribution",
-    *("brief", "stopping", "errors", "memory", "files", "console", "shell", "toml", "drawing"),
+    *("brief", "stopping", "errors", "memory", "files", "console", "shell", "toml", "drawing", "formatting"),
     *("settings", "experiment", "batch", "subsets", "seeding", "modality", "isolation"),
     *("nets", "latent", "objective", "model", "inference", "hooks", "models", "registry"),
     *("data", "template", "build", "checking", "training"),
-    *("given", "generated", "run", "evaluation", "figures", "report", "reproduction"),
+    *("given", "generated", "run", "evaluation", "gallery", "reproduction"),
     *("testing", "scaffold", "cli", "__main__"),
 )
 
