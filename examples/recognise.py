@@ -22,11 +22,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import mmgen
+from mmgen.batch import Batch
 from mmgen.data.store import Dataset, read_dataset
-from mmgen.figures import compare
+from mmgen.gallery import compare
+from mmgen.inference.sample import sample_latent
 from mmgen.nets.blocks import convolutional_encoder
 from mmgen.run import Run
-from mmgen.inference.sample import sample_latent
 
 SAMPLES = 200
 """Pictures generated for each class."""
@@ -57,8 +58,9 @@ def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
 @torch.no_grad()
 def label_from_image(run: Run, images: Tensor, labels: Tensor, temperature: float) -> float:
     """Returns how often the likeliest label is right, in per cent."""
-    z = sample_latent(run.model, {"image": images}, 1, temperature=temperature)[0]
-    guess = run.model.decode(z, ["label"])["label"].mean.argmax(1)
+    given = Batch({"image": images})
+    z = sample_latent(run.model, given, 1, temperature=temperature)[0]
+    guess = run.model.decode(z, given, ["label"])["label"].mean.argmax(1)
     return 100 * (guess == labels).float().mean().item()
 
 
@@ -67,17 +69,17 @@ def image_from_label(run: Run, net: nn.Module, temperature: float) -> float:
     """Returns how many pictures generated from each class are recognised as it, in per cent."""
     modality = run.modalities["label"]
     classes = torch.arange(len(modality.choices())).repeat_interleave(SAMPLES)
-    z = sample_latent(run.model, {"label": modality.observe(classes)}, 1, temperature=temperature)[
-        0
-    ]
-    return accuracy(net, run.model.decode(z, ["image"])["image"].mean, classes)
+    given = Batch({"label": modality.observe(classes)})
+    z = sample_latent(run.model, given, 1, temperature=temperature)[0]
+    return accuracy(net, run.model.decode(z, given, ["image"])["image"].mean, classes)
 
 
 @torch.no_grad()
 def attributes_from_image(run: Run, images: Tensor, truth: Tensor) -> list[float]:
     """Returns how often each attribute is right at the posterior's mean, in per cent."""
-    z = sample_latent(run.model, {"image": images}, 1, temperature=0.0)[0]
-    p = run.model.decode(z, ["attributes"])["attributes"].mean
+    given = Batch({"image": images})
+    z = sample_latent(run.model, given, 1, temperature=0.0)[0]
+    p = run.model.decode(z, given, ["attributes"])["attributes"].mean
     return (100 * ((p > 0.5) == (truth > 0.5)).float().mean(0)).tolist()
 
 

@@ -38,7 +38,7 @@ def write(
     """
     from mmgen.data.card import card
     from mmgen.data.store import CARD, SHEET, write_dataset
-    from mmgen.figures.contact import contact_sheet
+    from mmgen.gallery.contact import contact_sheet
 
     def beside(folder: Path) -> None:
         try:

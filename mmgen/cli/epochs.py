@@ -9,6 +9,7 @@ from rich.text import Text
 from mmgen.console import printable, styled
 
 if TYPE_CHECKING:
+    from mmgen.objective import Term
     from mmgen.training.loop import Epoch
 
 WIDTH = 80
@@ -22,11 +23,16 @@ def legend(validated: bool) -> Text:
     return styled((f"each line: {losses} and its terms, in nats; rows/s", "dim"))
 
 
-def line(epoch: "Epoch", epochs: int) -> Text:
+def line(epoch: "Epoch", epochs: int, terms: "Mapping[str, Term]") -> Text:
     """Writes an epoch: both losses, as many terms of the last one as fit, speed, whether best.
 
-    First the KL to the prior, then the reconstructions, the largest first, then the KLs of all
-    subsets together. ``…`` says that something is left out.
+    First what is warmed up, together: the KL to the prior. Then what is maximised, the largest
+    first, and what is minimised. ``…`` says that something is left out.
+
+    Args:
+        epoch: The epoch.
+        epochs: How many there will be.
+        terms: What the terms are, see :func:`mmgen.inference.terms.terms`.
     """
     count = f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  loss "
     losses = " / ".join(number(t["loss"]) for t in (epoch.train, epoch.validation) if t)
@@ -34,8 +40,8 @@ def line(epoch: "Epoch", epochs: int) -> Text:
     speed = f"  {number(epoch.examples_per_second, 0)}/s"
     best = " best" if epoch.best else ""
     left = WIDTH - sum(map(len, (count, losses, warming, speed, " best")))
-    terms = _fitting(_terms(epoch.validation or epoch.train), left)
-    return styled(count, (losses, "bold"), warming, terms, speed, (best, "green"))
+    told = _fitting(_short(epoch.validation or epoch.train, terms), left)
+    return styled(count, (losses, "bold"), warming, told, speed, (best, "green"))
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -50,16 +56,18 @@ def number(value: float, digits: int = 2) -> str:
     return f"{value:,.0f}" if abs(value) < 10_000_000 else f"{value:.3g}"
 
 
-def _terms(values: Mapping[str, float]) -> dict[str, float]:
-    """Names the terms in short; the KLs of the subsets, up to 2^K − 2, are one."""
-    kls = {name: value for name, value in values.items() if name.startswith("kl/")}
-    # A hierarchy has no KL to one prior but one for each layer: together, they are it.
-    shown = {"kl": kls.pop("kl/prior", sum(kls.values()))} if kls else {}
-    subsets = sum(kls.values()) if "kl/prior" in values else 0.0
-    rest = {n: v for n, v in values.items() if not n.startswith("kl/") and n != "loss"}
-    for name in sorted(rest, key=lambda name: -abs(rest[name])):
-        shown[name.removeprefix("reconstruction/")] = rest[name]
-    return shown | ({"subsets": subsets} if subsets else {})
+def _short(values: Mapping[str, float], terms: "Mapping[str, Term]") -> dict[str, float]:
+    """Names the terms in short; those of subsets, up to 2^K − 2, are one."""
+    own = {name: terms[name] for name in values if name in terms}
+    warmed = [name for name, term in own.items() if term.warmed_up]
+    minimised = [name for name, term in own.items() if term.about and term.weight > 0]
+    subsets = [name for name in minimised if name not in warmed]
+    shown = {"kl": sum(values[name] for name in warmed)} if warmed else {}
+    rest = [name for name in values if name not in (*warmed, *subsets, "loss")]
+    for name in sorted(rest, key=lambda name: -abs(values[name])):
+        about = "+".join(own[name].about) if name in own else ""
+        shown[about if about and about not in shown else name] = values[name]
+    return shown | ({"subsets": sum(values[name] for name in subsets)} if subsets else {})
 
 
 def _fitting(terms: Mapping[str, float], width: int) -> str:

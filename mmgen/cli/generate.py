@@ -71,9 +71,9 @@ def generate(
     device: Device = None,
 ) -> None:
     """Generate modalities from others, or from nothing at all."""
-    from mmgen.figures import check_grid, renderable
     from mmgen.files.atomic import check_writable
     from mmgen.files.holding import pinned
+    from mmgen.gallery import check_grid, renderable
     from mmgen.run import load
     from mmgen.seeding import random_state
 
@@ -134,7 +134,7 @@ def _show(name: str, modality: "Modality", p: "Distribution", file: Path | None)
     if file is None:
         stdout.print(styled((name, "bold"), f": {count}; name a file for them with --out"))
         return
-    from mmgen.figures import save_grid
+    from mmgen.gallery import save_grid
 
     picture = modality.render(means)
     assert picture is not None

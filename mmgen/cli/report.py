@@ -31,7 +31,7 @@ def report(
     """Write one HTML page: what was trained, what it generates, how it learned."""
     settings: Settings = context.obj
     with status(f"reading {run} and drawing ..."):
-        from mmgen.report import write_report
+        from mmgen.gallery import write_report
 
         page = write_report(
             run,

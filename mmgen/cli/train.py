@@ -192,10 +192,12 @@ def _announce(prepared: "Prepared", folder: Path) -> None:
 
 
 def _loop(prepared: "Prepared", folder: Path) -> None:
+    from mmgen.inference.terms import terms
     from mmgen.training import session
     from mmgen.training.loop import Epoch, Step
 
     training = prepared.training
+    told = terms(training.model)
     epochs, batches = training.config.epochs, len(prepared.train)
     with (
         progress("{task.fields[rate]}", "{task.fields[loss]}", width=20) as bar,
@@ -218,7 +220,7 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
             else:
                 loss = shown.number((item.validation or item.train)["loss"])
                 tell(item.epoch, 0, loss=f"loss {loss}")
-                stderr.print(shown.line(item, epochs))
+                stderr.print(shown.line(item, epochs, told))
                 since, steps = time.perf_counter(), 0
             if interrupted and training.epoch < epochs:
                 if not isinstance(item, Epoch):
@@ -233,9 +235,8 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
 
 
 def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> None:
-    from mmgen import figures
     from mmgen.batch import Batch
-    from mmgen.report import write_report
+    from mmgen.gallery import draw_all, write_report
     from mmgen.run import load
     from mmgen.training import run_folder
     from mmgen.training.plan import splits
@@ -248,7 +249,7 @@ def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> 
         where = run.device
         x = Batch({n: m.observe(stored[n].to(where)) for n, m in run.modalities.items()})
         with status("drawing figures ...") as say:
-            figures.draw_all(run, x, run_folder.read_metrics(folder))
+            draw_all(run, x, run_folder.read_metrics(folder))
             del run, x  # the report loads the weights itself
             say("drawing the report ...")
             write_report(folder, device=device, plugin_modules=settings.plugins)

@@ -1,5 +1,7 @@
 """Divergences between distributions of z, in nats: closed where they are, by draws elsewhere."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -25,7 +27,9 @@ def divergence(q: Latent, p: Latent, z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def subset_divergences(model: Model, x: Batch, rows: int) -> dict[Subset, float]:
+def subset_divergences(
+    model: Model, x: Batch, rows: int, subsets: Iterable[Subset] | None = None
+) -> dict[Subset, float]:
     """Returns the mean KL(q(z|x) ‖ q(z|x_S)) in nats for each proper subset S with an encoder.
 
     Small values say that S alone leads to the z that all modalities together lead to. Empty if
@@ -36,8 +40,10 @@ def subset_divergences(model: Model, x: Batch, rows: int) -> dict[Subset, float]
         model: In eval mode.
         x: Observations ``(N, *shape)`` of all modalities.
         rows: How many rows are encoded at a time.
+        subsets: Which are asked for; all proper ones if left out.
     """
-    subsets = [s for s in proper(model.names) if model.posterior(model.blank(s)) is not None]
+    asked = proper(model.names) if subsets is None else subsets
+    subsets = [s for s in asked if model.posterior(model.blank(s)) is not None]
     totals = [torch.zeros((), device=model.like.device) for _ in subsets]
     for start in range(0, x.rows if subsets else 0, rows):
         part = x.slice(start, start + rows)

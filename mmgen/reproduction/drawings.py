@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmgen.drawing import plain_text, save
-from mmgen.figures.sheet import GREY, INK, Block, Strip, draw, magnified
+from mmgen.gallery.sheet import GREY, INK, Block, Strip, draw, magnified
 from mmgen.modality import Modality
 from mmgen.reproduction.chains import Point
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from mmgen import shell
 from mmgen.brief import OneLine
-from mmgen.formatting import counted, number
+from mmgen.formatting import counted, joined, number
+from mmgen.objective import Term
 
 COLLAPSED = 0.1
 """A KL to the prior below this, in nats, says that z tells nothing."""
@@ -20,10 +21,11 @@ STILL_FALLING = 0.02
 """A share of all that the validation loss fell: more in the last tenth of the epochs is much."""
 
 Metrics = Sequence[Mapping[str, Any]]
+Terms = Mapping[str, Term]
 
 
 @dataclass(frozen=True, repr=False)
-class Finding(OneLine):
+class Diagnostic(OneLine):
     """Something to look at.
 
     Attributes:
@@ -37,20 +39,21 @@ class Finding(OneLine):
     advice: str
 
 
-def of_training(metrics: Metrics, epochs: int, folder: str) -> list[Finding]:
+def of_training(metrics: Metrics, terms: Terms, epochs: int, folder: str) -> list[Diagnostic]:
     """Looks at the metrics: not finite, stopped early, overfitting, still falling.
 
     Args:
-        metrics: One dictionary an epoch.
+        metrics: One dictionary per epoch.
+        terms: What the terms are.
         epochs: How many the experiment asks for.
         folder: The run, for the command that goes on with it.
     """
     if broken := _not_finite(metrics):
         return [broken]
-    findings = []
+    found = []
     if len(metrics) < epochs:
-        findings.append(
-            Finding(
+        found.append(
+            Diagnostic(
                 "Stopped early",
                 f"{counted(len(metrics), 'epoch')} of {epochs:,} are done.",
                 f"Go on where it stopped: {shell.resume(Path(folder))}",
@@ -58,8 +61,8 @@ def of_training(metrics: Metrics, epochs: int, folder: str) -> list[Finding]:
         )
     if can_judge(metrics):
         validated = _validated(metrics)
-        findings += _overfitting(validated) or _still_falling(validated, epochs)
-    return findings
+        found += _overfitting(validated, terms) or _still_falling(validated, epochs)
+    return found
 
 
 def can_judge(metrics: Metrics) -> bool:
@@ -71,11 +74,11 @@ def _validated(metrics: Metrics) -> Metrics:
     return [m for m in metrics if "loss" in m["validation"]]
 
 
-def _not_finite(metrics: Metrics) -> Finding | None:
+def _not_finite(metrics: Metrics) -> Diagnostic | None:
     for m in metrics:
         terms = [*m["validation"].items(), *m["train"].items()]
         if bad := dict.fromkeys(term for term, value in terms if not math.isfinite(value)):
-            return Finding(
+            return Diagnostic(
                 "Not finite",
                 f"{', '.join(bad)} is not a finite number since epoch {m['epoch']}.",
                 "Try a smaller train.learning_rate, or train.gradient_clip=5.",
@@ -83,17 +86,17 @@ def _not_finite(metrics: Metrics) -> Finding | None:
     return None
 
 
-def _overfitting(metrics: Metrics) -> list[Finding]:
+def _overfitting(metrics: Metrics, terms: Terms) -> list[Diagnostic]:
     losses = [m["validation"]["loss"] for m in metrics]
     best = min(range(len(losses)), key=losses.__getitem__)
     risen = losses[-1] - losses[best]
     long_ago = len(losses) - 1 - best >= max(2, len(losses) // 10)
-    falling = _training_loss(metrics[-1]) < _training_loss(metrics[best])
+    falling = _training_loss(metrics[-1], terms) < _training_loss(metrics[best], terms)
     # Against all that was learned: losses in nats have no zero to measure shares from.
     if not (long_ago and falling and risen > 0.02 * (max(losses) - losses[best])):
         return []
     return [
-        Finding(
+        Diagnostic(
             "Overfitting",
             f"The validation loss is {number(risen, 3)} nats above its lowest, of epoch "
             f"{metrics[best]['epoch']}, while the training loss went on falling. The weights that "
@@ -104,20 +107,21 @@ def _overfitting(metrics: Metrics) -> list[Finding]:
     ]
 
 
-def _training_loss(m: Mapping[str, Any]) -> float:
+def _training_loss(m: Mapping[str, Any], terms: Terms) -> float:
     """The training loss as if β were 1, so that epochs of the warm-up compare."""
-    prior = sum(v for t, v in m["train"].items() if t == "kl/prior" or t.startswith("kl/z"))
+    warmed = {name: t.weight for name, t in terms.items() if t.warmed_up and t.bound}
+    prior = sum(weight * m["train"].get(name, 0.0) for name, weight in warmed.items())
     return float(m["train"]["loss"] + (1 - m["beta"]) * prior)
 
 
-def _still_falling(metrics: Metrics, epochs: int) -> list[Finding]:
+def _still_falling(metrics: Metrics, epochs: int) -> list[Diagnostic]:
     losses = [m["validation"]["loss"] for m in metrics]
     tail = max(1, len(losses) // 10)
     fell, all_in_all = losses[-1 - tail] - losses[-1], losses[0] - losses[-1]
     if len(metrics) < epochs or losses[-1] > min(losses) or fell < STILL_FALLING * all_in_all:
         return []
     return [
-        Finding(
+        Diagnostic(
             "Not converged yet",
             f"The last epoch is the best one, and the validation loss still fell by "
             f"{number(fell, 3)} nats in the last {'epoch' if tail == 1 else f'{tail} epochs'}.",
@@ -127,34 +131,31 @@ def _still_falling(metrics: Metrics, epochs: int) -> list[Finding]:
 
 
 def of_direction(
-    metrics: Metrics, given: str, prior: str, active: int, led: Mapping[str, float]
-) -> list[Finding]:
-    """Looks at a model of one direction: whether z adds to what is given, and whether that leads.
+    metrics: Metrics, terms: Terms, given: str, active: int, led: Mapping[str, float]
+) -> list[Diagnostic]:
+    """Looks at a conditional model: whether z adds to what is given, and whether that leads.
 
     Args:
-        metrics: One dictionary an epoch.
+        metrics: One dictionary per epoch.
+        terms: What the terms are.
         given: What it generates from, in words.
-        prior: The prior of z: ``"N(0, I)"``, or ``"p(z | label)"``.
         active: Active dimensions of z.
         led: How much likelier what is given makes each target, in nats, see
             :func:`mmgen.evaluation.latent.given_gains`.
     """
-    last = (metrics[-1]["validation"] or metrics[-1]["train"]) if metrics else {}
-    kl = last.get("kl/prior", math.inf)
-    findings = []
+    (kl,) = _distances(metrics, terms, 1)
+    found = []
     if active == 0 or kl < COLLAPSED:
-        distance = f", and its KL to {prior} is {number(kl, 2)} nats" if last else ""
-        findings.append(
-            Finding(
+        found.append(
+            Diagnostic(
                 f"z adds nothing to {given}",
-                f"{counted(active, 'dimension')} of z {'is' if active == 1 else 'are'} active"
-                f"{distance}: beside {given}, z says nothing of what is generated.",
+                f"{_in_use(active, 'z', kl)}: beside {given}, z says nothing of what is generated.",
                 f"That is right where {given} decides the rest. Else try a longer "
                 "train.warmup_epochs, or weaker decoders.",
             )
         )
-    findings += [
-        Finding(
+    found += [
+        Diagnostic(
             f"{name} does not follow from {given}",
             f"{name} is no likelier from its own {given} than from another observation's "
             f"({number(nats, 2)} nats).",
@@ -163,45 +164,40 @@ def of_direction(
         for name, nats in led.items()
         if nats < TELLS_NOTHING
     ]
-    return findings
+    return found
 
 
 def of_latent(
     metrics: Metrics,
+    terms: Terms,
     active: Mapping[str, int],
     told: Mapping[str, float],
     silent: Sequence[str],
-) -> list[Finding]:
+) -> list[Diagnostic]:
     """Looks at z: collapsed layers, and modalities that it tells nothing of.
 
     Args:
-        metrics: One dictionary an epoch.
+        metrics: One dictionary per epoch.
+        terms: What the terms are.
         active: Active dimensions by layer: ``{"z": 12}``, or ``{"z1": 12, "z2": 3}``.
         told: How much likelier z makes each modality, in nats, see
             :func:`mmgen.evaluation.latent.own_gains`.
-        silent: Modalities whose own encoder gives the same posterior whatever they are.
+        silent: Modalities of which alone the posterior is the same whatever they are.
     """
-    findings = []
-    last = (metrics[-1]["validation"] or metrics[-1]["train"]) if metrics else {}
-    for layer, count in active.items():
-        kl = last.get("kl/prior" if layer == "z" else f"kl/{layer}", math.inf)
-        if count == 0 or kl < COLLAPSED:
-            distance = f", and its KL to the prior is {number(kl, 2)} nats" if last else ""
-            findings.append(
-                Finding(
-                    f"Posterior collapse of {layer}",
-                    f"{counted(count, 'dimension')} of {layer} "
-                    f"{'is' if count == 1 else 'are'} active{distance}: "
-                    "it is nearly the same for every observation.",
-                    "Try a longer train.warmup_epochs, "
-                    + ("a smaller model.alpha if there is one, " if layer == "z" else "")
-                    + ("fewer layers, " if layer not in ("z", "z1") else "")
-                    + "or weaker decoders.",
-                )
-            )
+    distances = _distances(metrics, terms, len(active))
+    found = [
+        Diagnostic(
+            f"Posterior collapse of {layer}",
+            f"{_in_use(count, layer, kl)}: it is nearly the same for every observation.",
+            f"Try a longer train.warmup_epochs, {'fewer layers, ' if len(active) > 1 else ''}"
+            "or weaker decoders.",
+        )
+        for (layer, count), kl in zip(active.items(), distances, strict=True)
+        if count == 0 or kl < COLLAPSED
+    ]
     ignored = [n for n, nats in told.items() if nats < TELLS_NOTHING]
-    findings += [
-        Finding(
+    found += [
+        Diagnostic(
             f"{name} is ignored",
             f"{name} is no likelier from its own z than from another observation's "
             f"({number(told[name], 2)} nats): z knows nothing of it, or its decoder does not look.",
@@ -210,14 +206,33 @@ def of_latent(
         )
         for name in ignored
     ]
-    findings += [
-        Finding(
-            f"{name} alone leads nowhere",
-            f"q(z | {name}) is the same whatever {name} is, so nothing can be generated from it "
-            "alone.",
-            "Try a larger model.alpha, or more epochs.",
+    for name in (n for n in silent if n not in ignored):
+        about = [t.title or t.name for t in terms.values() if t.about == (name,) and t.weight > 0]
+        more = f", or a larger weight of {joined(about)}" if about else ""
+        found.append(
+            Diagnostic(
+                f"{name} alone leads nowhere",
+                f"The posterior given {name} alone is the same whatever {name} is, so nothing can "
+                "be generated from it alone.",
+                f"Try more epochs{more}.",
+            )
         )
-        for name in silent
-        if name not in ignored
-    ]
-    return findings
+    return found
+
+
+def _distances(metrics: Metrics, terms: Terms, layers: int) -> list[float]:
+    """Returns the KL to the prior of each layer of z, in nats; infinite where it is not known.
+
+    They are the terms that are warmed up: one per layer, or all of them together.
+    """
+    last = (metrics[-1]["validation"] or metrics[-1]["train"]) if metrics else {}
+    warmed = [last[name] for name, term in terms.items() if term.warmed_up and name in last]
+    if len(warmed) == layers:
+        return warmed
+    return [sum(warmed) if warmed else math.inf] * layers
+
+
+def _in_use(count: int, layer: str, kl: float) -> str:
+    distance = f", and its KL to the prior is {number(kl, 2)} nats" if kl < math.inf else ""
+    dimensions = counted(count, "active unit")
+    return f"{layer} has {dimensions}{distance}"

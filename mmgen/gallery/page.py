@@ -9,30 +9,31 @@ from typing import Any
 
 from mmgen.brief import OneLine
 from mmgen.formatting import counted, duration, joined, number
+from mmgen.gallery import diagnostics, groups
+from mmgen.gallery.about import About, Fact, about
+from mmgen.gallery.curves import Curves, curves
+from mmgen.gallery.diagnostics import Diagnostic
+from mmgen.gallery.groups import Group, renderable
+from mmgen.gallery.held_out import HeldOut, held_out
+from mmgen.gallery.html import affordable
+from mmgen.gallery.size import Growth, growth
+from mmgen.gallery.space import Space, space
+from mmgen.inference.terms import terms as terms_of
+from mmgen.model import Directions
+from mmgen.objective import Term
 from mmgen.registry.loading import Registry
-from mmgen.report import findings, gallery
-from mmgen.report.conditional import ConditionalSummary, conditional_summary
-from mmgen.report.curves import Curves, curves
-from mmgen.report.findings import Finding
-from mmgen.report.held_out import HeldOut, held_out
-from mmgen.report.size import Growth, growth
-from mmgen.report.space import Space, space
 from mmgen.run import Run
 from mmgen.seeding import random_state
 from mmgen.training import run_folder
 
+SAMPLES = 3
+"""Samples of z beside what is at its mean."""
 
-@dataclass(frozen=True, repr=False)
-class Fact(OneLine):
-    """A number and what it is.
+CHOICES, WORDS = 60, 12
+"""The most choices from which pictures are generated, and words."""
 
-    Attributes:
-        value: In words.
-        what: What it is.
-    """
-
-    value: str
-    what: str
+OBSERVATIONS, SUBSETS, PRIOR = 4, 14, 16
+"""Held-out observations, subsets that they are generated from, samples of the prior."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,21 +65,22 @@ class Page(OneLine):
 
     name: str
     kind: str
-    settings: Any
     names: list[str]
-    direction: ConditionalSummary | None
+    direction: Directions | None
+    model: About
     sentence: str
     facts: list[Fact]
-    findings: list[Finding]
+    diagnostics: list[Diagnostic]
     passed: list[str]
     members: list[Member]
     data: list[Fact]
-    about: str
+    data_about: str
     missing: str
-    choices: list[gallery.Group]
-    subsets: list[gallery.Group]
+    pictures: list[Group]
+    words: list[Group]
+    subsets: Group | None
     subsets_left_out: int
-    prior: gallery.Group | None
+    prior: Group | None
     curves: Curves | None
     space: Space | None
     growth: Growth
@@ -101,37 +103,40 @@ def gather(
     """
     metrics = run_folder.read_metrics(run.path)
     environment = run_folder.environment(run.path)
+    direction = run.model.directions
     with random_state(run.device, seed):
         rows = held_out(run, registry, data, environment)
-        latent = space(run, rows) if isinstance(rows, HeldOut) else None
-        subsets, left_out = (
-            gallery.from_subsets(run, rows) if isinstance(rows, HeldOut) else ([], 0)
-        )
-        choices, prior = gallery.from_choices(run), gallery.from_prior(run)
+        here = rows if isinstance(rows, HeldOut) else None
+        terms = terms_of(run.model, here.spread(2) if here else None)
+        latent = space(run, here) if here else None
+        subsets, left_out = _subsets(run, here) if here else (None, 0)
+        pictures, words = _from_choices(run)
+        prior = _from_prior(run)
         sizes = growth(run, registry)
-    found = findings.of_training(metrics, run.experiment.train.epochs, run.path.name)
-    direction = conditional_summary(run)
+        model = about(run, registry, terms)
+    found = diagnostics.of_training(metrics, terms, run.experiment.train.epochs, run.path.name)
     if latent is not None:
-        found += _of_z(metrics, latent, direction)
+        found += _of_z(metrics, terms, latent, direction)
     return Page(
         name=run.experiment.name,
-        kind=run.experiment.model.kind,
-        settings=run.model.settings,
+        kind=run.model.kind,
         names=[*run.modalities],
         direction=direction,
-        sentence=_sentence(run, direction, rows, environment, len(metrics)),
+        model=model,
+        sentence=_sentence(run, rows, environment, len(metrics)),
         facts=_facts(run, metrics, weights),
-        findings=found,
+        diagnostics=found,
         passed=_passed(metrics, latent, direction),
         members=_members(run, registry, environment),
         data=_data(rows, environment),
-        about=rows.dataset.about if isinstance(rows, HeldOut) else "",
+        data_about=here.dataset.about if here else "",
         missing=rows if isinstance(rows, str) else "",
-        choices=choices,
+        pictures=pictures,
+        words=words,
         subsets=subsets,
         subsets_left_out=left_out,
         prior=prior,
-        curves=curves(metrics),
+        curves=curves(metrics, terms),
         space=latent,
         growth=sizes,
         command="\n".join([str(environment.get("command", "")), *environment.get("continued", [])]),
@@ -140,45 +145,77 @@ def gather(
     )
 
 
+def _from_choices(run: Run) -> tuple[list[Group], list[Group]]:
+    """Generates from each choice of one modality alone: pictures, and words."""
+    pictures, words = [], []
+    for source in (n for n, m in run.modalities.items() if m.choices()):
+        targets = [n for n in run.modalities if n != source and run.model.generates([source], [n])]
+        drawn = [n for n in targets if renderable(run.modalities[n])]
+        for target in drawn:
+            most = affordable(run.modalities[target], CHOICES)
+            group = groups.from_choices(run, source, [target], samples=SAMPLES, most=most)
+            pictures.append(group)
+        if told := [n for n in targets if n not in drawn]:
+            words.append(groups.from_choices(run, source, told, samples=0, most=WORDS))
+    return pictures, words
+
+
+def _subsets(run: Run, rows: HeldOut) -> tuple[Group, int]:
+    """Generates, for a few observations, what each subset of their modalities lacks."""
+    # What costs most, a picture per observation, decides how many subsets are affordable.
+    names = run.model.names
+    drawn = [m for n, m in run.modalities.items() if n in names and renderable(m)]
+    room = min((affordable(modality, 10_000) for modality in drawn), default=10_000)
+    most = min(SUBSETS, max(len(names), room // OBSERVATIONS))
+    subsets, left_out = groups.shown_subsets(run.model, most)
+    x = rows.spread(OBSERVATIONS).select(names)
+    return groups.held_out(run, x, [names, *subsets]), left_out
+
+
+def _from_prior(run: Run) -> Group | None:
+    """Draws from the prior, if nothing need be given."""
+    if not run.model.generates([], run.model.targets):
+        return None
+    drawn = [m for m in run.modalities.values() if renderable(m)]
+    return groups.from_prior(run, min([PRIOR, *(affordable(m, PRIOR) for m in drawn)]))
+
+
 def _of_z(
-    metrics: list[dict[str, Any]], latent: Space, direction: ConditionalSummary | None
-) -> list[Finding]:
+    metrics: list[dict[str, Any]],
+    terms: Mapping[str, Term],
+    latent: Space,
+    direction: Directions | None,
+) -> list[Diagnostic]:
     bars = latent.told if direction is None else latent.led
     nats = {bar.word: bar.value for bar in bars if bar.word not in latent.constant}
     if direction is None:
-        return findings.of_latent(metrics, latent.active, nats, latent.silent)
-    given = joined(direction.given)
-    return findings.of_direction(metrics, given, direction.prior, latent.active["z"], nats)
+        return diagnostics.of_latent(metrics, terms, latent.active, nats, latent.silent)
+    active = sum(latent.active.values())
+    return diagnostics.of_direction(metrics, terms, joined(direction.given), active, nats)
 
 
-def _sentence(
-    run: Run,
-    direction: ConditionalSummary | None,
-    rows: HeldOut | str,
-    environment: Mapping[str, Any],
-    epochs: int,
-) -> str:
+def _sentence(run: Run, rows: HeldOut | str, environment: Mapping[str, Any], epochs: int) -> str:
     recorded = environment.get("dataset", {}).get("name")
     name = rows.dataset.name if isinstance(rows, HeldOut) else recorded
     on = f" on {name}" if name else ""
     trained = f"trained{on} for {counted(epochs, 'epoch')}" if epochs else f"begun{on}"
-    kind = run.experiment.model.kind
-    if direction is None:
+    model = run.model
+    if model.directions is None:
         end = "Give it any of them, and it generates the rest."
-        return f"One {kind} of {joined([*run.modalities])}, {trained}. {end}"
-    way = f"{joined(direction.targets)} from {joined(direction.given)}"
-    part = "takes" if len(direction.absent) == 1 else "take"
-    absent = f"; {joined(direction.absent)} {part} no part" if direction.absent else ""
-    end = f"It goes this one way: not back, and not from nothing{absent}."
-    return f"One {kind} that generates {way}, {trained}. {end}"
+        return f"One {model.kind} of {joined(model.names)}, {trained}. {end}"
+    way = f"{joined(model.directions.targets)} from {joined(model.directions.given)}"
+    absent = [n for n in run.modalities if n not in model.names]
+    part = f"; {joined(absent)} {'takes' if len(absent) == 1 else 'take'} no part" if absent else ""
+    end = f"It goes this one way: not back, and not from nothing{part}."
+    return f"One {model.kind} that generates {way}, {trained}. {end}"
 
 
 def _passed(
-    metrics: list[dict[str, Any]], latent: Space | None, direction: ConditionalSummary | None
+    metrics: list[dict[str, Any]], latent: Space | None, direction: Directions | None
 ) -> list[str]:
     """Says what was looked at; written where nothing was found."""
     said = ["All numbers are finite, and training is complete."]
-    if findings.can_judge(metrics):
+    if diagnostics.can_judge(metrics):
         said.append("The validation loss neither rose again nor is it still falling fast.")
     else:
         said.append("There are too few epochs, or no validation split, to tell overfitting.")

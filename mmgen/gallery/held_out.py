@@ -1,12 +1,9 @@
 """The rows that a report looks at: held out, spread over their split, or a word on why not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from mmgen import build
 from mmgen.batch import Batch
@@ -15,6 +12,7 @@ from mmgen.checking import check_stored
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import ConfigError, DataError
 from mmgen.experiment import Experiment
+from mmgen.gallery.groups import spread
 from mmgen.registry.loading import Registry
 from mmgen.run import Run
 from mmgen.settings import FolderConfig
@@ -83,20 +81,3 @@ def held_out(
 def _observed(run: Run, split: Split) -> Batch:
     stored = split.take(spread(split.count, ROWS), run.modalities)
     return Batch({n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()})
-
-
-def spread(count: int, most: int) -> Tensor:
-    """Returns up to ``most`` of the numbers below ``count``, evenly spread, in order.
-
-    Examples:
-        >>> spread(9, 3).tolist(), spread(2, 3).tolist()
-        ([0, 4, 8], [0, 1])
-    """
-    if count <= most:
-        return torch.arange(count, device="cpu")
-    return torch.linspace(0, count - 1, most, dtype=torch.float64, device="cpu").round().long()
-
-
-def spread_words(words: Sequence[str], most: int) -> list[str]:
-    """Returns up to ``most`` of the words, evenly spread, in order."""
-    return [words[i] for i in spread(len(words), most).tolist()]

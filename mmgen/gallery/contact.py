@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmgen.figures.sheet import SIDE, Block, Pictures, Strip, beside, draw, magnified
-from mmgen.figures.tools import renderable
+from mmgen.gallery.groups import renderable
+from mmgen.gallery.sheet import SIDE, Block, Pictures, Strip, beside, draw, magnified
 from mmgen.modality import Modality
 
 COLUMNS, ROWS = 8, 5

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -18,11 +19,12 @@ from mmgen.evaluation.latent import (
     posterior_means,
     principal_axes,
 )
+from mmgen.gallery.groups import MOST
+from mmgen.gallery.held_out import HeldOut
 from mmgen.inference.divergence import subset_divergences
 from mmgen.inference.sample import infer, inferred
-from mmgen.report.held_out import HeldOut
+from mmgen.latent.base import Latent
 from mmgen.run import Run
-from mmgen.subsets import Subset, name
 
 WIDTH, EDGE = 400, 16
 MOST_GROUPS = 60
@@ -104,12 +106,12 @@ class Space(OneLine):
 
     Attributes:
         map: The drawing.
-        active: Active dimensions a layer.
+        active: Active units per layer.
         size: Z.
         told: How much likelier each modality is from its own z, in nats.
-        led: How much likelier targets are from their own x_C, of a model of one direction.
-        divergences: KL(q(z|x) ‖ q(z|x_S)) of each subset.
-        silent: Modalities whose own encoder gives the same z whatever they are.
+        led: How much likelier targets are from their own x_C, of a conditional model.
+        divergences: KL(q(z|x) ‖ q(z|x_S)) of each subset that has a posterior.
+        silent: Modalities of which alone the posterior is the same whatever they are.
         constant: Modalities that never change in these rows.
     """
 
@@ -132,6 +134,8 @@ def space(run: Run, held_out: HeldOut) -> Space:
     levels = ["z"] if len(layers) == 1 else [f"z{i}" for i in range(1, len(layers) + 1)]
     constant = [n for n, v in x.items() if bool((v == v[:1]).all())]
     told, led = own_gains(run.model, some), given_gains(run.model, some)
+    few = [*combinations(names, 1), *combinations(names, len(names) - 1)]
+    divergences = subset_divergences(run.model, x, ROWS, few if len(names) > MOST else None)
     silent = [n for n in x if n not in constant and _leads_nowhere(run, x.select([n]))]
     return Space(
         map=_map(run, x, layers[0], levels[0]),
@@ -139,7 +143,7 @@ def space(run: Run, held_out: HeldOut) -> Space:
         size=layers[0].shape[1],
         told=_bars(told),
         led=_bars(led),
-        divergences=_bars(_named(subset_divergences(run.model, x, ROWS))),
+        divergences=_bars({", ".join(subset): kl for subset, kl in divergences.items()}),
         silent=silent,
         constant=constant,
     )
@@ -149,10 +153,6 @@ def _leads_nowhere(run: Run, given: Batch) -> bool:
     """Tells whether there is a posterior given this alone, and it is the same whatever it is."""
     q = run.model.posterior(given)
     return q is not None and not bool(active_units(q.mean.flatten(1)).any())
-
-
-def _named(values: Mapping[Subset, float]) -> dict[str, float]:
-    return {name(subset).replace("+", ", "): value for subset, value in values.items()}
 
 
 def _bars(values: Mapping[str, float]) -> list[Bar]:
@@ -172,14 +172,9 @@ def _map(run: Run, x: Batch, means: Tensor, level: str) -> Map:
     if by:  # in the order of the choices, as far as they are choices
         choices = run.modalities[by].choices()
         groups.sort(key=lambda w: (choices.index(w) if w in choices else len(choices), w))
-    first = torch.tensor([words.index(word) for word in groups])
-    one = Batch({by: x[by][first.to(x[by].device)]}) if by else None
-    q = infer(run.model, one) if one else None
-    # A prior may be the same whatever is given: it puts z nowhere.
-    alone = q is not None and bool(q.batch_shape)
-    if q is not None and alone:
-        centres = q.mean if q.mean.dim() == 2 else q.mean[:, 0]
-        marks = _flat(axes, centres.cpu().double())
+    q = _given_alone(run, x, by, [words.index(word) for word in groups]) if by else None
+    if q is not None:
+        marks = _flat(axes, q.mean.reshape(len(groups), -1)[:, : means.shape[1]].cpu().double())
     else:
         marks = torch.stack([places[[w == word for w in words]].mean(0) for word in groups])
     low = torch.cat([places, marks]).amin(0)
@@ -194,7 +189,7 @@ def _map(run: Run, x: Batch, means: Tensor, level: str) -> Map:
 
     written = _apart([at(mark) for mark in marks], groups) if by else []
     if len(groups) <= MOST_COLOURS:
-        written = [*range(len(groups))] if alone else []
+        written = [*range(len(groups))] if q is not None else []
     clouds = [
         Cloud(
             word if by else "",
@@ -204,6 +199,7 @@ def _map(run: Run, x: Batch, means: Tensor, level: str) -> Map:
         )
         for i, word in enumerate(groups)
     ]
+    of_all = inferred(run.model, [*x])
     shares = [100 * float(s) for s in axes.shares]
     crowded = len(groups) - len(written) if by and len(groups) > MOST_COLOURS else 0
     return Map(
@@ -211,13 +207,19 @@ def _map(run: Run, x: Batch, means: Tensor, level: str) -> Map:
         height=height,
         clouds=clouds,
         by=by,
-        points=q_all.symbol if (q_all := inferred(run.model, [*x])) else "",
-        alone=q.symbol if q is not None and alone else "",
+        points=of_all.symbol if of_all is not None else "",
+        alone=q.symbol if q is not None else "",
         shares=shares,
         rows=len(means),
         crowded=crowded,
         level=level,
     )
+
+
+def _given_alone(run: Run, x: Batch, name: str, rows: Sequence[int]) -> Latent | None:
+    """Returns what z is drawn from given one modality alone, if that depends on it."""
+    q = infer(run.model, Batch({name: x[name][list(rows)]}))
+    return q if q is not None and q.batch_shape else None  # a prior may be the same for all rows
 
 
 def _apart(places: Sequence[tuple[float, float]], words: Sequence[str]) -> list[int]:

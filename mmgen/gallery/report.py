@@ -6,10 +6,9 @@ from pathlib import Path
 from mmgen import build
 from mmgen.files.atomic import check_writable, deliver
 from mmgen.files.holding import pinned
-from mmgen.report.page import Page, gather, weights_of
+from mmgen.gallery.html import html
+from mmgen.gallery.page import gather, weights_of
 from mmgen.run import load
-
-__all__ = ["write_report"]
 
 
 def write_report(
@@ -47,20 +46,3 @@ def write_report(
         page = gather(run, build.registry(plugin_modules), weights, data)
         deliver(out, html(page))
     return out
-
-
-def html(page: Page) -> str:
-    """Writes the page as HTML; every word that comes from a run is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    from mmgen.formatting import amount, joined, number
-
-    environment = Environment(
-        loader=PackageLoader("mmgen.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "amount": amount, "joined": joined}
-    return environment.get_template("page.html.jinja").render(page=page)

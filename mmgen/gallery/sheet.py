@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mmgen.brief import OneLine
 from mmgen.drawing import plain_text, save
+from mmgen.errors import GenerationError
+from mmgen.modality import Modality
 
 Pictures = NDArray[np.float32]
 """``(n, H, W, 3)`` in [0, 1], magnified."""
@@ -157,6 +160,28 @@ def grid_size(n: int, h: int, w: int) -> tuple[int, int, int]:
     """Returns height and width in pixels of a grid of n pictures, and how many are in a row."""
     columns = math.ceil(math.sqrt(n))
     return math.ceil(n / columns) * (h + GAP) + GAP, columns * (w + GAP) + GAP, columns
+
+
+MOST_PIXELS = 50_000_000
+"""Of a grid: drawing it takes up to 40 bytes each."""
+
+
+def check_grid(modality: Modality, count: int) -> None:
+    """Checks that a grid of so many pictures is small enough to be drawn and looked at.
+
+    Raises:
+        GenerationError: If not; says how large it would be.
+    """
+    picture = modality.render(torch.zeros(1, *modality.shape))
+    assert picture is not None
+    _, h, w, _ = magnified(picture).shape
+    height, width, _ = grid_size(count, h, w)
+    if height * width > MOST_PIXELS:
+        raise GenerationError(
+            f"--out: a grid of {count:,} pictures would have {width:,} × {height:,} pixels; "
+            f"{MOST_PIXELS:,} are the most. Ask for about "
+            f"{MOST_PIXELS * count // (height * width):,} samples"
+        )
 
 
 class _Grid:
