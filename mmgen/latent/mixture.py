@@ -57,9 +57,12 @@ class Mixture(Latent):
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Draws z ``(*sample_shape, ..., Z)``, each from a component that is drawn for it."""
-        chosen = self.choose(sample_shape)
-        rows = [torch.arange(size, device=chosen.device) for size in self.batch_shape]
-        return self.components[chosen, *torch.meshgrid(*rows, indexing="ij")].rsample()
+        chosen, last = self.choose(sample_shape), len(self.batch_shape) - 1
+        rows = [
+            torch.arange(size, device=chosen.device).reshape(-1, *[1] * (last - dim))
+            for dim, size in enumerate(self.batch_shape)
+        ]
+        return self.components[chosen, *rows].rsample()
 
     def choose(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Draws the numbers of components ``(*sample_shape, ...)``."""
@@ -79,8 +82,9 @@ class Mixture(Latent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log 1/C Σ_c q_c(z) of z ``(..., Z)``, in nats."""
+        z = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
         at = -1 - len(self.batch_shape)  # where the components' dimension is put
-        each = self.components.log_prob(value.unsqueeze(at - 1))
+        each = self.components.log_prob(z.unsqueeze(at - 1))
         if self.usable is None:
             return each.logsumexp(at) - math.log(each.shape[at])
         log_p = torch.where(self.usable, each, -torch.inf).logsumexp(at)

@@ -47,8 +47,8 @@ class MMVAE(Experts):
         Attributes:
             latent: Z, the size of z: by how many numbers a row is described.
             samples: K, how many z are drawn from each modality's expert; each is decoded to all.
-            gradient: How the experts learn: dreg, doubly reparameterised, which varies less, or
-                iwae, the bound's own gradient.
+            gradient: How the experts learn: dreg, doubly reparameterised as in the paper, which
+                varies less but is biased for K > 1; or iwae, the bound's own gradient.
         """
 
         samples: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -74,7 +74,8 @@ class MMVAE(Experts):
         density = q.detach() if self.doubly else q
         log_w = total(log_p, x) + self.prior(x).log_prob(z) - density.log_prob(z)  # (K, M, B)
         if self.doubly and z.requires_grad:
-            # The gradient by way of z is weighted twice, and that of q(z|x) at z left out.
+            # The gradient by way of z is weighted twice, and that of q(z|x) at z left out: the same
+            # in expectation where z is drawn from q(z|x) itself, not from one expert of it.
             w = log_w.detach().softmax(0).unsqueeze(-1)
             z.register_hook(lambda gradient: w * gradient)
         bound = q.average(log_w.logsumexp(0) - math.log(self.samples))
