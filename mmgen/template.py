@@ -82,8 +82,8 @@ def written(
     data = experiment.data.model_dump(mode="json", exclude={"modalities"}, exclude_none=True)
     blocks = [
         "\n".join(map(toml.comment, head)),
-        _lines({"name": experiment.name}, _about(Experiment)),
-        "\n".join(["[data]", _lines(data, _about(type(experiment.data)))]),
+        _lines({"name": experiment.name}, about_settings(Experiment)),
+        "\n".join(["[data]", _lines(data, about_settings(type(experiment.data)))]),
         *(_modality(name, each, stored.get(name)) for name, each in modalities.items()),
         "\n".join(["[model]", _model(experiment.model.kind, settings)]),
         "\n".join(["[train]", _section(experiment.train, _warmup(experiment))]),
@@ -99,12 +99,12 @@ def _warmup(experiment: Experiment) -> set[str]:
 
 
 def _section(section: Section, said_anyway: Set[str] = frozenset()) -> str:
-    return _lines(section.model_dump(mode="json"), _about(type(section)), said_anyway)
+    return _lines(section.model_dump(mode="json"), about_settings(type(section)), said_anyway)
 
 
 def _model(kind: str, settings: Section) -> str:
     values = {"kind": kind, **settings.model_dump(mode="json")}
-    return _lines(values, {"kind": "Names the model.", **_about(type(settings))})
+    return _lines(values, {"kind": "Names the model.", **about_settings(type(settings))})
 
 
 def _modality(name: str, modality: "Modality", stored: "Modality | None") -> str:
@@ -141,7 +141,7 @@ def _lines(
     return "\n".join(lines)
 
 
-def _about(section: type[Section]) -> dict[str, str]:
+def about_settings(section: type[Section]) -> dict[str, str]:
     """Reads what each setting is off the docstring of its section, where all are explained."""
     found: dict[str, str] = {}
     for cls in reversed(section.__mro__):  # a section may derive from another

@@ -1,88 +1,57 @@
-"""The conformance checks of the contract of a modality, for its author to run.
+"""The conformance checks of the contracts of modalities and of models, for authors to run.
 
-A plugin's whole test file::
+A plugin's whole test file, of a modality or of a model::
 
     @parametrize_with_checks(Tone(pitch=440), Tone(pitch=880))
     def test_contract(modality, check):
         check(modality)
 
-Each check is a plain function of a modality that raises ``AssertionError``: what is wrong, and how
-to fix it. One that does not apply raises ``unittest.SkipTest``, which pytest understands.
-``mmgen plugins check KIND`` runs the same list.
+    @parametrize_with_checks(MyVAE, Setup(MyVAE, {"alpha": 0.1}))
+    def test_contract(model, check):
+        check(model)
+
+Each check is a plain function of a modality, or of a model's :class:`Setup`, that raises
+``AssertionError``: what is wrong, and how to fix it. One that does not apply raises
+``unittest.SkipTest``, which pytest understands. ``mmgen plugins check KIND`` runs the same lists.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
 from pydantic import ValidationError
 
 from mmgen.brief import OneLine
+from mmgen.errors import PluginError
 from mmgen.experiment import explain
 from mmgen.isolation import attempt
 from mmgen.modality import Modality
+from mmgen.model import Model
+from mmgen.registry.contracts import CONTRACTS
 from mmgen.registry.discovery import one_line, short_message
-from mmgen.registry.loading import load
-from mmgen.testing.confidence import check_confidence
-from mmgen.testing.likelihood import (
-    check_finite,
-    check_normalised,
-    check_shapes,
-    check_support,
-)
-from mmgen.testing.nets import (
-    check_builds,
-    check_devices,
-    check_dtypes,
-    check_gradients,
-    check_replicated,
-    check_rows,
-    check_state,
-)
+from mmgen.registry.loading import Registry, load
+from mmgen.testing.modality import CHECKS
+from mmgen.testing.model import MODEL_CHECKS
+from mmgen.testing.model.setup import Setup
 from mmgen.testing.tools import Check, limited, plain
-from mmgen.testing.values import (
-    check_configuration,
-    check_describe,
-    check_example,
-    check_globals,
-    check_parse,
-    check_render,
-)
 
 if TYPE_CHECKING:
     import pytest
 
 __all__ = [
     "CHECKS",
+    "MODEL_CHECKS",
     "Check",
     "CheckResult",
+    "Setup",
     "check_plugin",
     "parametrize_with_checks",
     "run_checks",
 ]
 
-CHECKS: tuple[Check, ...] = (
-    check_configuration,
-    check_example,
-    check_parse,
-    check_shapes,
-    check_finite,
-    check_support,
-    check_normalised,
-    check_confidence,
-    check_gradients,
-    check_rows,
-    check_builds,
-    check_state,
-    check_replicated,
-    check_dtypes,
-    check_devices,
-    check_globals,
-    check_render,
-    check_describe,
-)
-"""Every check, in the order in which they run."""
+Subject = Modality | Setup | type[Model]
+"""What can be checked: a modality, or a model with settings, those of its example if left out."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,34 +69,79 @@ class CheckResult(OneLine):
     message: str = ""
 
 
-def run_checks(modality: Modality) -> list[CheckResult]:
-    """Runs every check on a modality; raises nothing."""
-    return [_run(check, modality) for check in CHECKS]
+def run_checks(subject: Subject) -> list[CheckResult]:
+    """Runs every check on a modality or a model; raises nothing."""
+    what = Setup(subject) if isinstance(subject, type) else subject
+    return [_run(check, what) for check in _checks(what)]
 
 
 def check_plugin(name: str, modules: Sequence[str] = ()) -> dict[str, list[CheckResult]]:
-    """Runs every check on a kind, or on all kinds of a plugin.
+    """Runs every check on a kind of modality or of model, or on all that a plugin provides.
 
-    Each kind is built with its defaults; a field without one takes the first of its
-    ``Field(examples=[...])``.
+    Each is built with its defaults. A modality's field without one takes the first of its
+    ``Field(examples=[...])``, a model's what ``example_settings`` says.
 
     Args:
         name: A kind, a plugin's entry point, an importable module or the path of a ``.py`` file.
         modules: Plugins that are not installed, as for :func:`mmgen.registry.loading.load`.
 
+    Returns:
+        The results by what was checked: ``"modality image"``, ``"model jmvae"``.
+
     Raises:
-        PluginError: If there is no such kind or plugin, or it is broken. The message says why.
+        PluginError: If there is no such kind or plugin, it is broken, or it provides nothing that
+            there are checks for. The message says why.
     """
     registry = load(modules)
-    if name not in registry.kinds and name not in {record.name for record in registry.records}:
+    known = {record.name for record in registry.records}
+    if name not in known and not _of_kind(registry, name):
         registry = load([*modules, name])
-    kinds = {kind for record in registry.records if record.name == name for kind in record.kinds}
-    if name in registry.kinds or not kinds:
-        kinds = {name}
-    return {kind: _run_default(registry.get(kind)) for kind in sorted(kinds)}
+    found = _of_kind(registry, name) or _of_plugin(registry, name)
+    if not found:
+        raise _nothing(registry, name)
+    return {f"{noun} {cls.kind}": RUNNERS[noun](cls) for noun, cls in found}
 
 
-def _run_default(cls: type[Modality]) -> list[CheckResult]:
+Found = list[tuple[str, Any]]
+"""Nouns of contracts, and classes."""
+
+
+def _of_kind(registry: Registry, kind: str) -> Found:
+    """Returns the classes of a kind: a modality and a model may share one."""
+    classes = ((contract, getattr(registry, contract.plural)) for contract in _contracts())
+    return [(contract.noun, by_kind[kind]) for contract, by_kind in classes if kind in by_kind]
+
+
+def _of_plugin(registry: Registry, name: str) -> Found:
+    """Returns what a plugin provides and is used."""
+    found = []
+    for contract in _contracts():
+        by_kind = getattr(registry, contract.plural)
+        records = [record for record in registry.records if record.name == name]
+        kinds = {kind for record in records for kind in getattr(record, contract.plural)}
+        found += [(contract.noun, by_kind[kind]) for kind in sorted(kinds)]
+    return found
+
+
+def _contracts() -> list[Any]:
+    return [contract for contract in CONTRACTS if contract.noun in RUNNERS]
+
+
+def _nothing(registry: Registry, name: str) -> PluginError:
+    """Says why there is nothing to check."""
+    for record in registry.records:
+        if record.name == name and record.status == "ok":
+            return PluginError(f"plugin {record} provides no {' and no '.join(RUNNERS)} to check")
+    try:
+        registry.get(name)
+    except PluginError as error:
+        words = str(error).replace(f"modality kind {name!r}", f"modality or model kind {name!r}")
+        models = ", ".join(sorted(registry.models))
+        return PluginError(words.replace("\n  kinds: ", f"\n  models: {models}\n  modalities: "))
+    return PluginError(f"{name}: there is nothing to check")
+
+
+def _run_modality(cls: type[Modality]) -> list[CheckResult]:
     made = attempt(cls.from_examples)
     if isinstance(made.error, ValidationError):
         wrong = explain(made.error, cls, cls.kind)
@@ -139,22 +153,38 @@ def _run_default(cls: type[Modality]) -> list[CheckResult]:
     return run_checks(made.value)
 
 
-def parametrize_with_checks(*modalities: Modality) -> "pytest.MarkDecorator":
-    """Decorates a test ``(modality, check)``: it runs for every check of every modality."""
+RUNNERS: Mapping[str, Callable[[Any], list[CheckResult]]] = {
+    "modality": _run_modality,
+    "model": run_checks,
+}
+"""What runs the checks of a class, by the noun of its contract."""
+
+
+def parametrize_with_checks(*subjects: Subject) -> "pytest.MarkDecorator":
+    """Decorates a test ``(modality, check)`` or ``(model, check)``.
+
+    It runs for every check of every modality, or of every model, all of one sort.
+    """
     import pytest
 
+    subjects = tuple(Setup(each) if isinstance(each, type) else each for each in subjects)
     pairs = [
-        pytest.param(modality, check, id=f"{modality.kind}{number or ''}-{_name(check)}")
-        for number, modality in enumerate(modalities)
-        for check in CHECKS
+        pytest.param(subject, check, id=f"{subject.kind}{number or ''}-{_name(check)}")
+        for number, subject in enumerate(subjects)
+        for check in _checks(subject)
     ]
-    return pytest.mark.parametrize(("modality", "check"), pairs)
+    models = any(isinstance(subject, Setup) for subject in subjects)
+    return pytest.mark.parametrize(("model" if models else "modality", "check"), pairs)
 
 
-def _run(check: Check, modality: Modality) -> CheckResult:
+def _checks(subject: Modality | Setup) -> tuple[Check, ...]:
+    return MODEL_CHECKS if isinstance(subject, Setup) else CHECKS
+
+
+def _run(check: Check, subject: Modality | Setup) -> CheckResult:
     def run() -> None:
         with limited():
-            check(modality)
+            check(subject)
 
     name, error = _name(check), attempt(run).error
     if error is None:

@@ -1,4 +1,4 @@
-"""Tools of the checks: values to check with, and messages."""
+"""Tools of all checks: how they run, and what they say."""
 
 import re
 import signal
@@ -10,12 +10,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from mmgen.modality import Modality
 from mmgen.registry.discovery import shortened
-
-LATENT = 5
-"""The size of z that decoders are built for."""
 
 LIMIT = 60.0
 """The most seconds that a check may take on the command line."""
@@ -25,22 +23,22 @@ MOST_WORDS = 400
 
 
 class Check(Protocol):
-    """A plain function of a modality that raises ``AssertionError``."""
+    """A plain function of a modality, or of a model's :class:`Setup`."""
 
     __name__: str
 
-    def __call__(self, modality: Modality, /) -> None:
-        """Raises ``AssertionError`` if the modality breaks the contract."""
+    def __call__(self, subject: Any, /) -> None:
+        """Raises ``AssertionError`` if the subject breaks its contract."""
 
 
-def seeded(check: Callable[[Modality], None]) -> Check:
+def seeded(check: Callable[[Any], None]) -> Check:
     """Runs a check on random numbers of its own: the same each time, and none of the caller's."""
 
     @wraps(check)
-    def run(modality: Modality, /) -> None:
+    def run(subject: Any, /) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            check(modality)
+            check(subject)
 
     return run
 
@@ -98,21 +96,14 @@ def explaining(what: str, fix: str) -> Iterator[None]:
         raise AssertionError(f"{plain(f'{what}: {first}')}; {fix}") from error
 
 
-def generator() -> torch.Generator:
-    """Makes a generator, the same each time."""
-    return torch.Generator().manual_seed(0)
+class OneDevice(TorchDispatchMode):
+    """Refuses to mix devices. Not every operation on the meta device does so itself: x @ w."""
 
-
-def stored(modality: Modality, rows: int) -> Tensor:
-    """Makes stored values ``(rows, ...)``, each of another class."""
-    return modality.example(torch.arange(rows), generator())
-
-
-def observed(modality: Modality, rows: int) -> Tensor:
-    """Makes observations ``(rows, *shape)``."""
-    return modality.observe(stored(modality, rows), generator())
-
-
-def latent(rows: int) -> Tensor:
-    """Makes z ``(rows, LATENT)``, wide of the prior so that nets leave their middle."""
-    return 5 * torch.randn(rows, LATENT, generator=generator())
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        leaves = tree_leaves((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()]
+        if len({tensor.device for tensor in tensors}) > 1:
+            raise RuntimeError(f"{func} got tensors of two devices")
+        return func(*args, **(kwargs or {}))

@@ -8,15 +8,8 @@ from torch import Tensor
 from mmgen.errors import listed
 from mmgen.isolation import Change, kept
 from mmgen.modality import Modality
-from mmgen.testing.tools import (
-    LATENT,
-    generator,
-    latent,
-    observed,
-    require,
-    seeded,
-    stored,
-)
+from mmgen.testing.modality.made import LATENT, generator, latent, observed, stored
+from mmgen.testing.tools import require, seeded
 
 
 @seeded

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from mmgen.modality import Modality
-from mmgen.testing.likelihood import base_of
-from mmgen.testing.tools import LATENT, latent, observed, require, seeded
+from mmgen.testing.modality.likelihood import base_of
+from mmgen.testing.modality.made import LATENT, latent, observed
+from mmgen.testing.tools import require, seeded
 
 RATES = (0.01, 0.1, 1.0)
 """Adam's learning rates, each from fresh weights: values may be far from where nets start."""

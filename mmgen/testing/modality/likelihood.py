@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 
 from mmgen.modality import Modality
-from mmgen.testing.tools import LATENT, latent, observed, require, seeded
+from mmgen.testing.modality.made import LATENT, latent, observed
+from mmgen.testing.tools import require, seeded
 
 MOST_EVENTS = 2**12
 """The most observations whose likelihoods are added up."""

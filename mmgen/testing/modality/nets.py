@@ -3,20 +3,18 @@
 import copy
 import traceback
 from pathlib import Path
-from typing import Any
 from unittest import SkipTest
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mmgen.build import unchecked
 from mmgen.modality import Modality
 from mmgen.nets.replicate import Looped, vectorised
-from mmgen.testing.likelihood import base_of
-from mmgen.testing.tools import LATENT, explaining, latent, observed, require, seeded, stored
+from mmgen.testing.modality.likelihood import base_of
+from mmgen.testing.modality.made import LATENT, latent, observed, stored
+from mmgen.testing.tools import OneDevice, explaining, require, seeded
 
 
 @seeded
@@ -156,7 +154,7 @@ def check_devices(modality: Modality) -> None:
     values = stored(modality, 3).to("meta")
     off = "it does not run on another device"
     # Distributions inside torch's own validate in any case: OneHotCategorical.
-    with explaining(off, fix), _OneDevice(), unchecked():  # type: ignore[no-untyped-call]
+    with explaining(off, fix), OneDevice(), unchecked():  # type: ignore[no-untyped-call]
         with torch.device("meta"):
             encoder, decoder = modality.encoder(), modality.decoder(LATENT)
         x = modality.observe(values)
@@ -191,19 +189,6 @@ def _sample(p: Distribution) -> Tensor | None:
 
 def _require_meta(what: str, value: Tensor, fix: str) -> None:
     require(value.is_meta, f"{what} left the device of its input for {value.device}; {fix}")
-
-
-class _OneDevice(TorchDispatchMode):
-    """Refuses to mix devices. Not every operation on the meta device does so itself: x @ w."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        leaves = tree_leaves((args, kwargs))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()]
-        if len({tensor.device for tensor in tensors}) > 1:
-            raise RuntimeError(f"{func} got tensors of two devices")
-        return func(*args, **(kwargs or {}))
 
 
 def _net(modality: Modality, what: str) -> nn.Module:
