@@ -235,6 +235,7 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
 def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> None:
     from mmgen import figures
     from mmgen.batch import Batch
+    from mmgen.held_out import held_out
     from mmgen.report import write_report
     from mmgen.run import load
     from mmgen.training import run_folder
@@ -243,9 +244,8 @@ def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> 
     try:
         run = load(folder, device=device, plugin_modules=settings.plugins)
         parts = splits(dataset)
-        held_out = parts.get("test") or parts.get("validation") or parts["train"]
-        stored = held_out.take(_first(held_out.count), run.modalities)
-        where = run.device
+        part = parts[held_out(parts) or "train"]
+        stored, where = part.take(_first(part.count), run.modalities), run.device
         x = Batch({n: m.observe(stored[n].to(where)) for n, m in run.modalities.items()})
         with status("drawing figures ...") as say:
             figures.draw_all(run, x, run_folder.read_metrics(folder))
