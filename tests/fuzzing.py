@@ -428,7 +428,8 @@ def settings(world: World) -> list[str]:
 def options(world: World) -> list[str]:
     """Takes a command, and gives its options and arguments values that were not meant for them."""
     rng = world.rng
-    path, command = rng.choice(list(commands()))
+    # coherence reads as evaluate does, and may train a classifier for minutes.
+    path, command = rng.choice([each for each in commands() if each[0] != ["coherence"]])
     words = [*path]
     if rng.random() < 0.1:
         words = [rng.choice(("-p", "--debug", "--version", world.word())), world.some(), *words]
@@ -447,8 +448,8 @@ def options(world: World) -> list[str]:
             sound = rng.random() < 0.8 and parameter.name in healthy
             if sound or parameter.required or rng.random() < 0.2:
                 words.append(str(healthy[parameter.name]) if sound else world.some())
-        elif parameter.name in ("download", "help", "jobs", "coherence"):
-            continue  # the network; no try; processes; minutes
+        elif parameter.name in ("download", "help", "jobs"):
+            continue  # the network; no try; processes
         elif parameter.required or rng.random() < 0.3:
             name = rng.choice([*parameter.opts, *parameter.secondary_opts])
             if getattr(parameter, "is_flag", False):

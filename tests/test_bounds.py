@@ -511,16 +511,17 @@ def test_a_flow_that_does_not_fit_is_refused_before_it_is_built():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--jobs", "1000"), "--jobs 1000"),
-        (("--chunk", "10000"), "--chunk 10000"),
-        (("--coherence", "--samples", "1000000"), "fewer --samples"),
+        (("evaluate", "--jobs", "1000"), "--jobs 1000"),
+        (("evaluate", "--chunk", "10000"), "--chunk 10000"),
+        (("coherence", "--samples", "1000000"), "fewer --samples"),
     ],
 )
 def test_evaluation_that_does_not_fit_is_refused(mmgen, trained, monkeypatch, words, message):
     loaded = load(trained)
     monkeypatch.setattr("mmgen.run.load", lambda *_, **__: loaded)
     free(monkeypatch, 100 * 2**20)
-    code, _, err = mmgen("evaluate", trained, *words)
+    verb, *options = words
+    code, _, err = mmgen(verb, trained, *options)
     assert code == 2
     assert message in err
     assert "where 100.0 MiB are free" in err

@@ -23,8 +23,8 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda path: path.name)
 def test_verbs_exist(mmgen, page):
-    known = {"data", "init", "train", "generate", "evaluate", "report", "growth", "plugins"}
-    known |= {"reproduce"}
+    known = {"data", "init", "train", "generate", "evaluate", "coherence", "report", "growth"}
+    known |= {"plugins", "reproduce"}
     fences = re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL)
     calls = r"^(?:\$ )?mmgen (?:-p \S+ )?(\w+)"
     verbs = [v for fence in fences for v in re.findall(calls, fence, flags=re.MULTILINE)]

@@ -15,8 +15,10 @@ from conftest import ROOT, small
 
 from mmgen.data.sources.glyphs import glyphs
 from mmgen.data.store import write_dataset
+from mmgen.errors import ConfigError
 from mmgen.evaluation.likelihood.estimates import Estimate, SamplingBudget
 from mmgen.evaluation.likelihood.tables import Evaluation
+from mmgen.evaluation.measure import Request, measure_likelihoods
 from mmgen.experiment import Experiment
 from mmgen.run import load
 from mmgen.training import session
@@ -242,7 +244,7 @@ def test_a_cvae_does_not_iterate(mmgen, one_way):
         (("--weights", "first"), "it is best or last"),
         (("--out", "table.xls"), "written as .md, .csv, .json, .tex"),
         (("--data", "nowhere"), "nowhere"),
-        (("--jobs", 2, "--coherence"), "measured by one process"),
+        (("--coherence",), "--coherence is a command of its own: mmgen coherence"),
         (("--temperature", "inf"), "a temperature of inf"),
         (("--temperature", "-1"), "be greater than or equal to"),
     ],
@@ -288,17 +290,26 @@ def test_another_data_set_must_be_named(mmgen, tmp_path, small_glyphs):
 
 
 def test_from_python_the_rows_are_there_one_by_one(trained, small_glyphs):
-    from mmgen.data.store import read_dataset
-    from mmgen.evaluation.directions import Direction
-    from mmgen.evaluation.likelihood.estimators import likelihoods as estimate
-
     run = load(trained, device="cpu")
-    split = read_dataset(small_glyphs).splits["test"]
-    direction = Direction(("image",), ("label",))
-    found = estimate(run.model, split, [direction], SamplingBudget(samples=2, importance=2))
-    assert {len(e.values) for e in found} == {80}
-    assert {e.values.dtype for e in found} == {torch.float64}
-    assert all(e.values.isfinite().all() for e in found)
+    asked = Request(targets=["image"], given=["label"], samples=2, importance=2)
+    done = []
+    found = measure_likelihoods(run, asked, done=lambda *counts: done.append(counts))
+    assert (found.rows, found.notes) == (80, ())
+    assert done == [(0, 80), (80, 80)]
+    assert {len(e.values) for e in found.estimates} == {80}
+    assert {e.values.dtype for e in found.estimates} == {torch.float64}
+    assert all(e.values.isfinite().all() for e in found.estimates)
+    with pytest.raises(ConfigError, match="nothing is left to estimate"):
+        measure_likelihoods(run, Request(samples=0, importance=0))
+
+
+def test_the_command_measures_what_python_does(mmgen, trained, tmp_path):
+    words = ("--given", "label", "--seed", 3)
+    assert mmgen("evaluate", trained, *QUICK, *words, "-o", tmp_path / "a.json")[0] == 0
+    asked = Request(given=["label"], rows=30, samples=3, importance=5, seed=3)
+    assert (tmp_path / "a.json").read_text() == measure_likelihoods(
+        load(trained, device="cpu"), asked
+    ).json()
 
 
 # Side by side.
@@ -357,33 +368,3 @@ def test_no_process_outlives_the_first(trained, tmp_path, number, code):
     assert "Traceback" not in (tmp_path / "err").read_text()
     assert children
     assert psutil.wait_procs(children, timeout=60)[1] == []
-
-
-# Coherence on the command line.
-
-
-@pytest.mark.ci
-def test_coherence_is_told_and_written(mmgen, trained, tmp_path):
-    file = tmp_path / "new" / "coherence.csv"
-    code, out, err = mmgen("evaluate", trained, "--coherence", "--rows", 40, "-n", 2, "-o", file)
-    assert code == 0, err
-    assert "label → image" in out
-    assert "image + attributes → label" in out
-    with file.open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert {row["measure"] for row in rows} == {"accuracy", "F1"}
-    assert all(0 <= float(row["value"]) <= 1 for row in rows)
-
-
-def test_one_direction_of_coherence_can_be_asked_for(mmgen, trained, tmp_path):
-    words = ("--coherence", "--rows", 40, "--given", "image", "--targets", "label")
-    code, out, _ = mmgen("evaluate", trained, *words)
-    assert code == 0
-    assert "image → label" in out
-    assert "attributes" not in out
-
-
-def test_coherence_is_not_written_as_latex(mmgen, trained, tmp_path):
-    code, _, err = mmgen("evaluate", trained, "--coherence", "-o", tmp_path / "coherence.tex")
-    assert code == 2
-    assert "tables are written as .md, .csv, .json" in err

@@ -17,7 +17,7 @@ ORDER = (
     *("settings", "experiment", "batch", "subsets", "seeding", "modality", "isolation"),
     *("nets", "latent", "objective", "model", "inference", "hooks", "models", "registry"),
     *("data", "template", "build", "checking", "training"),
-    *("given", "generated", "run", "evaluation", "gallery", "reproduction"),
+    *("given", "generated", "run", "held_out", "evaluation", "gallery", "reproduction"),
     *("testing", "scaffold", "cli", "__main__"),
 )
 

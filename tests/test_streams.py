@@ -212,7 +212,7 @@ def test_every_command_prints_in_ascii(small_glyphs, tmp_path):
         ["train", CONFIG, *small(small_glyphs), "--out", run],
         ["train", run, "--resume"],
         ["evaluate", run, "--rows", 8, "--importance", 3, "--samples", 2],
-        ["evaluate", run, "--rows", 8, "--coherence"],
+        ["coherence", run, "--rows", 8],
         ["generate", run, "--given", "label=A"],
         ["report", run],
     ):

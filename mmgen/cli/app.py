@@ -8,6 +8,7 @@ import typer
 
 from mmgen import __version__, stopping
 from mmgen.cli import (
+    coherence,
     data,
     evaluate,
     failures,
@@ -35,6 +36,7 @@ app.command()(init.init)
 app.command()(train.train)
 app.command()(generate.generate)
 app.command()(evaluate.evaluate)
+app.command()(coherence.coherence)
 app.command()(report.report)
 app.command()(growth.growth)
 app.add_typer(reproduce.app, name="reproduce")

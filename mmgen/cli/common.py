@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mmgen.errors import ConfigError
+from mmgen.errors import ConfigError, GenerationError
 
 
 @dataclass
@@ -56,6 +56,12 @@ def storable(path: Path | None) -> Path | None:
     return path
 
 
+def _weights(name: str) -> str:
+    if name not in ("best", "last"):
+        raise GenerationError(f"--weights {name}: it is best or last")
+    return name
+
+
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder.", callback=storable)]
 
 MOST = 1_000_000
@@ -78,6 +84,13 @@ Device = Annotated[
     typer.Option(
         help="Where to compute: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:1 or mps.",
         show_default="auto",
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        help="Which weights to take: best, of the lowest validation loss, or last.",
+        callback=_weights,
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmgen.cli.common import Device, Iterations, RunFolder, Settings, reachable
+from mmgen.cli.common import Device, Iterations, RunFolder, Settings, Weights, reachable
 from mmgen.console import stdout, styled
 from mmgen.errors import GenerationError
 
@@ -60,10 +60,7 @@ def generate(
             help="Iterative sampling: what missing values are at first, zero or prior (sampled)."
         ),
     ] = "zero",
-    weights: Annotated[
-        str,
-        typer.Option(help="Which weights to take: best, of the lowest validation loss, or last."),
-    ] = "best",
+    weights: Weights = "best",
     seed: Annotated[
         int | None,
         typer.Option(min=0, max=2**63 - 1, help="Fixes the samples: same seed, same samples."),
@@ -79,8 +76,6 @@ def generate(
 
     settings: Settings = context.obj
     values = dict(_pair(word) for word in given or [])
-    if weights not in ("best", "last"):
-        raise GenerationError(f"--weights {weights}: it is best or last")
     if start not in ("zero", "prior"):
         raise GenerationError(f"--start {start}: it is zero or prior")
     first: Literal["zero", "prior"] = "zero" if start == "zero" else "prior"

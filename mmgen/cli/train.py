@@ -237,6 +237,7 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
 def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> None:
     from mmgen.batch import Batch
     from mmgen.gallery import draw_all, write_report
+    from mmgen.held_out import held_out
     from mmgen.run import load
     from mmgen.training import run_folder
     from mmgen.training.plan import splits
@@ -244,9 +245,8 @@ def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> 
     try:
         run = load(folder, device=device, plugin_modules=settings.plugins)
         parts = splits(dataset)
-        held_out = parts.get("test") or parts.get("validation") or parts["train"]
-        stored = held_out.take(_first(held_out.count), run.modalities)
-        where = run.device
+        part = parts[held_out(parts) or "train"]
+        stored, where = part.take(_first(part.count), run.modalities), run.device
         x = Batch({n: m.observe(stored[n].to(where)) for n, m in run.modalities.items()})
         with status("drawing figures ...") as say:
             draw_all(run, x, run_folder.read_metrics(folder))

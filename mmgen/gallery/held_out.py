@@ -5,17 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmgen import build
 from mmgen.batch import Batch
 from mmgen.brief import OneLine
-from mmgen.checking import check_stored
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import ConfigError, DataError
-from mmgen.experiment import Experiment
 from mmgen.gallery.groups import spread
+from mmgen.held_out import rows_of
 from mmgen.registry.loading import Registry
 from mmgen.run import Run
-from mmgen.settings import FolderConfig
 
 ROWS = 600
 """How many rows the latent space is looked at with."""
@@ -55,27 +52,11 @@ def held_out(
     Returns:
         The rows, or in words why there are none.
     """
-    experiment: Experiment = run.experiment
-    if data is not None:
-        experiment = experiment.model_copy(update={"data": FolderConfig(path=data)})
-    trained_on = environment.get("dataset", {}).get("hash")
     try:
-        dataset = build.dataset(experiment, registry)
-    except DataError as error:
-        return str(error)
-    if trained_on is not None and dataset.hash != trained_on:
-        return f"{experiment.data} is not the data set that this run was trained on (hashes differ)"
-    splits = {name: split for name, split in dataset.splits.items() if split.count}
-    name = next((n for n in ("test", "validation", "train", *splits) if n in splits), None)
-    if name is None:
-        return f"{experiment.data} has no rows"
-    if absent := [n for n in run.modalities if n not in splits[name].names]:
-        return f"{experiment.data} has no modality {', '.join(absent)}"
-    try:
-        check_stored(dataset, run.modalities, registry)
+        rows = rows_of(run, registry, environment, data=data)
     except (ConfigError, DataError) as error:
         return str(error)
-    return HeldOut(dataset, name, _observed(run, splits[name]))
+    return HeldOut(rows.dataset, rows.name, _observed(run, rows.split))
 
 
 def _observed(run: Run, split: Split) -> Batch:

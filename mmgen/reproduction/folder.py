@@ -134,15 +134,17 @@ class Reproduction(OneLine):
         table = [planned for planned in self.runs if planned.row]
         # Iterative sampling takes longest: first.
         table.sort(key=lambda planned: not planned.iterative)
-        return self._measurements(table, LIKELIHOODS, *effort)
+        return self._measurements(table, LIKELIHOODS, "evaluate", *effort)
 
     def recognitions(self) -> list[Job]:
         """Lists the measurements of what is recognised that are not done."""
         table = [p for p in self.runs if p.row and p.model.get("targets", [IMAGE]) == [IMAGE]]
         direction = ("--given", LABEL, "--targets", IMAGE, "--rows", str(self.effort.looked_at))
-        return self._measurements(table, COHERENCE, "--coherence", *direction)
+        return self._measurements(table, COHERENCE, "coherence", *direction)
 
-    def _measurements(self, table: Sequence[Planned], file: str, *effort: str) -> list[Job]:
+    def _measurements(
+        self, table: Sequence[Planned], file: str, verb: str, *effort: str
+    ) -> list[Job]:
         left = []
         for planned in table:
             run = self.run(planned.name)
@@ -150,7 +152,7 @@ class Reproduction(OneLine):
                 continue
             chains = ("--iterations", str(self.effort.iterations)) if planned.iterative else ()
             noise = ("--temperature", f"{planned.temperature:g}")
-            words = ("evaluate", str(run), *effort, *chains, *noise, "--out", str(run / file))
+            words = (verb, str(run), *effort, *chains, *noise, "--out", str(run / file))
             left.append(self._job(planned, Path(file).stem, *words))
         return left
 

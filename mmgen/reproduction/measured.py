@@ -47,7 +47,7 @@ class _Likelihoods(Record):
 
 
 class Recognised(Record):
-    """One measurement that ``mmgen evaluate --coherence`` wrote."""
+    """One measurement that ``mmgen coherence`` wrote."""
 
     z: str
     value: Finite

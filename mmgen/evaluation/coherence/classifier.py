@@ -25,9 +25,11 @@ from mmgen.errors import DataError, WriteError
 from mmgen.evaluation.coherence.readout import Readout
 from mmgen.files.reading import Reader, exists
 from mmgen.files.tensors import open_tensors, write_tensors
+from mmgen.held_out import held_out
 from mmgen.modality import Modality
 from mmgen.nets.blocks import convolutional_encoder, features
 from mmgen.seeding import random_state
+from mmgen.training.plan import splits
 from mmgen.training.records import Record
 from mmgen.training.restoring import check_weights
 
@@ -43,8 +45,6 @@ HIDDEN = 128
 
 SPECIMENS = 64
 """Observations that tell whether a kept classifier was trained on ones like these."""
-
-HELD_OUT = ("test", "validation")
 
 WRITTEN = {"multiclass": "one of", "multilabel": "on or off"}
 """How the header of a kept classifier has it."""
@@ -155,7 +155,7 @@ def classifier(
     trained = Classifier(net, readout, None)
     with random_state(device, recipe.seed):
         _train(trained, dataset, chosen, device, recipe)
-        accuracy = _held_out(trained, dataset, chosen, device)
+        accuracy = _accuracy(trained, dataset, chosen, device)
     if file is not None:
         try:
             _keep(file, net, {**identity, "accuracy": accuracy})
@@ -217,17 +217,18 @@ def _train(
 
 
 @torch.no_grad()
-def _held_out(
+def _accuracy(
     classifier: Classifier,
     dataset: Dataset,
     modalities: dict[str, Modality],
     device: torch.device,
 ) -> float | None:
     seen, about = modalities
-    split = next((n for n in HELD_OUT if n in dataset.splits), None)
+    filled = splits(dataset)
+    split = held_out(filled)
     if split is None:
         return None
-    batches = Batches(dataset.splits[split], modalities, device=device, batch_size=500)
+    batches = Batches(filled[split], modalities, device=device, batch_size=500)
     right = [
         (classifier.predict(x[seen]) == classifier.readout.read(x[about])).flatten()
         for x in batches.epoch(None, 0)

@@ -1,6 +1,7 @@
 """Likelihoods as tables: in the terminal, Markdown, CSV, JSON and LaTeX.
 
-Means of logs and log-mean-exp are different numbers: they stand in tables, or columns, apart.
+Monte Carlo (eq. 11) and importance-sampled (IWAE) estimates are different numbers: they stand in
+tables, or columns, apart.
 """
 
 import json
@@ -33,6 +34,7 @@ class Evaluation(OneLine):
         rows: How many.
         budget: How much was drawn.
         estimates: What came out, see :func:`mmgen.evaluation.likelihood.estimators.likelihoods`.
+        notes: What the user should know of the data.
     """
 
     run: str
@@ -42,6 +44,7 @@ class Evaluation(OneLine):
     rows: int
     budget: SamplingBudget
     estimates: Sequence[Estimate]
+    notes: tuple[str, ...] = ()
 
     def tables(self) -> list[Table]:
         """Returns a table per sort of number; one that has no rows is left out."""
@@ -50,17 +53,17 @@ class Evaluation(OneLine):
         rows = f"{self.rows:,} rows of {self.split}"
         tables = [
             Table(
-                ("likelihood", "z from", "mean of logs", "±"),
+                ("likelihood", "z from", "Monte Carlo", "±"),
                 "wwrr",
                 [(e.quantity, e.z, *_nats(e)) for e in means],
-                f"Means of log p(target | z), {self.budget.samples:,} z a row",
+                f"Monte Carlo (eq. 11), {self.budget.samples:,} z per row",
                 f"nats; {rows}; ±: standard error over rows",
             ),
             Table(
-                ("likelihood", "z from", "log-mean-exp", "±", "ESS", "least"),
+                ("likelihood", "z from", "IWAE", "±", "ESS", "least"),
                 "wwrrrr",
                 [(e.quantity, e.z, *_nats(e), *_sizes(e)) for e in weighed],
-                f"Importance-sampled likelihoods, {self.budget.importance:,} z a row",
+                f"Importance-sampled (IWAE), {self.budget.importance:,} z per row",
                 f"nats; {rows}; ±: standard error over rows; ESS: effective sample size",
             ),
         ]
