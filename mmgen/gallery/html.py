@@ -94,9 +94,8 @@ def subscripts(part: str) -> list[tuple[str, str]]:
         >>> subscripts("log p(x_k | z_{l+1})")
         [('log p(x', 'k'), (' | z', 'l+1'), (')', '')]
     """
-    text, *rest = re.split(r"_(?:\{([^{}]*)\}|(\w))", part)
-    texts, below = [text, *rest[2::3]], [a or b or "" for a, b in zip(rest[::3], rest[1::3])]
-    return [*zip(texts, [*below, ""], strict=True)]
+    pieces = [*re.split(r"_(\{[^{}]*\}|\w)", part), ""]
+    return [(text, sub.strip("{}")) for text, sub in zip(pieces[::2], pieces[1::2], strict=True)]
 
 
 def html(page: Any) -> str:
