@@ -6,45 +6,25 @@ from typing import Annotated
 import typer
 
 from mmgen import shell
-from mmgen.cli.common import (
-    MOST,
-    Device,
-    Iterations,
-    RunFolder,
-    Seed,
-    Settings,
-    Weights,
-    reachable,
-)
-from mmgen.cli.measuring import (
-    Chunk,
-    Data,
-    Given,
-    Rows,
-    SplitName,
-    Targets,
-    opened,
-    rows_done,
-    tell,
-)
+from mmgen.cli import common, measuring
 from mmgen.console import stdout
 from mmgen.errors import ConfigError
 
 
 def evaluate(
     context: typer.Context,
-    run: RunFolder,
-    targets: Targets = None,
-    given: Given = None,
-    split: SplitName = "test",
-    rows: Rows = None,
+    run: common.RunFolder,
+    targets: measuring.Targets = None,
+    given: measuring.Given = None,
+    split: measuring.SplitName = "test",
+    rows: measuring.Rows = None,
     samples: Annotated[
         int,
         typer.Option(
             "-n",
             "--samples",
             min=0,
-            max=MOST,
+            max=common.MOST,
             help="Samples of z per row for Monte Carlo, the paper's eq. 11; 0 leaves it out.",
         ),
     ] = 10,
@@ -52,11 +32,11 @@ def evaluate(
         int,
         typer.Option(
             min=0,
-            max=MOST,
+            max=common.MOST,
             help="Samples of z per row for importance sampling (IWAE); 0 leaves it out.",
         ),
     ] = 100,
-    iterations: Iterations = None,
+    iterations: common.Iterations = None,
     temperature: Annotated[
         float,
         typer.Option(min=0, help="How much z varies in Monte Carlo: 1 as learned, 0 not at all."),
@@ -67,24 +47,24 @@ def evaluate(
             "--out",
             "-o",
             help="A file for the tables: .md, .csv, .json or .tex.",
-            callback=reachable,
+            callback=common.reachable,
         ),
     ] = None,
-    data: Data = None,
-    weights: Weights = "best",
-    chunk: Chunk = None,
-    seed: Seed = 0,
+    data: measuring.Data = None,
+    weights: common.Weights = "best",
+    chunk: measuring.Chunk = None,
+    seed: common.Seed = 0,
     jobs: Annotated[
         int,
         typer.Option(
             min=1, max=1000, help="Processes side by side, on the CPU; the numbers stay the same."
         ),
     ] = 1,
-    device: Device = None,
+    device: common.Device = None,
     coherence: Annotated[bool, typer.Option("--coherence", hidden=True)] = False,
 ) -> None:
     """Measure likelihoods of held-out rows in nats, in every direction."""
-    settings: Settings = context.obj
+    settings: common.Settings = context.obj
     if coherence:
         command = shell.command("coherence", run, plugins=settings.plugins)
         raise ConfigError(f"--coherence is a command of its own: {command}")
@@ -105,10 +85,10 @@ def evaluate(
         seed=seed,
         plugins=settings.plugins,
     )
-    loaded = opened(context, run, weights, device, file, FORMATS)
-    with rows_done("likelihoods") as (_, done):
+    loaded = measuring.opened(context, run, weights, device, file, FORMATS)
+    with measuring.rows_done("likelihoods") as (_, done):
         found = measure_likelihoods(loaded, request, jobs=jobs, weights=weights, done=done)
-    tell(found.notes)
+    measuring.tell(found.notes)
     for table in found.tables():
         stdout.print(table.rich())
     if file is not None:
