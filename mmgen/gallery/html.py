@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmgen.brief import OneLine
-from mmgen.evaluation.growth import amount
-from mmgen.formatting import joined, number
+from mmgen.formatting import amount, joined, number
 from mmgen.gallery.curves import SETTLED, Panel
 from mmgen.gallery.groups import spread
 from mmgen.modality import Modality
