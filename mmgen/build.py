@@ -189,7 +189,7 @@ def unchecked() -> Iterator[None]:
 
 
 @contextmanager
-def since_training(registry: Registry, trained_with: Mapping[str, str]) -> Iterator[None]:
+def note_plugin_changes(registry: Registry, trained_with: Mapping[str, str]) -> Iterator[None]:
     """Adds to every error which plugins are not those that a run was trained with.
 
     Args:
@@ -204,7 +204,8 @@ def since_training(registry: Registry, trained_with: Mapping[str, str]) -> Itera
             now = str(registry.provider(kind)) if kind in registry.kinds else "no plugin"
             if now != then:
                 lines.append(f"kind {kind!r} was plugin {then} when it was trained; now {now}")
-        raise type(error)("\n  ".join(lines)) from error
+        error.args = ("\n  ".join(lines),)
+        raise
 
 
 def model_settings(experiment: Experiment, registry: Registry) -> ModelSettings:

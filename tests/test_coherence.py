@@ -11,7 +11,7 @@ from rich.console import Console
 from torch.distributions import Independent, Normal
 from toys import CPU, ONE_WAY, Grid, Numbers, Word, on_gpu, toy_model
 
-from mmgen.data.store import Dataset, Split, check_free, read_dataset, write_dataset
+from mmgen.data.store import Dataset, Split, ensure_absent, read_dataset, write_dataset
 from mmgen.errors import ConfigError, DataError, PluginError, WriteError
 from mmgen.evaluation.coherence import classifier as judging
 from mmgen.evaluation.coherence.classifier import Recipe, classifier
@@ -332,7 +332,7 @@ def test_a_classifier_is_trained_once_and_kept(kept, tmp_path):
     x = torch.rand(20, 1, 8, 8)
     assert second.net(x).equal(first.net(x))
     dataset.verify()
-    check_free(dataset.path, force=True)
+    ensure_absent(dataset.path, force=True)
     assert read_dataset(dataset.path).hash == dataset.hash
 
 

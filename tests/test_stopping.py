@@ -145,11 +145,11 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_whatever_is_raised_is_one_message(mmgen, monkeypatch, tmp_path, error, code, said):
-    def check_free(*_, **__):
+    def ensure_absent(*_, **__):
         raise error
 
-    monkeypatch.setattr("mmgen.data.store.check_free", check_free)
-    monkeypatch.setattr("mmgen.cli.data_card.check_free", check_free, raising=False)
+    monkeypatch.setattr("mmgen.data.store.ensure_absent", ensure_absent)
+    monkeypatch.setattr("mmgen.cli.data_card.ensure_absent", ensure_absent, raising=False)
     words = ("data", "glyphs", "--out", tmp_path / "x", "--train", "2")
     ended, out, err = mmgen(*words)
     assert ended == code

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmgen.data import shard, store
 from mmgen.data.index import INDEX
-from mmgen.data.store import Dataset, Split, check_free, read_dataset, write_dataset
+from mmgen.data.store import Dataset, Split, ensure_absent, read_dataset, write_dataset
 from mmgen.errors import DataError
 from mmgen.files.tensors import write_tensors
 
@@ -146,7 +146,7 @@ import os, sys
 from mmgen.training import plan
 from mmgen.cli.app import main
 from mmgen.data import batches, shard
-batches.stays = plan.stays = lambda *_: False  # as if it were too large for memory
+batches.fits_on_device = plan.fits_on_device = lambda *_: False  # as if it were too large for memory
 shard.KEPT = 0
 rows, calls = batches.Batches._rows, []
 def cut(self, indices):
@@ -436,7 +436,7 @@ def test_a_data_set_can_be_rewritten_from_itself(folder: Path) -> None:
 def test_force_takes_an_empty_folder(tmp_path: Path) -> None:
     assert write(tmp_path / "toy", force=True).splits["test"].count == 4
     (tmp_path / "empty").mkdir()
-    check_free(tmp_path / "empty", force=True)
+    ensure_absent(tmp_path / "empty", force=True)
     assert write(tmp_path / "empty", force=True).splits["test"].count == 4
 
 

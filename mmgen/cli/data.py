@@ -35,9 +35,9 @@ def glyphs(
 ) -> None:
     """Draw letters and digits in fonts that matplotlib ships; nothing is downloaded."""
     from mmgen.data.sources import glyphs as source
-    from mmgen.data.store import check_free
+    from mmgen.data.store import ensure_absent
 
-    check_free(out, force)
+    ensure_absent(out, force)
     with progress("{task.completed:,} of {task.total:,}") as bar:
         task = bar.add_task("drawing glyphs", total=train + validation + test)
         modalities, splits = source.glyphs(
@@ -71,9 +71,9 @@ def _idx_command(name: str) -> Callable[..., None]:
         force: Force = False,
     ) -> None:
         from mmgen.data.sources.torchvision import idx_dataset
-        from mmgen.data.store import check_free
+        from mmgen.data.store import ensure_absent
 
-        check_free(out, force)
+        ensure_absent(out, force)
         modalities, splits = idx_dataset(name, source, download=download, validation=validation)
         about = (
             f"{name} as torchvision reads it: the picture, its class, and attributes measured "

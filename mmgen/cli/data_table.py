@@ -136,12 +136,12 @@ def folder(
 
 
 def _check(out: Path | None, show: bool, force: bool) -> None:
-    from mmgen.data.store import check_free
+    from mmgen.data.store import ensure_absent
 
     if out is None and not show:
         raise ConfigError("say where the data set goes: --out DIR; or look first: --show")
     if out is not None and not show:
-        check_free(out, force)
+        ensure_absent(out, force)
 
 
 def _splitting(

@@ -101,7 +101,7 @@ def mnist(
         device="auto" if device is None else device,
         plugins=tuple(settings.plugins),
     )
-    reproduction.check_free()
+    reproduction.ensure_absent()
     with writing(out):
         reproduction.begin()
         try:

@@ -87,7 +87,7 @@ def train(
                 trained_with = run_folder.environment(out).get("plugins", {})
                 experiment = _with_warmup_of(run_folder.experiment(out), experiment)
             elif out is not None and not dry_run:  # before the work of preparing
-                run_folder.check_free(out, force=force, again=asked.again(out))
+                run_folder.ensure_absent(out, force=force, again=asked.again(out))
             if dry_run:
                 planned = plan.plan(
                     experiment, settings.plugins, trained_with, say, figures=figures
@@ -103,7 +103,7 @@ def train(
         through.enter_context(writing(out))
         left = True
         if resuming:
-            left = session.go_on(prepared, out)
+            left = session.resume(prepared, out)
         else:
             session.start(prepared, out, force=force)
         if left:

@@ -55,7 +55,7 @@ class Batches:
         self.batch_size = batch_size
         self.count = split.count
         if resident is None:
-            resident = stays(split, modalities, device)
+            resident = fits_on_device(split, modalities, device)
         self._stored = split.load(modalities, device) if resident else None
 
     def __repr__(self) -> str:
@@ -107,6 +107,6 @@ class Batches:
         return {name: values.to(self.device, non_blocking=True) for name, values in pinned.items()}
 
 
-def stays(split: Split, names: Iterable[str], device: torch.device) -> bool:
+def fits_on_device(split: Split, names: Iterable[str], device: torch.device) -> bool:
     """Returns whether the stored values of these modalities are to live on the device."""
     return split.nbytes(names) <= RESIDENT_SHARE * free_memory(device)

@@ -31,7 +31,7 @@ from mmgen.errors import DataError, WriteError, listed
 from mmgen.files.documents import first_of
 from mmgen.files.tensors import write_tensors
 
-__all__ = ["CARD", "SHEET", "Dataset", "Split", "check_free", "read_dataset", "write_dataset"]
+__all__ = ["CARD", "SHEET", "Dataset", "Split", "ensure_absent", "read_dataset", "write_dataset"]
 
 SHARD_ROWS = 65_536
 
@@ -145,7 +145,7 @@ def write_dataset(
             the folder cannot be written.
     """
     path = path.resolve()
-    check_free(path, force)
+    ensure_absent(path, force)
     _check(modalities, splits)
     try:
         with appearing(path) as folder:
@@ -165,7 +165,7 @@ def write_dataset(
     return read_dataset(path)
 
 
-def check_free(path: Path, force: bool = False) -> None:
+def ensure_absent(path: Path, force: bool = False) -> None:
     """Checks that a data set may be written at ``path``, before the work of making one.
 
     Raises:

@@ -95,13 +95,13 @@ class Reproduction(OneLine):
                         f"{begun.get('epochs')}, or choose another --out"
                     )
         else:
-            self.check_free()
+            self.ensure_absent()
         for planned in self.runs:
             text = planned.configuration(self.data.resolve(), self.epochs, self.effort.train)
             _write(self.configuration(planned), text)
         _write(self.out / MANIFEST, json.dumps(asked, indent=2) + "\n")
 
-    def check_free(self) -> None:
+    def ensure_absent(self) -> None:
         """Checks that a reproduction may begin, or go on, in the folder.
 
         Raises:

@@ -10,7 +10,7 @@ from torch import nn
 from mmgen import build
 from mmgen.brief import OneLine
 from mmgen.checking import check_stored
-from mmgen.data.batches import stays
+from mmgen.data.batches import fits_on_device
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import ConfigError, DataError, MmgenError, listed
 from mmgen.experiment import Experiment
@@ -102,7 +102,7 @@ def plan(
     say("looking for plugins ...")
     registry = build.registry(plugin_modules)
     say(f"reading {experiment.data} ...")
-    with build.since_training(registry, trained_with or {}):
+    with build.note_plugin_changes(registry, trained_with or {}):
         dataset = build.dataset(experiment, registry)
         modalities = build.modalities(experiment, registry, dataset.modalities)
         check_stored(dataset, modalities, registry)
@@ -113,7 +113,7 @@ def plan(
             f"{dataset.path}: there is no training split, only {listed(dataset.splits)}"
         )
     used = [s for n, s in splits(dataset).items() if n in ("train", "validation")]
-    data = sum(s.nbytes(modalities) for s in used if stays(s, modalities, device))
+    data = sum(s.nbytes(modalities) for s in used if fits_on_device(s, modalities, device))
     rows = min(experiment.train.batch_size, splits(dataset)["train"].count)
     say("measuring the memory that training needs ...")
     sketch = build.sketch(experiment, modalities, registry)

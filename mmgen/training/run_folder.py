@@ -62,12 +62,12 @@ def create(
         force: Replaces a run that is there. Files that are not the run's stay.
 
     Raises:
-        RunError: If the folder is taken, see :func:`check_free`, or another process writes there.
+        RunError: If the folder is taken (:func:`ensure_absent`), or another process writes there.
         WriteError: If it cannot be written to.
     """
-    check_free(path, force=force)
+    ensure_absent(path, force=force)
     with writing(path):
-        check_free(path, force=force)  # another process may have been faster
+        ensure_absent(path, force=force)  # another process may have been faster
         _remove_run(path)
         text = json.dumps({"format": FORMAT, **environment}, indent=2, ensure_ascii=False)
         write(path / "environment.json", text + "\n")
@@ -77,7 +77,7 @@ def create(
         write(path / EXPERIMENT, experiment.model_dump_json(indent=2) + "\n")
 
 
-def check_free(path: Path, *, force: bool = False, again: str = "") -> None:
+def ensure_absent(path: Path, *, force: bool = False, again: str = "") -> None:
     """Checks that a run may start at ``path``, before the work of preparing it.
 
     Args:

@@ -151,7 +151,7 @@ def start(prepared: Prepared, out: Path, *, force: bool = False) -> None:
     )
 
 
-def go_on(prepared: Prepared, out: Path) -> bool:
+def resume(prepared: Prepared, out: Path) -> bool:
     """Puts the training back to the run's last checkpoint; before the first one, to the start.
 
     Returns:
@@ -163,7 +163,7 @@ def go_on(prepared: Prepared, out: Path) -> bool:
     """
     environment = run_folder.environment(out)
     plugins = environment.get("plugins", {})
-    with writing(out), build.since_training(prepared.registry, plugins):
+    with writing(out), build.note_plugin_changes(prepared.registry, plugins):
         trained = run_folder.experiment(out)
         different = _differences(
             trained.model_dump(mode="json"), prepared.experiment.model_dump(mode="json")
