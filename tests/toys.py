@@ -4,6 +4,7 @@ This file is a one-file plugin as well: a run that names its kinds is loaded wit
 ``plugin_modules=[toys.PLUGIN]``.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -213,7 +214,7 @@ def experiment(
         "model": {"kind": kind, **small_settings(kind, modalities), **(model or {})},
         "train": {"epochs": 2, "batch_size": 8, "device": "cpu", **train},
     }
-    return Experiment.checked(table, "toys")
+    return Experiment.checked(json.loads(json.dumps(table)), "toys")  # lists, as a file has them
 
 
 def made(kind: str, modalities: Mapping[str, Modality], **settings: Any) -> Model:

@@ -35,9 +35,9 @@ def data(seed=0, device=None):
 def everything(state):
     """All tensors of a training: weights, optimisers' moments and counts."""
     tensors = {f"model/{n}": t.clone() for n, t in state.model.state_dict().items()}
-    for player, optimiser in state.optimisers.items():
+    for group, optimiser in state.optimisers.items():
         for number, values in optimiser.state_dict()["state"].items():
-            tensors |= {f"{player}/{number}/{n}": t.clone() for n, t in values.items()}
+            tensors |= {f"{group}/{number}/{n}": t.clone() for n, t in values.items()}
     return tensors
 
 
@@ -121,8 +121,9 @@ def test_the_best_loss_is_remembered(tmp_path):
     assert (again.best, again.epoch) == (state.best, 2)
 
 
-def test_best_weights_are_loaded_by_name(tmp_path):
-    state = training("jmvae", MODALITIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_best_weights_are_loaded_by_name(tmp_path, kind):
+    state = training(kind, MODALITIES)
     items = fit(state, data())
     next(items)
     run_folder.save_weights(tmp_path, state, epoch=1)
@@ -130,7 +131,7 @@ def test_best_weights_are_loaded_by_name(tmp_path):
     list(items)
     run_folder.save_checkpoint(tmp_path, state)
 
-    model = training("jmvae", MODALITIES).model
+    model = training(kind, MODALITIES, seed=1).model
     names = {n: f"model/{n}" for n in model.state_dict()}
     for which, expected in (("best", best), ("last", everything(state))):
         run_folder.load_weights(tmp_path, model, which)
@@ -333,7 +334,7 @@ def test_weights_of_another_model_do_not_fit(run, kind, model):
 
 
 def test_a_run_folder_gives_its_experiment_and_environment_back(tmp_path):
-    resolved = build.resolved(experiment("hierarchical", MODALITIES), MODALITIES)
+    resolved = experiment("hierarchical", MODALITIES)
     run_folder.create(tmp_path / "a" / "run", resolved, {"versions": {"torch": "1"}})
     assert run_folder.experiment(tmp_path / "a" / "run") == resolved
     environment = run_folder.environment(tmp_path / "a" / "run")

@@ -11,7 +11,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
-from toys import CPU, KINDS, SMALL, Numbers, Word, training
+from toys import CPU, KINDS, Numbers, Word, small_settings, training
 
 from mmgen import hookimpl
 from mmgen.data.batches import Batches
@@ -237,7 +237,7 @@ def run(tmp_path, kind, modality, values, *, epochs=4, **settings):
     modalities = {"point": modality.to_config(), "colour": Word().to_config()}
     splits = {"train": {"point": values, "colour": torch.arange(ROWS) % 3}}
     write_dataset(data, name="toys", about="", modalities=modalities, splits=splits)
-    table = {"data": {"path": data}, "model": {"kind": kind, **SMALL[kind]}}
+    table = {"data": {"path": data}, "model": {"kind": kind, **small_settings(kind, modalities)}}
     table["train"] = {"epochs": epochs, "batch_size": 8, "device": "cpu", **settings}
     prepared = prepare(Experiment.checked(table, "toys"), [PLUGIN])
     out = tmp_path / "run"

@@ -8,9 +8,19 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import ROOT, small
-from toys import CPU, KINDS, OneDevice, experiment, on_gpu, toy_modalities, training
+from toys import (
+    CPU,
+    KINDS,
+    REGISTRY,
+    OneDevice,
+    experiment,
+    on_gpu,
+    toy_modalities,
+    training,
+)
 
 from mmgen import build
+from mmgen.batch import Batch
 from mmgen.errors import ConfigError
 from mmgen.experiment import Experiment
 from mmgen.training import memory as counting
@@ -22,7 +32,16 @@ MODALITIES = toy_modalities(5)
 
 def sketch(kind, modalities=MODALITIES, **settings):
     resolved = experiment(kind, modalities, **settings)
-    return build.model(resolved, modalities, META), resolved
+    return build.model(resolved, modalities, META, REGISTRY), resolved
+
+
+def drawn(rows, device=CPU):
+    return Batch({n: torch.rand(rows, *m.shape, device=device) for n, m in MODALITIES.items()})
+
+
+def sized(kind, **settings):
+    """Those of some settings that a kind has."""
+    return {k: v for k, v in settings.items() if k in REGISTRY.model(kind).Settings.model_fields}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,10 +55,13 @@ def test_every_parameter_is_in_exactly_one_net(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_copies_of_encoders_are_those_that_the_model_counts(kind):
     model, _ = sketch(kind)
-    encoders = [row for row in counting.nets(model) if "encoders." in row.name]
-    assert [row.name.rpartition(".")[2] for row in encoders] == list(MODALITIES)
-    expected = 2 ** (5 - 1) if kind == "jmvae-kl" else 1
-    assert {row.copies for row in encoders} == {expected}
+    encoders = [
+        row for row in counting.nets(model) if re.search(r"encoders\.|conditions", row.name)
+    ]
+    assert {row.name.rpartition(".")[2] for row in encoders} == {*MODALITIES}
+    paths = [row for row in counting.nets(model) if row.name.startswith("paths.")]
+    counted = [copies for copies, _ in model.encoder_nets()]
+    assert sum(row.copies for row in [*encoders, *paths]) == sum(counted)
 
 
 def test_layers_are_told_by_their_sizes_whether_wide_or_looped():
@@ -58,12 +80,12 @@ class Measured(counting._Live):
 @pytest.mark.parametrize("rows", [16, 512])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_memory_of_a_step_is_that_of_a_step(kind, rows):
-    settings = {"latent": 32, "fusion": (64,)}
+    settings = sized(kind, latent=32, fusion=(64,))
     model, resolved = sketch(kind, model=settings, batch_size=rows)
     planned = counting.training_memory(model, MODALITIES, resolved.train.batch_size)
 
     state = training(kind, MODALITIES, model=settings, batch_size=rows)
-    x = {n: torch.rand(rows, *m.shape) for n, m in MODALITIES.items()}
+    x = drawn(rows)
     state.step(x, 1.0)
     moments = sum(
         value.nbytes
@@ -76,7 +98,7 @@ def test_the_memory_of_a_step_is_that_of_a_step(kind, rows):
     assert (planned.weights, planned.optimiser) == (weights, moments)
     state.model.zero_grad(set_to_none=True)
     with Measured() as live:
-        state.step({n: v.clone() for n, v in x.items()}, 1.0)
+        state.step(Batch({n: v.clone() for n, v in x.items()}), 1.0)
     assert live.peak == pytest.approx(planned.step, rel=0.15)
 
 
@@ -84,13 +106,13 @@ def test_gradients_of_the_step_before_are_not_beside_the_activations():
     state = training("jmvae", MODALITIES)
     objective, seen = state.objective, []
 
-    def watched(x, beta):
+    def watched(x):
         seen.append([p.grad is None for p in state.model.parameters()])
-        return objective(x, beta)
+        return objective(x)
 
     state.objective = watched
     for _ in range(2):
-        state.step({n: torch.rand(4, *m.shape) for n, m in MODALITIES.items()}, 1.0)
+        state.step(drawn(4), 1.0)
     assert len(seen) == 2
     assert all(map(all, seen))
 
@@ -116,7 +138,7 @@ def test_memory_that_is_freed_is_not_counted_twice():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_memory_on_the_gpu_is_about_what_is_planned(kind):
     cuda = torch.device("cuda")
-    settings = {"latent": 512, "fusion": (2048, 2048)}
+    settings = sized(kind, latent=512, fusion=(2048, 2048))
     model, resolved = sketch(kind, model=settings, batch_size=2048)
     planned = counting.training_memory(model, MODALITIES, resolved.train.batch_size)
     torch.cuda.synchronize()
@@ -125,8 +147,7 @@ def test_the_memory_on_the_gpu_is_about_what_is_planned(kind):
     torch.cuda.reset_peak_memory_stats()
     state = training(kind, MODALITIES, model=settings, device=cuda, batch_size=2048)
     for _ in range(2):
-        x = {n: torch.rand(2048, *m.shape, device=cuda) for n, m in MODALITIES.items()}
-        state.step(x, 1.0)
+        state.step(drawn(2048, cuda), 1.0)
     peak = torch.cuda.max_memory_allocated() - before
     assert peak == pytest.approx(planned.total, rel=0.3)
 
