@@ -101,11 +101,10 @@ def growth(run: Run, registry: Registry) -> Growth:
 def _own(run: Run, registry: Registry, another: str, more: Modalities) -> Row | None:
     kind, settings = run.model.kind, run.experiment.model.settings
     now = _size(run, registry, kind, settings, run.modalities)
-    given = run.model.directions.given if run.model.directions else ()
-    longer = {  # a setting that lists what is given lists one more
-        key: [*value, another] if isinstance(value, list | tuple) and (*value,) == given else value
-        for key, value in settings.items()
-    }
+    longer = dict(settings)
+    if run.model.directions is not None:  # a setting that lists what is given lists one more
+        C = [*run.model.directions.given]
+        longer |= {key: [*C, another] for key, value in settings.items() if value == C}
     then = _size(run, registry, kind, longer, more)
     return (now, then if then and another in then.names else None) if now else None
 
