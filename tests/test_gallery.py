@@ -4,9 +4,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from mmgen.figures.losses import loss_curves
-from mmgen.figures.sheet import MARGIN, Block, Strip, beside, draw, magnified
-from mmgen.figures.tools import likelihood_of, way_of
 from PIL import Image
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
@@ -15,6 +12,9 @@ from mmgen import figures
 from mmgen.errors import GenerationError
 from mmgen.evaluation.growth import growth, plot_growth
 from mmgen.experiment import Experiment
+from mmgen.figures.losses import loss_curves
+from mmgen.figures.sheet import MARGIN, Block, Strip, beside, draw, magnified
+from mmgen.figures.tools import likelihood_of, way_of
 from mmgen.modality import Modality
 from mmgen.models import MODELS
 from mmgen.nets.blocks import Likelihood, mlp
