@@ -25,19 +25,6 @@ LISTED = 12
 
 
 @dataclass(frozen=True, repr=False)
-class Fact(OneLine):
-    """A value, and what it is.
-
-    Attributes:
-        value: In words.
-        what: What it is.
-    """
-
-    value: str
-    what: str
-
-
-@dataclass(frozen=True, repr=False)
 class About(OneLine):
     """What is said of a model.
 
@@ -54,8 +41,8 @@ class About(OneLine):
     text: str
     equation: Sequence[str]
     remarks: list[str]
-    facts: list[Fact]
-    settings: list[Fact]
+    facts: dict[str, str]
+    settings: dict[str, str]
     likelihood: str
     prior: str
 
@@ -67,13 +54,14 @@ def about(run: Run, registry: Registry, terms: Mapping[str, Term]) -> About:
     C = model.directions.given if model.directions else ()
     prior, posterior = (inferred(model, names) for names in (C, model.names))
     assert prior is not None
+    assert posterior is not None
     nets = sum(copies for copies, _ in model.encoder_nets())
     formula = model.formula if model.encoder_count(model.settings, len(model.names)) else ""
     facts = {
         "generates": model.direction(),
         "z": f"{' × '.join(map(str, prior.event_shape))} numbers",
         "prior of z": prior.symbol,
-        "z given all": posterior.symbol if posterior else "",
+        "z given all": posterior.symbol,
         "decoders": likelihood(model, model.targets),
         "encoder nets": f"{nets:,}" + (f" = {formula}" if formula else ""),
         "plugin": str(registry.model_provider(model.kind)),
@@ -83,8 +71,8 @@ def about(run: Run, registry: Registry, terms: Mapping[str, Term]) -> About:
         text=model.about(),
         equation=model.equation,
         remarks=[*_symbols(run, terms), _encoded(model)],
-        facts=[Fact(value, what) for what, value in facts.items() if value],
-        settings=[Fact(_written(value), name) for name, value in settings.items()],
+        facts=facts,
+        settings={name: _written(value) for name, value in settings.items()},
         likelihood=facts["decoders"],
         prior=prior.symbol,
     )

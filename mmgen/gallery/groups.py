@@ -5,7 +5,7 @@ of the report (:mod:`mmgen.gallery.html`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -65,13 +65,15 @@ class Group(OneLine):
         title: What is given, what comes.
         note: How.
         rows: In order.
-        columns: What the columns are; may be empty.
+        columns: What is given beside the row's caption, column by column; may be empty.
+        samples: Whether samples follow what is at the mean of z, in each row.
     """
 
     title: str
     note: str
     rows: list[Row]
-    columns: Sequence[str] = field(default=())
+    columns: Sequence[str] = ()
+    samples: bool = False
 
 
 def renderable(modality: Modality) -> bool:
@@ -109,8 +111,8 @@ def from_choices(
     run: Run,
     source: str,
     targets: Sequence[str],
-    *,
     samples: int,
+    *,
     most: int = CHOICES,
     iterations: int | None = None,
     seed: int = 0,
@@ -157,8 +159,7 @@ def from_choices(
     note = f"Given: {source} alone; {how}{first}. Shown is {means_of}."
     if len(chosen) < len(choices):
         note += f" {len(chosen)} of {len(choices):,} choices, evenly spread."
-    columns = ("mean", "samples") if samples else ()
-    return Group(f"{joined(targets)} from {source}", note, rows, columns)
+    return Group(f"{joined(targets)} from {source}", note, rows, samples=samples > 0)
 
 
 @torch.no_grad()
@@ -200,7 +201,6 @@ def held_out(
     subsets: Iterable[Sequence[str]],
     names: Sequence[str] | None = None,
     *,
-    iterations: int | None = None,
     seed: int = 0,
 ) -> Group:
     """Generates, for some observations, from each subset of their modalities at the mean of z.
@@ -211,7 +211,6 @@ def held_out(
         subsets: What is given, a row each; those from which nothing is generated are left out.
         names: Which modalities are generated, whether they are given or not; by default what a
             subset lacks, and all if it lacks nothing.
-        iterations: See :func:`mmgen.inference.sample.sample_latent`.
         seed: Fixes the noise.
 
     Returns:
@@ -227,17 +226,37 @@ def held_out(
         for subset in subsets:
             lacking = [n for n in model.targets if n not in subset] or model.targets
             targets = [n for n in names or lacking if model.generates(subset, [n])]
-            if not targets:
+            if not (subset and targets):
                 continue
             given = x.select(subset)
-            z = sample_latent(model, given, 1, temperature=0.0, iterations=iterations)[0]
+            z = sample_latent(model, given, 1, temperature=0.0)[0]
             means = {n: p.mean for n, p in model.decode(z, given, targets).items()}
-            whole, how = {*subset} == {*model.names}, how_found(model, subset, iterations)
+            whole, how = {*subset} == {*model.names}, how_found(model, subset)
             source = "all" if whole else joined(subset)
             told = [f"{i + 1}, given {source}, z at its mean; {how}" for i in range(x.rows)]
             rows.append(_row(run, f"from {source}", means, told, how))
     note = f"z at its mean; shown is the mean of {likelihood(model, names or model.targets)}."
-    return Group(f"{joined(names or model.names)}, held out", note, rows)
+    title = f"{joined(names)} reconstructed" if names else "From any subset to the rest"
+    return Group(title, note, rows)
+
+
+def reconstructions(run: Run, x: Batch, target: str) -> Group:
+    """Generates one modality of some observations from all, itself, the others, and what is given.
+
+    Args:
+        run: The trained run.
+        x: Observations ``(n, *shape)`` of all modalities of the model.
+        target: The modality.
+
+    Raises:
+        GenerationError: If the model does not generate it.
+    """
+    model = run.model
+    if target not in model.targets:
+        raise GenerationError(f"{run.path} generates {model.direction()}, not {target}")
+    C = model.directions.given if model.directions else ()
+    others = tuple(n for n in model.names if n != target)
+    return held_out(run, x, dict.fromkeys([model.names, (target,), others, C]), [target])
 
 
 def shown_subsets(model: Model, most: int) -> tuple[list[Subset], int]:

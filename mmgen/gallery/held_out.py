@@ -7,7 +7,7 @@ from typing import Any
 
 from mmgen.batch import Batch
 from mmgen.brief import OneLine
-from mmgen.data.store import Dataset, Split
+from mmgen.data.store import Dataset
 from mmgen.errors import ConfigError, DataError
 from mmgen.gallery.groups import spread
 from mmgen.held_out import rows_of
@@ -53,12 +53,9 @@ def held_out(
         The rows, or in words why there are none.
     """
     try:
-        rows = rows_of(run, registry, environment, data=data)
+        rows = rows_of(run, registry, environment, data=data, count=ROWS)
     except (ConfigError, DataError) as error:
         return str(error)
-    return HeldOut(rows.dataset, rows.name, _observed(run, rows.split))
-
-
-def _observed(run: Run, split: Split) -> Batch:
-    stored = split.take(spread(split.count, ROWS), run.modalities)
-    return Batch({n: m.observe(stored[n].to(run.device)) for n, m in run.modalities.items()})
+    stored = rows.split.load(run.modalities, run.device)
+    x = Batch({n: modality.observe(stored[n]) for n, modality in run.modalities.items()})
+    return HeldOut(rows.dataset, rows.name, x)

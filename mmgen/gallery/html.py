@@ -1,8 +1,9 @@
 """Groups, curves and all else of a report as HTML, in which every word of a run is escaped."""
 
+import math
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -86,6 +87,13 @@ def place(panel: Panel, epoch: float, value: float) -> tuple[float, float]:
     return round(x, 1), round(TOP + down * (HEIGHT - TOP - BOTTOM), 1)
 
 
+def shares(values: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Returns words, values and the lengths of their bars, from 0 to 100 of the longest."""
+    longest = max([0.0, *filter(math.isfinite, values.values())]) or 1
+    bounded = {w: min(max(v / longest, 0), 1) if math.isfinite(v) else 0 for w, v in values.items()}
+    return [(word, value, round(100 * bounded[word], 1)) for word, value in values.items()]
+
+
 def subscripts(part: str) -> list[tuple[str, str]]:
     """Splits ``x_k`` and ``x_{S}`` into text and the subscript that follows it.
 
@@ -97,7 +105,7 @@ def subscripts(part: str) -> list[tuple[str, str]]:
     return [(text, sub.strip("{}")) for text, sub in zip(pieces[::2], pieces[1::2], strict=True)]
 
 
-def html(page: Any) -> str:
+def html(page: Mapping[str, Any]) -> str:
     """Writes a page as HTML; every word that comes from a run is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -114,6 +122,7 @@ def html(page: Any) -> str:
         "joined": joined,
         "picture": picture,
         "spread": spread_of,
+        "shares": shares,
         "subscripts": subscripts,
     }
     environment.globals |= {

@@ -3,20 +3,18 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmgen.brief import OneLine
-from mmgen.formatting import counted, duration, joined, number
+from mmgen.formatting import amount, counted, duration, joined, number
 from mmgen.gallery import diagnostics, groups
-from mmgen.gallery.about import About, Fact, about
-from mmgen.gallery.curves import Curves, curves
+from mmgen.gallery.about import about
+from mmgen.gallery.curves import curves
 from mmgen.gallery.diagnostics import Diagnostic
 from mmgen.gallery.groups import Group, renderable
 from mmgen.gallery.held_out import HeldOut, held_out
 from mmgen.gallery.html import affordable
-from mmgen.gallery.size import Growth, growth
+from mmgen.gallery.size import growth
 from mmgen.gallery.space import Space, space
 from mmgen.inference.terms import terms as terms_of
 from mmgen.model import Directions
@@ -36,63 +34,12 @@ OBSERVATIONS, SUBSETS, PRIOR = 4, 14, 16
 """Held-out observations, subsets that they are generated from, samples of the prior."""
 
 
-@dataclass(frozen=True, repr=False)
-class Member(OneLine):
-    """One modality as the experiment has it.
-
-    Attributes:
-        name: The user's name.
-        kind: Its kind.
-        plugin: Which plugin provided the kind in training, and now if that differs.
-        shape: Of one observation.
-        choices: How many there are.
-        parameters: Of its decoder, if it is generated.
-        role: ``generated``, ``given`` or ``takes no part`` in a model of one direction.
-    """
-
-    name: str
-    kind: str
-    plugin: str
-    shape: str
-    choices: int
-    parameters: int | None
-    role: str
-
-
-@dataclass(frozen=True, repr=False)
-class Page(OneLine):
-    """What the template writes down, part by part; parts without content are left out."""
-
-    name: str
-    kind: str
-    names: list[str]
-    direction: Directions | None
-    model: About
-    sentence: str
-    facts: list[Fact]
-    diagnostics: list[Diagnostic]
-    passed: list[str]
-    members: list[Member]
-    data: list[Fact]
-    data_about: str
-    missing: str
-    pictures: list[Group]
-    words: list[Group]
-    subsets: Group | None
-    subsets_left_out: int
-    prior: Group | None
-    curves: Curves | None
-    space: Space | None
-    growth: Growth
-    command: str
-    experiment: str
-    environment: list[Fact]
-
-
 def gather(
     run: Run, registry: Registry, weights: str, data: Path | None = None, seed: int = 0
-) -> Page:
-    """Generates, measures and words everything; leaves torch's random state alone.
+) -> dict[str, Any]:
+    """Generates, measures and words all that the template writes down, by name.
+
+    Torch's random state is left alone. What does not apply to the run is empty.
 
     Args:
         run: The trained run.
@@ -107,7 +54,7 @@ def gather(
     with random_state(run.device, seed):
         rows = held_out(run, registry, data, environment)
         here = rows if isinstance(rows, HeldOut) else None
-        terms = terms_of(run.model, here.spread(2) if here else None)
+        terms = terms_of(run.model, here.spread(2).select(run.model.names) if here else None)
         latent = space(run, here) if here else None
         subsets, left_out = _subsets(run, here) if here else (None, 0)
         pictures, words = _from_choices(run)
@@ -117,32 +64,35 @@ def gather(
     found = diagnostics.of_training(metrics, terms, run.experiment.train.epochs, run.path.name)
     if latent is not None:
         found += _of_z(metrics, terms, latent, direction)
-    return Page(
-        name=run.experiment.name,
-        kind=run.model.kind,
-        names=[*run.modalities],
-        direction=direction,
-        model=model,
-        sentence=_sentence(run, rows, environment, len(metrics)),
-        facts=_facts(run, metrics, weights),
-        diagnostics=found,
-        passed=_passed(metrics, latent, direction),
-        members=_members(run, registry, environment),
-        data=_data(rows, environment),
-        data_about=here.dataset.about if here else "",
-        missing=rows if isinstance(rows, str) else "",
-        pictures=pictures,
-        words=words,
-        subsets=subsets,
-        subsets_left_out=left_out,
-        prior=prior,
-        curves=curves(metrics, terms),
-        space=latent,
-        growth=sizes,
-        command="\n".join([str(environment.get("command", "")), *environment.get("continued", [])]),
-        experiment=json.dumps(run.experiment.model_dump(mode="json"), indent=2, ensure_ascii=False),
-        environment=_environment(environment),
-    )
+    return {
+        "name": run.experiment.name,
+        "kind": run.model.kind,
+        "names": [*run.modalities],
+        "direction": direction,
+        "model": model,
+        "sentence": _sentence(run, rows, environment, len(metrics)),
+        "facts": _facts(run, metrics, weights),
+        "diagnostics": found,
+        "passed": _passed(metrics, latent, direction),
+        "members": _members(run, registry, environment),
+        "data": _data(rows, environment),
+        "data_about": here.dataset.about if here else "",
+        "missing": rows if isinstance(rows, str) else "",
+        "pictures": pictures,
+        "words": words,
+        "split": here.split if here else "",
+        "subsets": subsets,
+        "subsets_left_out": left_out,
+        "prior": prior,
+        "curves": curves(metrics, terms),
+        "space": latent,
+        "growth": sizes,
+        "command": "\n".join([environment.get("command", ""), *environment.get("continued", [])]),
+        "experiment": json.dumps(
+            run.experiment.model_dump(mode="json"), indent=2, ensure_ascii=False
+        ),
+        "environment": _environment(environment),
+    }
 
 
 def _from_choices(run: Run) -> tuple[list[Group], list[Group]]:
@@ -153,10 +103,10 @@ def _from_choices(run: Run) -> tuple[list[Group], list[Group]]:
         drawn = [n for n in targets if renderable(run.modalities[n])]
         for target in drawn:
             most = affordable(run.modalities[target], CHOICES)
-            group = groups.from_choices(run, source, [target], samples=SAMPLES, most=most)
+            group = groups.from_choices(run, source, [target], SAMPLES, most=most)
             pictures.append(group)
         if told := [n for n in targets if n not in drawn]:
-            words.append(groups.from_choices(run, source, told, samples=0, most=WORDS))
+            words.append(groups.from_choices(run, source, told, 0, most=WORDS))
     return pictures, words
 
 
@@ -186,8 +136,8 @@ def _of_z(
     latent: Space,
     direction: Directions | None,
 ) -> list[Diagnostic]:
-    bars = latent.told if direction is None else latent.led
-    nats = {bar.word: bar.value for bar in bars if bar.word not in latent.constant}
+    gains = latent.told if direction is None else latent.led
+    nats = {name: value for name, value in gains.items() if name not in latent.constant}
     if direction is None:
         return diagnostics.of_latent(metrics, terms, latent.active, nats, latent.silent)
     active = sum(latent.active.values())
@@ -228,68 +178,62 @@ def _passed(
     return said
 
 
-def _facts(run: Run, metrics: list[dict[str, Any]], weights: str) -> list[Fact]:
-    facts = []
-    parameters = sum(p.numel() for p in run.model.parameters())
-    nets = sum(copies for copies, _ in run.model.encoder_nets())
+def _facts(run: Run, metrics: list[dict[str, Any]], weights: str) -> dict[str, str]:
+    facts = {}
     if metrics:
         best = next((m for m in reversed(metrics) if m["best"]), metrics[-1])
         shown = metrics[-1] if weights == "last" else best
         split = "validation" if "loss" in shown["validation"] else "train"
         word = "validation" if split == "validation" else "training"
-        facts.append(Fact(number(shown[split]["loss"]), f"{word} loss in nats"))
+        facts[f"{word} loss in nats"] = number(shown[split]["loss"])
         which = "best epoch" if weights == "best" else "epoch shown"
-        facts.append(Fact(f"{shown['epoch']} of {run.experiment.train.epochs}", which))
-        seconds = sum(m["seconds"] for m in metrics)
-        facts.append(Fact(duration(seconds), "of training"))
+        facts[which] = f"{shown['epoch']} of {run.experiment.train.epochs}"
+        facts["of training"] = duration(sum(m["seconds"] for m in metrics))
         rates = [m["examples_per_second"] for m in metrics]
         rate = sorted(rates)[len(rates) // 2]
-        facts.append(Fact(number(rate, 2 if math.isfinite(rate) else 4), "examples a second"))
-    facts.append(Fact(f"{parameters:,}", "parameters"))
-    facts.append(Fact(str(nets), "encoder net" if nets == 1 else "encoder nets"))
+        facts["examples a second"] = number(rate, 2 if math.isfinite(rate) else 4)
+    facts["parameters"] = f"{sum(p.numel() for p in run.model.parameters()):,}"
+    nets = sum(copies for copies, _ in run.model.encoder_nets())
+    facts["encoder net" if nets == 1 else "encoder nets"] = f"{nets:,}"
     return facts
 
 
-def _members(run: Run, registry: Registry, environment: Mapping[str, Any]) -> list[Member]:
-    recorded = environment.get("plugins", {})
-    members = []
+def _members(
+    run: Run, registry: Registry, environment: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
+    """Says of each modality what it is; of a conditional model, what it is there for."""
+    recorded, model, members = environment.get("plugins", {}), run.model, {}
     for name, modality in run.modalities.items():
         now = str(registry.provider(modality.kind))
         then = recorded.get(modality.kind, now)
-        model = run.model
-        generated = name in model.targets
-        role = "generated" if generated else "given"
-        decoder = model.decoders[name] if generated else None
-        members.append(
-            Member(
-                name,
-                modality.kind,
-                then if then == now else f"{then}; here {now}",
-                " × ".join(map(str, modality.shape)) or "one number",
-                len(modality.choices()),
-                sum(p.numel() for p in decoder.parameters()) if decoder is not None else None,
-                role if name in model.names else "takes no part",
-            )
-        )
+        role = "generated" if name in model.targets else "given"
+        weights = model.decoders[name].parameters() if name in model.targets else ()
+        members[name] = {
+            "kind": modality.kind,
+            "shape": " × ".join(map(str, modality.shape)) or "one number",
+            "here": role if name in model.names else "takes no part",
+            "choices": f"{len(modality.choices()) or '–'}",
+            "decoder": amount(sum(p.numel() for p in weights)) if name in model.targets else "–",
+            "plugin": then if then == now else f"{then}; here {now}",
+        }
+        if model.directions is None:
+            del members[name]["here"]
     return members
 
 
-def _data(rows: HeldOut | str, environment: Mapping[str, Any]) -> list[Fact]:
+def _data(rows: HeldOut | str, environment: Mapping[str, Any]) -> dict[str, str]:
     recorded = environment.get("dataset", {})
-    facts = [Fact(str(recorded["name"]), "name")] if "name" in recorded else []
+    facts = {"name": str(recorded["name"])} if "name" in recorded else {}
     if isinstance(rows, HeldOut):
-        facts = [Fact(rows.dataset.name, "name")]
-        facts += [Fact(f"{split.count:,}", n) for n, split in rows.dataset.splits.items()]
-    if "hash" in recorded:
-        facts.append(Fact(str(recorded["hash"])[:12], "hash"))
-    return facts
+        facts = {"name": rows.dataset.name}
+        facts |= {name: f"{split.count:,}" for name, split in rows.dataset.splits.items()}
+    return facts | ({"hash": str(recorded["hash"])[:12]} if "hash" in recorded else {})
 
 
-def _environment(environment: Mapping[str, Any]) -> list[Fact]:
-    versions = environment.get("versions", {})
-    facts = [Fact(str(version), name) for name, version in versions.items()]
-    keys = [key for key in ("device", "threads", "machine") if key in environment]
-    return facts + [Fact(str(environment[key]), key) for key in keys]
+def _environment(environment: Mapping[str, Any]) -> dict[str, str]:
+    values = {**environment.get("versions", {}), **environment}
+    keys = [*environment.get("versions", {}), "device", "threads", "machine"]
+    return {key: str(values[key]) for key in keys if key in values}
 
 
 def weights_of(folder: Path) -> str:

@@ -1,7 +1,8 @@
-"""Groups as PNG files under ``RUN/figures``, and how a run learned."""
+"""Groups as PNG files."""
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,122 +16,38 @@ from mmgen.inference.terms import terms
 from mmgen.run import Run
 
 WIDEST = 18
-"""Columns of a page of two modalities' choices; more go below."""
+"""Columns of a page; more go below."""
+
+SAMPLES, OBSERVATIONS, PRIOR = 8, 10, 36
+"""Samples per choice, held-out observations, samples of the prior."""
 
 
-def from_choices(
-    run: Run,
-    source: str,
-    target: str,
-    *,
-    samples: int = 8,
-    iterations: int | None = None,
-    seed: int = 0,
-) -> Path:
-    """Draws :func:`mmgen.gallery.groups.from_choices` of a modality that is a picture.
-
-    Returns:
-        ``RUN/figures/TARGET_from_SOURCE.png``.
-
-    Raises:
-        GenerationError: If the source has no choices or the target no pictures.
-    """
-    _check_drawn(run, target)
-    group = groups.from_choices(
-        run, source, [target], samples=samples, iterations=iterations, seed=seed
-    )
-    strips = _strips(group)
-    # As many columns of rows as make the page about as wide as high.
-    columns = max(1, round(math.sqrt(1.2 * len(strips) / (samples + 2))))
-    rows = math.ceil(len(strips) / columns)
-    starts = range(0, len(strips), rows)
-    blocks = [Block(strips[i : i + rows], headings=("mean", "samples")) for i in starts]
-    note = f"{group.note} The word at the left is what is given."
-    return _page(run, f"{target}_from_{source}", group.title, note, blocks)
-
-
-def from_pairs(run: Run, across: str, down: str, target: str, *, seed: int = 0) -> Path:
-    """Draws :func:`mmgen.gallery.groups.from_pairs` of a modality that is a picture.
-
-    Returns:
-        ``RUN/figures/TARGET_from_ACROSS+DOWN.png``.
-
-    Raises:
-        GenerationError: If a name is wrong, or the target has no pictures.
-    """
-    _check_drawn(run, target)
-    group = groups.from_pairs(run, across, down, target, seed=seed)
-    whole, strips = _strips(group), []
-    for start in range(0, len(group.columns), WIDEST):
-        part = slice(start, start + WIDEST)
-        strips += [Strip(strip.caption, strip.pictures[part]) for strip in whole]
-        strips[-1] = Strip(whole[-1].caption, strips[-1].pictures, group.columns[part])
-    file = f"{target}_from_{across}+{down}"
-    return _page(run, file, group.title, group.note, [Block(strips)])
-
-
-def reconstructions(
-    run: Run,
-    observations: Batch,
-    target: str,
-    *,
-    count: int = 10,
-    iterations: int | None = None,
-    seed: int = 0,
-) -> Path:
-    """Draws observations of a modality above its reconstructions, given all, itself, the others.
-
-    What the model cannot do is left out; of a conditional model, what it generates from is there.
+def save(group: Group, path: Path, title: str) -> Path:
+    """Draws a group as a page.
 
     Args:
-        run: The trained run.
-        observations: Held-out ``(B, *shape)`` of every modality; the first ``count`` are drawn.
-        target: A modality that can be rendered.
-        count: How many observations.
-        iterations: See :func:`mmgen.inference.sample.sample_latent`.
-        seed: Fixes the noise.
+        group: Its rows hold pictures.
+        path: The PNG; its folder is made.
+        title: What stands before the group's own.
 
     Returns:
-        ``RUN/figures/TARGET_reconstructed.png``.
+        ``path``.
 
     Raises:
-        GenerationError: If the target has no pictures, or is not one that the model generates.
+        GenerationError: If no modality of the group can be drawn as a picture.
     """
-    model = run.model
-    if target not in model.targets:
-        raise GenerationError(f"{run.path} generates {model.direction()}, not {target}")
-    _check_drawn(run, target)
-    x = observations.select(model.names).slice(0, count)
-    subsets = [model.names, (target,), tuple(n for n in model.names if n != target)]
-    if model.directions is not None:
-        subsets.append(model.directions.given)
-    group = groups.held_out(
-        run, x, dict.fromkeys(subsets), [target], iterations=iterations, seed=seed
-    )
-    ways = [f" {row.caption.capitalize()}: {row.note}." for row in group.rows[1:]]
-    title = f"{target} reconstructed"
-    return _page(
-        run, f"{target}_reconstructed", title, group.note + "".join(ways), [Block(_strips(group))]
-    )
-
-
-def from_prior(run: Run, *, count: int = 36, seed: int = 0) -> Path:
-    """Draws samples of the prior, with what the other modalities say of the same z in words.
-
-    Returns:
-        ``RUN/figures/prior.png``.
-
-    Raises:
-        GenerationError: If no modality has pictures, or something must be given.
-    """
-    group = groups.from_prior(run, count, seed=seed)
-    if not group.rows[0].pictures:
-        raise GenerationError(f"{run.path}: no modality can be drawn as a picture")
-    (strip,) = _strips(group)
-    columns = max(1, min(9, 1000 // strip.pictures.shape[2]))
-    parts = [slice(start, start + columns) for start in range(0, count, columns)]
-    strips = [Strip("", strip.pictures[part], strip.words[part]) for part in parts]
-    return _page(run, "prior", "from the prior", group.note, [Block(strips)])
+    strips = _strips(group)
+    ways = [f"{row.caption.capitalize()}: {row.note}." for row in group.rows if row.note]
+    note = " ".join([group.note, *ways])
+    if group.samples:  # as many columns of rows as make the page about as wide as high
+        columns = max(1, round(math.sqrt(1.2 * len(strips) / (len(strips[0].pictures) + 1))))
+        below = math.ceil(len(strips) / columns)
+        parts = [strips[i : i + below] for i in range(0, len(strips), below)]
+        blocks = [Block(part, headings=("mean", "samples")) for part in parts]
+    else:
+        widest = min(WIDEST, max(1, 1000 // strips[0].pictures.shape[2]))
+        blocks = [Block(_wrapped(strips, group.columns, widest))]
+    return draw(path, f"{title}: {group.title}", note, blocks)
 
 
 def compare(
@@ -162,9 +79,8 @@ def compare(
     """
     blocks: list[Block] = []
     for name, run in runs.items():
-        _check_drawn(run, target)
         T = iterations if run.model.directions is None else None
-        group = groups.from_choices(run, source, [target], samples=samples, iterations=T, seed=seed)
+        group = groups.from_choices(run, source, [target], samples, iterations=T, seed=seed)
         strips = _strips(group)
         if blocks:  # the first block names the rows of all
             strips = [Strip("", strip.pictures) for strip in strips]
@@ -186,44 +102,43 @@ def draw_all(run: Run, observations: Batch, metrics: Sequence[Mapping[str, Any]]
         metrics: See :func:`mmgen.training.run_folder.read_metrics`; may be empty.
 
     Returns:
-        The files, under ``RUN/figures``.
+        The files: ``RUN/figures/TARGET_from_SOURCE.png``, ``TARGET_from_A+B.png``,
+        ``TARGET_reconstructed.png``, ``prior.png`` and ``losses.png``.
     """
-    can = run.model.generates
-    shown = [n for n in run.model.targets if renderable(run.modalities[n])]
+    model, folder = run.model, run.path / "figures"
+    title = f"{run.experiment.name}, {model.kind}"
+    shown = [n for n in model.targets if renderable(run.modalities[n])]
     # More choices first: they go from left to right.
     chosen = [n for n, m in run.modalities.items() if m.choices()]
     chosen.sort(key=lambda n: -len(run.modalities[n].choices()))
-    paths = [from_choices(run, s, t) for t in shown for s in chosen if s != t and can([s], [t])]
-    pairs = [(a, b) for a in chosen for b in chosen if chosen.index(a) < chosen.index(b)]
-    pages = [(*pair, t) for t in shown for pair in pairs if t not in pair and can(pair, [t])]
-    paths += [from_pairs(run, *page) for page in pages]
-    paths += [reconstructions(run, observations, target) for target in shown]
-    if shown and can([], shown):
-        paths.append(from_prior(run))
+    found: dict[str, Group] = {}
+    for target in shown:
+        sources = [n for n in chosen if n != target]
+        for source in sources:
+            if model.generates([source], [target]):
+                group = groups.from_choices(run, source, [target], SAMPLES)
+                found[f"{target}_from_{source}"] = group
+        for across, down in combinations(sources, 2):
+            if model.generates([across, down], [target]):
+                found[f"{target}_from_{across}+{down}"] = groups.from_pairs(
+                    run, across, down, target
+                )
+        x = observations.select(model.names).slice(0, OBSERVATIONS)
+        found[f"{target}_reconstructed"] = groups.reconstructions(run, x, target)
+    if shown and model.generates([], shown):
+        found["prior"] = groups.from_prior(run, PRIOR)
+    paths = [save(group, folder / f"{file}.png", title) for file, group in found.items()]
     if metrics:
-        path = run.path / "figures" / "losses.png"
-        paths.append(loss_curves(metrics, path, _title(run, "training"), terms(run.model)))
+        path = folder / "losses.png"
+        paths.append(loss_curves(metrics, path, f"{title}: training", terms(model)))
     return paths
-
-
-def _check_drawn(run: Run, name: str) -> None:
-    modality = run.modalities.get(name)
-    if modality is not None and not renderable(modality):
-        raise GenerationError(
-            f"{name}: kind {modality.kind!r} is told in words, not drawn as a picture"
-        )
-
-
-def _title(run: Run, what: str) -> str:
-    return f"{run.experiment.name}, {run.model.kind}: {what}"
-
-
-def _page(run: Run, file: str, title: str, note: str, blocks: Sequence[Block]) -> Path:
-    return draw(run.path / "figures" / f"{file}.png", _title(run, title), note, blocks)
 
 
 def _strips(group: Group) -> list[Strip]:
     """Magnifies each row's pictures, those of several modalities side by side, above its words."""
+    if not group.rows[0].pictures:
+        told = ", ".join(group.rows[0].words)
+        raise GenerationError(f"{told}: told in words, not drawn as a picture")
     return [
         Strip(
             row.caption,
@@ -232,3 +147,15 @@ def _strips(group: Group) -> list[Strip]:
         )
         for row in group.rows
     ]
+
+
+def _wrapped(strips: Sequence[Strip], columns: Sequence[str], widest: int) -> list[Strip]:
+    """Puts what is beyond the widest row below, and the columns' words below their last row."""
+    wrapped = []
+    for start in range(0, max(len(strip.pictures) for strip in strips), widest):
+        part = slice(start, start + widest)
+        for strip in strips:
+            last = columns and strip is strips[-1]
+            words = columns[part] if last else strip.words[part]
+            wrapped.append(Strip(strip.caption, strip.pictures[part], words))
+    return wrapped

@@ -28,6 +28,8 @@ NETS = 6_000
 MOST = 10
 """With more modalities than this, a model that cannot tell its number of nets is not built."""
 
+Modalities = Mapping[str, Modality]
+
 
 @dataclass(frozen=True)
 class Size:
@@ -48,15 +50,8 @@ class Size:
     names: Subset
 
 
-@dataclass(frozen=True)
-class Row:
-    """The size of a model, and what one more modality adds to it; ``None`` if it is not counted."""
-
-    nets: int
-    formula: str
-    parameters: int | None
-    more_nets: int | None
-    more_parameters: int | None
+Row = tuple[Size, Size | None]
+"""A model with these modalities, and with one more if it can be built with one more."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,14 +59,12 @@ class Growth(OneLine):
     """The models side by side.
 
     Attributes:
-        own: The run's model; ``None`` if it cannot be built again.
-        others: Other joint models, by their kinds: those with the same numbers are one row.
+        rows: By their kinds, the run's own first: models with the same numbers are one row.
         left_out: How many models are not shown.
         like: The modality that one more is like: the one with the largest encoder.
     """
 
-    own: Row | None
-    others: dict[tuple[str, ...], Row]
+    rows: dict[tuple[str, ...], Row]
     left_out: int
     like: str
 
@@ -87,56 +80,45 @@ def growth(run: Run, registry: Registry) -> Growth:
     while another in run.modalities:
         another += "2"
     more = {**run.modalities, another: run.modalities[like]}
+    own = run.model.kind
     kinds: dict[Row, list[str]] = {}
-    for kind in registry.models:
-        if kind != run.model.kind and (row := _other(run, registry, kind, more)):
-            kinds.setdefault(row, []).append(kind)
-    rows = sorted(kinds, key=lambda row: (row.nets, row.parameters or 0))
+    for kind in (kind for kind in registry.models if kind != own):
+        now, then = (
+            _size(run, registry, kind, _shared(run, registry, kind, each), each)
+            for each in (run.modalities, more)
+        )
+        if now and now.joint:
+            kinds.setdefault((now, then), []).append(kind)
+    rows = sorted(kinds, key=lambda row: (row[0].nets, row[0].parameters or 0))
+    mine = _own(run, registry, another, more)
     return Growth(
-        own=_own(run, registry, another, more),
-        others={tuple(kinds[row]): row for row in rows[:OTHERS]},
+        rows={**({(own,): mine} if mine else {}), **{tuple(kinds[r]): r for r in rows[:OTHERS]}},
         left_out=sum(len(kinds[row]) for row in rows[OTHERS:]),
         like=like,
     )
 
 
-def _own(run: Run, registry: Registry, another: str, more: Mapping[str, Modality]) -> Row | None:
+def _own(run: Run, registry: Registry, another: str, more: Modalities) -> Row | None:
     kind, settings = run.model.kind, run.experiment.model.settings
     now = _size(run, registry, kind, settings, run.modalities)
-    given = run.model.directions.given if run.model.directions else ()
-    longer = {  # a setting that lists what is given lists one more
-        key: [*value, another] if isinstance(value, list | tuple) and (*value,) == given else value
-        for key, value in settings.items()
-    }
+    longer = dict(settings)
+    if run.model.directions is not None:  # a setting that lists what is given lists one more
+        C = [*run.model.directions.given]
+        longer |= {key: [*C, another] for key, value in settings.items() if value == C}
     then = _size(run, registry, kind, longer, more)
-    return _row(now, then if then and another in then.names else None) if now else None
+    return (now, then if then and another in then.names else None) if now else None
 
 
-def _other(run: Run, registry: Registry, kind: str, more: Mapping[str, Modality]) -> Row | None:
-    now, then = (
-        _size(run, registry, kind, _shared(run, registry, kind, modalities), modalities)
-        for modalities in (run.modalities, more)
-    )
-    return _row(now, then) if now and now.joint else None
-
-
-def _shared(
-    run: Run, registry: Registry, kind: str, modalities: Mapping[str, Modality]
-) -> dict[str, Any]:
+def _shared(run: Run, registry: Registry, kind: str, modalities: Modalities) -> dict[str, Any]:
     """Returns the settings that a model shares with the run's, and those that it must have."""
     cls = registry.models[kind]
     own = run.experiment.model.settings.items()
-    fields = cls.Settings.model_fields
     examples = attempt(lambda: cls.example_settings(tuple(modalities))).value or {}
-    return {**examples, **{key: value for key, value in own if key in fields}}
+    return {**examples, **{key: value for key, value in own if key in cls.Settings.model_fields}}
 
 
 def _size(
-    run: Run,
-    registry: Registry,
-    kind: str,
-    settings: Mapping[str, Any],
-    modalities: Mapping[str, Modality],
+    run: Run, registry: Registry, kind: str, settings: Mapping[str, Any], modalities: Modalities
 ) -> Size | None:
     """Builds a model and counts; ``None`` if it cannot be built, or may be too large to be."""
 
@@ -155,21 +137,10 @@ def _size(
             formula=cls.formula if nets is not None else "",
             parameters=_parameters(model),
             joint=model.directions is None,
-            names=tuple(model.names),
+            names=model.names,
         )
 
     return attempt(counted).value
-
-
-def _row(now: Size, then: Size | None) -> Row:
-    before, after = now.parameters, then.parameters if then else None
-    return Row(
-        nets=now.nets,
-        formula=now.formula,
-        parameters=before,
-        more_nets=then.nets - now.nets if then else None,
-        more_parameters=None if before is None or after is None else after - before,
-    )
 
 
 def _encoder_size(modality: Modality) -> int:

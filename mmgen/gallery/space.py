@@ -1,7 +1,6 @@
 """The latent space of a run on held-out rows: where they lie, how much is used, what it tells."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -86,21 +85,6 @@ class Map(OneLine):
 
 
 @dataclass(frozen=True, repr=False)
-class Bar(OneLine):
-    """A value with a bar.
-
-    Attributes:
-        word: What it is of.
-        value: The value.
-        share: The length of its bar, from 0 to 100.
-    """
-
-    word: str
-    value: float
-    share: float
-
-
-@dataclass(frozen=True, repr=False)
 class Space(OneLine):
     """All that is said of z.
 
@@ -118,9 +102,9 @@ class Space(OneLine):
     map: Map
     active: dict[str, int]
     size: int
-    told: list[Bar]
-    led: list[Bar]
-    divergences: list[Bar]
+    told: dict[str, float]
+    led: dict[str, float]
+    divergences: dict[str, float]
     silent: list[str]
     constant: list[str]
 
@@ -133,7 +117,6 @@ def space(run: Run, held_out: HeldOut) -> Space:
     layers = posterior_means(run.model, x)
     levels = ["z"] if len(layers) == 1 else [f"z{i}" for i in range(1, len(layers) + 1)]
     constant = [n for n, v in x.items() if bool((v == v[:1]).all())]
-    told, led = own_gains(run.model, some), given_gains(run.model, some)
     few = [*combinations(names, 1), *combinations(names, len(names) - 1)]
     divergences = subset_divergences(run.model, x, ROWS, few if len(names) > MOST else None)
     silent = [n for n in x if n not in constant and _leads_nowhere(run, x.select([n]))]
@@ -141,9 +124,9 @@ def space(run: Run, held_out: HeldOut) -> Space:
         map=_map(run, x, layers[0], levels[0]),
         active={level: int(active_units(m).sum()) for level, m in zip(levels, layers, strict=True)},
         size=layers[0].shape[1],
-        told=_bars(told),
-        led=_bars(led),
-        divergences=_bars({", ".join(subset): kl for subset, kl in divergences.items()}),
+        told=own_gains(run.model, some),
+        led=given_gains(run.model, some),
+        divergences={", ".join(subset): kl for subset, kl in divergences.items()},
         silent=silent,
         constant=constant,
     )
@@ -153,14 +136,6 @@ def _leads_nowhere(run: Run, given: Batch) -> bool:
     """Tells whether there is a posterior given this alone, and it is the same whatever it is."""
     q = run.model.posterior(given)
     return q is not None and not bool(active_units(q.mean.flatten(1)).any())
-
-
-def _bars(values: Mapping[str, float]) -> list[Bar]:
-    longest = max([0.0, *(v for v in values.values() if math.isfinite(v))]) or 1
-    return [
-        Bar(word, v, round(100 * min(max(v / longest, 0), 1), 1) if math.isfinite(v) else 0.0)
-        for word, v in values.items()
-    ]
 
 
 def _map(run: Run, x: Batch, means: Tensor, level: str) -> Map:

@@ -7,16 +7,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
+from toys import KINDS, ONE_WAY, made
 
-from mmgen import figures
+from mmgen.batch import Batch
 from mmgen.errors import GenerationError
 from mmgen.evaluation.growth import growth, plot_growth
 from mmgen.experiment import Experiment
-from mmgen.figures.losses import loss_curves
-from mmgen.figures.sheet import MARGIN, Block, Strip, beside, draw, magnified
-from mmgen.figures.tools import likelihood_of, way_of
+from mmgen.gallery import compare, draw_all, groups, png, save_grid
+from mmgen.gallery.curves import loss_curves
+from mmgen.gallery.groups import Group, how_found, likelihood
+from mmgen.gallery.sheet import MARGIN, Block, Strip, beside, draw, magnified
+from mmgen.inference.sample import sample_latent
 from mmgen.modality import Modality
-from mmgen.models import MODELS
+from mmgen.models.jmvae import JMVAE
 from mmgen.nets.blocks import Likelihood, mlp
 from mmgen.reproduction.chains import Point
 from mmgen.reproduction.drawings import figure_4
@@ -84,12 +87,18 @@ def a_run(
         {"name": "toy $x$", "data": {"path": "d"}, "model": model}
     )
     torch.manual_seed(0)
-    built = MODELS[kind](modalities, **experiment.model.model_dump(exclude={"kind"}))
+    built = made(kind, modalities, latent=3, **(direction or {}))
     return Run(path, experiment, modalities, built.eval(), torch.device("cpu"))
 
 
-def observations(count: int = 12) -> dict[str, Tensor]:
-    return {"tile": torch.rand(count, 6, 6).round(), "word": torch.eye(4)[torch.arange(count) % 4]}
+def observations(count: int = 12) -> Batch:
+    words = torch.eye(4)[torch.arange(count) % 4]
+    return Batch({"tile": torch.rand(count, 6, 6).round(), "word": words})
+
+
+def page_of(run: Run, group: Group) -> np.ndarray[Any, Any]:
+    """Returns the pixels of the page that a group is drawn as."""
+    return pixels(png.save(group, run.path / "figures" / "page.png", "toy"))
 
 
 def metrics(epochs: int) -> list[dict[str, Any]]:
@@ -117,7 +126,7 @@ def test_every_figure_that_applies_is_drawn_whole(kind: str, tmp_path: Path) -> 
     before = torch.get_rng_state()
     torch.manual_seed(7)
     x, state = observations(), torch.get_rng_state()
-    paths = figures.draw_all(run, x, metrics(12))
+    paths = draw_all(run, x, metrics(12))
     assert torch.equal(state, torch.get_rng_state())
     torch.set_rng_state(before)
 
@@ -133,14 +142,14 @@ def test_every_figure_that_applies_is_drawn_whole(kind: str, tmp_path: Path) -> 
 
 def test_the_same_seed_draws_the_same_and_another_does_not(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    first = figures.from_prior(run).read_bytes()
-    assert figures.from_prior(run).read_bytes() == first
-    assert figures.from_prior(run, seed=1).read_bytes() != first
+    first, again, other = (page_of(run, groups.from_prior(run, 9, seed=s)) for s in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_rows_of_choices_differ_and_start_at_the_mean(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    page = pixels(figures.from_choices(run, "word", "tile", samples=3))
+    page = page_of(run, groups.from_choices(run, "word", ["tile"], 3))
     means = [
         run.generate({"word": w}, ["tile"], 1, temperature=0.0)["tile"].mean for w in Word().words
     ]
@@ -154,7 +163,7 @@ def test_rows_of_choices_differ_and_start_at_the_mean(tmp_path: Path) -> None:
 def test_pairs_make_a_table_of_what_both_together_generate(tmp_path: Path) -> None:
     modalities: dict[str, Modality] = {"tile": Tile(), "word": Word(), "other": Word()}
     run = a_run(tmp_path, modalities=modalities)
-    page = pixels(figures.from_pairs(run, "word", "other", "tile"))
+    page = page_of(run, groups.from_pairs(run, "word", "other", "tile"))
     places = {}
     for column, word in enumerate(Word().words):
         for row, other in enumerate(Word().words):
@@ -166,7 +175,6 @@ def test_pairs_make_a_table_of_what_both_together_generate(tmp_path: Path) -> No
         assert top == places[0, row][0]
         assert (left > places[0, 0][1]) == (column > 0)
         assert (top > places[0, 0][0]) == (row > 0)
-    assert (tmp_path / "figures" / "tile_from_word+other.png").exists()
 
 
 def find(page: np.ndarray[Any, Any], picture: np.ndarray[Any, Any]) -> tuple[int, int]:
@@ -199,7 +207,7 @@ def test_a_page_holds_its_pictures_exactly(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 5, 16])
 def test_a_plain_grid_holds_its_pictures_exactly(count: int, tmp_path: Path) -> None:
     drawn = torch.rand(count, 3, 10, 7)
-    page = pixels(figures.save_grid(drawn, tmp_path / "new" / "grid.png"))
+    page = pixels(save_grid(drawn, tmp_path / "new" / "grid.png"))
     places = [find(page, picture) for picture in magnified(drawn)]
     assert places == sorted(places)
     assert len(set(places)) == count
@@ -207,7 +215,7 @@ def test_a_plain_grid_holds_its_pictures_exactly(count: int, tmp_path: Path) -> 
 
 def test_many_choices_fill_several_columns(tmp_path: Path) -> None:
     run = a_run(tmp_path, words=[f"word_{i}" for i in range(48)])
-    height, width, _ = pixels(figures.from_choices(run, "word", "tile")).shape
+    height, width, _ = page_of(run, groups.from_choices(run, "word", ["tile"], 8)).shape
     assert 0.6 < width / height < 1.8
 
 
@@ -229,7 +237,7 @@ def test_a_model_of_one_direction_has_the_pages_of_that_direction(
     targets, given, names = DIRECTIONS[direction]
     run = a_run(tmp_path, kind, THREE, {"targets": targets, "given": given})
     x = observations()
-    paths = figures.draw_all(run, {**x, "other": x["word"]}, metrics(3))
+    paths = draw_all(run, Batch({**x, "other": x["word"]}), metrics(3))
     assert {path.stem for path in paths} == {*names, "losses"}
     assert all(pixels(path).std() > 10 for path in paths)
 
@@ -239,71 +247,70 @@ def test_reconstructions_of_one_direction_are_those_given_all_and_given_c(
     kind: str, tmp_path: Path
 ) -> None:
     run = a_run(tmp_path, kind, THREE, {"targets": ["tile"], "given": ["word"]})
-    x = {**observations(3), "other": torch.eye(4)[:3]}
-    page = pixels(figures.reconstructions(run, x, "tile"))
+    x = Batch({**observations(3), "other": torch.eye(4)[:3]})
+    page = page_of(run, groups.reconstructions(run, x, "tile"))
     places = []
     with torch.no_grad():
         for names in (["tile", "word"], ["word"]):
-            z = run.model.infer({n: x[n] for n in names}, temperature=0.0)[0]
-            means = run.model.decode(z)["tile"].mean
+            z = sample_latent(run.model, x.select(names), 1, temperature=0.0)[0]
+            means = run.model.decode(z, x.select(names))["tile"].mean
             places += [find(page, picture) for picture in magnified(Tile().render(means))]
     assert len({top for top, _ in places}) == 2
     assert len({left for _, left in places}) == 3
     edges = (page == 204).all(-1)  # EDGE around each picture: as many rows as the page has
     assert len(np.flatnonzero(np.diff(edges.sum(1) > 100) > 0)) == 3 * 4
-    other = {**x, "other": x["other"].roll(1, 0)}  # what takes no part is not shown
-    assert np.array_equal(pixels(figures.reconstructions(run, other, "tile")), page)
+    other = Batch({**x, "other": x["other"].roll(1, 0)})  # what takes no part is not shown
+    assert np.array_equal(page_of(run, groups.reconstructions(run, other, "tile")), page)
 
 
 def test_pages_of_another_direction_are_an_error_that_says_the_possible_one(
     tmp_path: Path,
 ) -> None:
     run = a_run(tmp_path, "cvae", THREE, {"targets": ["tile"], "given": ["word"]})
-    x = {**observations(), "other": torch.eye(4)[:3]}
-    for page in (
-        lambda: figures.from_choices(run, "other", "tile"),
-        lambda: figures.from_pairs(run, "word", "other", "tile"),
-        lambda: figures.reconstructions(run, x, "other"),
-        lambda: figures.from_prior(run),
+    x = Batch({**observations(3), "other": torch.eye(4)[:3]})
+    for group in (
+        lambda: groups.from_choices(run, "other", ["tile"], 2),
+        lambda: groups.from_pairs(run, "word", "other", "tile"),
+        lambda: groups.reconstructions(run, x, "other"),
+        lambda: groups.from_prior(run, 3),
     ):
         with pytest.raises(GenerationError, match="tile from word"):
-            page()
-    assert not (tmp_path / "figures").exists()
+            group()
 
 
 @pytest.mark.parametrize(
-    ("kind", "z", "likelihood"),
+    ("kind", "z", "written"),
     [("cvae", "N(0, I)", "p(tile | z, word)"), ("cmma", "p(z | word)", "p(tile | z)")],
 )
 def test_captions_say_where_z_comes_from_and_what_decoders_read(
-    kind: str, z: str, likelihood: str, tmp_path: Path
+    kind: str, z: str, written: str, tmp_path: Path
 ) -> None:
     run = a_run(tmp_path, kind, THREE, {"targets": ["tile"], "given": ["word"]})
-    assert way_of(run, ["word"], None) == f"z from {z}"
-    assert way_of(run, ["tile", "word"], None) == "z from q(z | tile, word)"
-    assert likelihood_of(run.model, ["tile"]) == likelihood
-    joint = a_run(tmp_path, "jmvae-kl")
-    assert way_of(joint, ["word"], None) == "z from q(z | word)"
-    assert way_of(joint, ["word"], 7) == "z by iterative sampling (T = 7)"
-    assert likelihood_of(joint.model, ["tile", "word"]) == "p(tile, word | z)"
+    assert how_found(run.model, ["word"]) == f"z from {z}"
+    assert how_found(run.model, ["tile", "word"]) == "z from q(z | x)"
+    assert likelihood(run.model, ["tile"]) == written
+    joint = a_run(tmp_path, "jmvae-kl").model
+    assert how_found(joint, ["word"]) == "z from q(z | word)"
+    assert how_found(joint, ["word"], 7) == "z by iterative sampling, T = 7"
+    assert likelihood(joint, ["tile", "word"]) == "p(tile, word | z)"
 
 
 def test_models_side_by_side(tmp_path: Path) -> None:
     way = {"targets": ["tile"]}
-    runs = {k: a_run(tmp_path, k, direction=way if k in ("cvae", "cmma") else {}) for k in MODELS}
-    path = figures.compare(runs, "word", "tile", tmp_path / "compare.png", iterations=2)
-    alone = figures.compare({"a": a_run(tmp_path)}, "word", "tile", tmp_path / "one.png")
+    runs = {k: a_run(tmp_path, k, direction=way if k in ONE_WAY else {}) for k in KINDS}
+    path = compare(runs, "word", "tile", tmp_path / "compare.png", iterations=2)
+    alone = compare({"a": a_run(tmp_path)}, "word", "tile", tmp_path / "one.png")
     assert pixels(path).shape[1] > 2 * pixels(alone).shape[1]
 
 
 def test_what_cannot_be_drawn_is_an_error(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    with pytest.raises(GenerationError, match="told in words"):
-        figures.reconstructions(run, observations(), "word")
+    with pytest.raises(GenerationError, match="word: told in words"):
+        page_of(run, groups.reconstructions(run, observations(3), "word"))
     with pytest.raises(GenerationError, match="no choices"):
-        figures.from_choices(run, "tile", "word")
+        groups.from_choices(run, "tile", ["word"], 2)
     with pytest.raises(GenerationError, match="did you mean 'word'"):
-        figures.from_choices(run, "wrod", "tile")
+        groups.from_choices(run, "wrod", ["tile"], 2)
     assert not (tmp_path / "figures").exists()
 
 
@@ -313,7 +320,7 @@ def test_losses_of_short_and_long_runs(epochs: int, tmp_path: Path) -> None:
     lines[0]["validation"] = {}
     lines[-1]["train"] |= {f"kl/{i}": float(i) for i in range(40)}  # more than are drawn
     lines[-1]["train"]["loss"] = float("inf")
-    assert pixels(figures.loss_curves(lines, tmp_path / "losses.png")).shape[1] >= 800
+    assert pixels(loss_curves(lines, tmp_path / "losses.png")).shape[1] >= 800
 
 
 @pytest.mark.parametrize("words", ["$x$", r"\input{/etc/passwd}", "a_b^c", "[/x]", "\x1b[31m"])
@@ -330,7 +337,7 @@ def test_words_start_no_program_whatever_the_current_folder_says(tmp_path, monke
     loss_curves([losses], tmp_path / "losses.png", words)
     white = np.ones((1, 8, 8, 3), np.float32)
     draw(tmp_path / "sheet.png", words, words, [Block([Strip(words, white, [words])], words)])
-    plot_growth(growth(Tile(), [2], [1]), tmp_path / "growth.png")
+    plot_growth(growth({"jmvae": JMVAE}, Tile(), [2], [1]), tmp_path / "growth.png")
     figure_4(
         [Point("jmvae", "image", "label", t, -float(t), 0.1) for t in (0, 1)], tmp_path / "4.png"
     )
