@@ -795,13 +795,13 @@ def mmgen_modalities() -> list[type[Modality]]:
 
 
 def test_a_plugin_is_checked_by_kind_by_module_and_by_file():
-    assert list(check_plugin("mmgen_label")) == ["label"]
+    assert list(check_plugin("mmgen_label")) == ["modality label"]
     by_file = check_plugin(__file__)
-    assert list(by_file) == ["needy", "tone"]
-    assert names(by_file["tone"]) == []
+    assert list(by_file) == ["modality needy", "modality tone"]
+    assert names(by_file["modality tone"]) == []
     assert by_file == check_plugin(__file__, [__file__])
-    assert list(check_plugin("tone", [__file__])) == ["tone"]
-    [needy] = by_file["needy"]
+    assert list(check_plugin("tone", [__file__])) == ["modality tone"]
+    [needy] = by_file["modality needy"]
     assert not needy.passed
     assert "give fields without a default examples" in needy.message
     assert "needy.pitch: missing" in needy.message
@@ -809,7 +809,7 @@ def test_a_plugin_is_checked_by_kind_by_module_and_by_file():
 
 @pytest.mark.parametrize("kind", ["image", "label", "attributes", "vector"])
 def test_first_party_kinds_pass_as_the_command_line_builds_them(kind):
-    results = check_plugin(kind, [f"mmgen_{kind}"])[kind]
+    results = check_plugin(kind, [f"mmgen_{kind}"])[f"modality {kind}"]
     assert len(results) == len(CHECKS)
     assert names(results) == []
 

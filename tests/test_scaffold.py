@@ -18,7 +18,8 @@ from mmgen.errors import PluginError, WriteError
 from mmgen.experiment import Experiment
 from mmgen.registry.loading import load
 from mmgen.scaffold import FILES, Scaffold, write_package
-from mmgen.testing import CHECKS, run_checks
+from mmgen.testing import CHECKS, MODEL_CHECKS, Setup, run_checks
+from mmgen.testing.model import toys
 
 
 def kind_of(text: str, kind: str, folder: Path):
@@ -72,6 +73,35 @@ def test_a_new_package_is_installed_found_checked_trained_and_generates(mmgen, t
     assert "audio" not in load(environ={}).kinds
 
 
+@pytest.mark.ci
+def test_a_new_model_is_installed_found_checked_trained_and_generates(mmgen, tmp_path):
+    words = ("plugins", "new", "--model", "mmgen-mine", "--out", tmp_path / "mmgen-mine")
+    assert mmgen(*words)[::2] == (0, "")
+    other = Environment(tmp_path / "environment")
+    offline = ("--no-index", "--no-build-isolation", "--no-deps")
+    other.run("-m", "pip", "install", *offline, "./mmgen-mine", cwd=tmp_path)
+    (tmp_path / "mmgen-mine" / "mmgen_mine").rename(tmp_path / "moved")
+    tested = other.run("-m", "pytest", "mmgen-mine", cwd=tmp_path)
+    assert f"{2 * len(MODEL_CHECKS)} passed" in summed(tested)
+
+    small = "train.epochs=1 data.rows=200 modalities.image.height=8 modalities.image.width=8"
+    listing, checks, trained, drawn, told, grown = other.mmgen(
+        "plugins",
+        "plugins check mine",
+        f"train mmgen-mine/example.toml {small} --out run --no-figures",
+        "generate run --given label=three --targets image -n 4 -o three.png",
+        "generate run --given attributes=even --targets label",
+        "growth --modalities 2-3 --layers 1",
+        cwd=tmp_path,
+    )
+    assert re.search(r"^mine +mmgen-mine +0\.1\.0 +ok", listing, flags=re.MULTILINE)
+    assert (checks.count("  ok "), checks.count("failed")) == (len(MODEL_CHECKS), 0)
+    assert "mine, any of image, label, attributes from any; 3 encoder nets" in trained
+    assert "image: 4 pictures in three.png" in drawn
+    assert "label: " in told
+    assert "mine" in grown
+
+
 def summed(out: str) -> str:
     """Returns pytest's last line, with those skipped counted as passed."""
     passed, skipped = (re.search(rf"(\d+) {word}", out) for word in ("passed", "skipped"))
@@ -89,7 +119,7 @@ def test_the_commands_to_type_next_are_printed(mmgen, tmp_path, monkeypatch):
         "  mmgen train Heart_Rate/example.toml --out runs/heart-rate",
         "  mmgen generate runs/heart-rate --given label=three --targets heart-rate -o three.png",
     ]
-    assert out.startswith("Heart_Rate: a package with the kind heart-rate, all of it in ")
+    assert out.startswith("Heart_Rate: a package with the modality heart-rate, all of it in ")
     files = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert files == {
         "Heart_Rate/README.md",
@@ -135,6 +165,41 @@ def test_any_legal_name_gives_a_kind_that_keeps_the_contract(name, kind, cls, tm
 
 
 @pytest.mark.parametrize(
+    ("name", "kind", "cls"),
+    [
+        ("mmgen-mine", "mine", "Mine"),
+        ("Info_VAE.v2", "info-vae-v2", "InfoVaeV2"),
+        ("mmgen-model", "model", "ModelModel"),
+        ("mmgen-objective", "objective", "ObjectiveModel"),
+    ],
+)
+def test_any_legal_name_gives_a_model_that_can_be_used(name, kind, cls, tmp_path):
+    package = Scaffold.named(name, "model")
+    assert (package.kind, package.class_name) == (kind, cls)
+    files = package.files()
+    code = files[f"{package.module}/__init__.py"]
+    assert "$" not in "".join(files.values())
+    assert len(code.splitlines()) <= 80
+    (tmp_path / "made.py").write_text(code)
+    made = load([str(tmp_path / "made.py")], environ={"MMGEN_PLUGINS": ""}).model(kind)
+    assert made.__name__ == cls
+    assert Setup(made).build(toys.mixed(3)).names == tuple(toys.mixed(3))
+    project = tomllib.loads(files["pyproject.toml"])
+    assert project["project"]["description"] == f"The model kind {kind} for mmgen."
+    assert project["project"]["entry-points"]["mmgen"] == {kind: package.module}
+    (tmp_path / "example.toml").write_text(files["example.toml"])
+    assert Experiment.read(tmp_path / "example.toml").model.kind == kind
+
+
+@pytest.mark.ci
+def test_the_model_of_the_template_keeps_the_contract(tmp_path):
+    code = Scaffold.named("mine", "model").files()["mmgen_mine/__init__.py"]
+    (tmp_path / "made.py").write_text(code)
+    cls = load([str(tmp_path / "made.py")], environ={"MMGEN_PLUGINS": ""}).model("mine")
+    assert [result for result in run_checks(cls) if not result.passed] == []
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("", "is no name for a package"),
@@ -166,6 +231,8 @@ def test_what_is_taken_is_refused_with_its_owner(mmgen, tmp_path, monkeypatch):
             "kind 'image' exists already, from plugin image (mmgen",
         ),
         (("-p", "tone.py", "plugins", "new", "tone"), "kind 'tone' exists already, from plugin to"),
+        (("plugins", "new", "--model", "jmvae"), "kind 'jmvae' exists already, from plugin mod"),
+        (("plugins", "new", "--model", "mmgen-image"), "a plugin image (mmgen"),
         (("plugins", "new", "torch"), "a package torch 2"),
         (("plugins", "new", "mmgen"), "'mmgen' is taken: mmgen-vae is mmgen itself"),
         (("plugins", "new", "MMGen_VAE"), "'MMGen_VAE' is taken: mmgen-vae is mmgen itself"),
@@ -244,7 +311,9 @@ def test_the_templates_and_all_of_the_plugins_ship_in_the_wheel(tmp_path):
     ):
         assert line in points.splitlines()
     for template in FILES.values():
-        assert f"mmgen/scaffold/templates/{template}.template" in names
+        for noun in ("modality", "model"):
+            file = template.replace("$noun", noun)
+            assert f"mmgen/scaffold/templates/{file}.template" in names
     plugins = {p.relative_to(ROOT / "plugins").as_posix() for p in ROOT.glob("plugins/*/*.py")}
     assert "mmgen_vector/units.py" in plugins
     assert plugins <= {*names}

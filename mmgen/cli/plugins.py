@@ -44,25 +44,27 @@ def show(context: typer.Context, as_json: Json = False) -> None:
 def check(
     context: typer.Context,
     name: Annotated[
-        str, typer.Argument(help="A kind, such as image, or the module of a one-file plugin.")
+        str,
+        typer.Argument(help="A kind, such as image, a plugin, or the module of a one-file plugin."),
     ],
 ) -> None:
-    """Check whether a kind, or all kinds of a module, keep the contract of a plugin."""
+    """Check whether a kind of modality or model, or all of a plugin, keep their contracts."""
     from mmgen.testing import check_plugin
 
     settings: Settings = context.obj
-    failed = False
+    broken = set()
     for kind, results in check_plugin(name, settings.plugins).items():
         stdout.print(styled((kind, "bold")))
         for result in results:
             mark = ("ok    ", "green") if result.passed else ("failed", "red")
             stdout.print(styled("  ", mark, f" {result.name}"))
             if not result.passed:
-                failed = True
+                broken.add(kind.partition(" ")[0])
                 for line in result.message.splitlines():
                     stdout.print(textwrap.indent(textwrap.fill(line, 90), " " * 9))
-    if failed:
-        stderr.print("the contract is broken: see above, and mmgen/modality.py for the recipe")
+    if broken:
+        files = " and ".join(f"mmgen/{noun}.py" for noun in sorted(broken))
+        stderr.print(f"the contract is broken: see above, and {files} for the recipe")
         raise typer.Exit(2)
 
 
@@ -72,6 +74,9 @@ def new(
     name: Annotated[
         str, typer.Argument(help="The name of the package: mmgen-audio gets the kind audio.")
     ],
+    model: Annotated[
+        bool, typer.Option("--model", help="Write a model instead of a modality.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -83,23 +88,24 @@ def new(
         ),
     ] = None,
 ) -> None:
-    """Write a package with a new modality that works, to be made your own."""
+    """Write a package with a new modality, or model, that works, to be made your own."""
     from mmgen.scaffold import Scaffold, write_package
 
     settings: Settings = context.obj
-    package = Scaffold.named(name)
+    package = Scaffold.named(name, "model" if model else "modality")
     out = out or Path(name)
     write_package(package, out, settings.plugins)
     kind, run = package.kind, f"runs/{package.kind}"
     stdout.print(
-        f"{out}: a package with the kind {kind}, all of it in {out / package.module}/__init__.py. "
-        "Next:",
+        f"{out}: a package with the {package.noun} {kind}, all of it in "
+        f"{out / package.module}/__init__.py. Next:"
     )
+    shown = ["--targets", "image" if model else kind]
     for command in (
         ["pip", "install", "--editable", str(out)],
         ["mmgen", "plugins", "check", kind],
         ["python", "-m", "pytest", str(out)],
         ["mmgen", "train", str(out / "example.toml"), "--out", run],
-        ["mmgen", "generate", run, "--given", "label=three", "--targets", kind, "-o", "three.png"],
+        ["mmgen", "generate", run, "--given", "label=three", *shown, "-o", "three.png"],
     ):
         stdout.print(f"  {shlex.join(command)}")

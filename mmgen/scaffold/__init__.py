@@ -1,4 +1,4 @@
-"""The package that ``mmgen plugins new`` writes: one modality that works, to be made another's."""
+"""The package that ``mmgen plugins new`` writes: one plugin that works, to be made another's."""
 
 import importlib.metadata
 import importlib.resources
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Literal
 
 from mmgen.brief import OneLine
 from mmgen.data.folder import appearing
@@ -15,12 +16,15 @@ from mmgen.distribution import FORMER, NAME
 from mmgen.errors import PluginError, WriteError
 from mmgen.registry import loading
 
+Noun = Literal["modality", "model"]
+"""What a package provides."""
+
 FILES = {
-    "$module/__init__.py": "module.py",
-    "tests/test_$identifier.py": "test.py",
-    "example.toml": "example.toml",
+    "$module/__init__.py": "$noun/module.py",
+    "tests/test_$identifier.py": "$noun/test.py",
+    "example.toml": "$noun/example.toml",
     "pyproject.toml": "pyproject.toml",
-    "README.md": "README.md",
+    "README.md": "$noun/README.md",
 }
 """Each file of the package, and the template it is made of."""
 
@@ -31,18 +35,20 @@ class Scaffold(OneLine):
 
     Attributes:
         name: The distribution: ``mmgen-audio``.
-        kind: The modality's kind, and the entry point: ``audio``.
+        kind: The kind of modality or model, and the entry point: ``audio``.
+        noun: Which of the two.
     """
 
     name: str
     kind: str
+    noun: Noun = "modality"
 
     @classmethod
-    def named(cls, name: str) -> "Scaffold":
+    def named(cls, name: str, noun: Noun = "modality") -> "Scaffold":
         """Reads the kind off a distribution's name: all after ``mmgen-``, in lower case.
 
         Raises:
-            PluginError: If no new distribution can have the name, or no modality the kind.
+            PluginError: If no new distribution can have the name, or nothing the kind.
 
         Examples:
             >>> Scaffold.named("mmgen-audio").kind, Scaffold.named("Heart_Rate").kind
@@ -65,7 +71,7 @@ class Scaffold(OneLine):
                 f"{name!r} would provide the kind {kind!r}, but a kind starts with a letter: "
                 "choose another name, such as mmgen-audio"
             )
-        return cls(name, kind)
+        return cls(name, kind, noun)
 
     @property
     def identifier(self) -> str:
@@ -81,8 +87,9 @@ class Scaffold(OneLine):
     def class_name(self) -> str:
         """The class: ``HeartRate``, or ``TensorModality`` if the code uses ``Tensor`` already."""
         name = "".join(word.capitalize() for word in self.kind.split("-"))
-        taken = keyword.iskeyword(name) or re.search(rf"\b{name}\b", _template("module.py"))
-        return f"{name}Modality" if taken else name
+        code = _template(f"{self.noun}/module.py")
+        taken = keyword.iskeyword(name) or re.search(rf"\b{name}\b", code)
+        return f"{name}{self.noun.capitalize()}" if taken else name
 
     def files(self) -> dict[str, str]:
         """Returns the text of each file by its path in the package."""
@@ -92,11 +99,13 @@ class Scaffold(OneLine):
             "identifier": self.identifier,
             "module": self.module,
             "class_name": self.class_name,
+            "noun": self.noun,
         }
-        return {
-            Template(path).substitute(words): Template(_template(file)).substitute(words)
-            for path, file in FILES.items()
-        }
+
+        def filled(text: str) -> str:
+            return Template(text).substitute(words)
+
+        return {filled(path): filled(_template(filled(file))) for path, file in FILES.items()}
 
 
 def _template(file: str) -> str:
@@ -132,11 +141,11 @@ def write_package(scaffold: Scaffold, out: Path, plugin_modules: Sequence[str] =
 def _check_free(scaffold: Scaffold, plugin_modules: Sequence[str]) -> None:
     kind = scaffold.kind
     registry = loading.load(plugin_modules, environ={})  # those not listed in MMGEN_PLUGINS too
-    if kind in registry.kinds:
-        raise PluginError(
-            f"the kind {kind!r} exists already, from plugin {registry.provider(kind)}; choose "
-            "another name"
-        )
+    for record in registry.records:
+        if kind in (record.kinds if scaffold.noun == "modality" else record.models):
+            raise PluginError(
+                f"the kind {kind!r} exists already, from plugin {record}; choose another name"
+            )
     for record in registry.records:
         if record.name == kind:
             raise PluginError(
