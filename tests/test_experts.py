@@ -319,12 +319,12 @@ def loss_and_gradients_of(model, x):
 @every_model
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
 def test_every_subset_has_its_posterior(kind, subset):
-    model, x = built(kind).eval(), rows()
+    model, x = exactly(kind, 0)
     q = model.posterior(x.select(subset))
     assert (q.batch_shape, q.event_shape) == ((ROWS,), (Z,))
     assert q.symbol == ("q(z | x)" if subset == NAMES else f"q(z | {', '.join(subset)})")
     experts = {n: expert(model, x, n) for n in subset}
-    z = torch.randn(ROWS, Z)
+    z = normal(ROWS, Z)
 
     def density(members, prior):
         return log_normal(z, *joined(experts, members, prior))
@@ -337,7 +337,7 @@ def test_every_subset_has_its_posterior(kind, subset):
         prior = {part: int(kind == "mopoe" and part == NAMES) for part in parts}
         each = torch.stack([density(part, prior[part]) for part in parts])
         expected = each.logsumexp(0) - math.log(len(parts))
-    torch.testing.assert_close(q.log_prob(z), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(q.log_prob(z), expected)
     assert source(model, subset) == q.symbol
 
 
@@ -427,22 +427,24 @@ def test_products_of_exact_experts_are_the_exact_posterior(subset):
 def test_the_bound_is_one_on_log_p(kind, exact):
     settings = {"mmvae": {"samples": 5}, "mopoe": {"beta": 1.0}}.get(kind, {})
     model, x = linear(kind, exact, **settings), linear_rows()
+    many = Batch({n: v.repeat(100, 1) for n, v in x.items()})
     torch.manual_seed(0)
     with torch.no_grad():
-        bounds = torch.stack([-model(x).bound() for _ in range(400)])
-    log_p, error = exact_log_p(x, ("a", "b")).mean(), bounds.std() / 20
-    assert bounds.mean() < log_p + 4 * error + 1e-4
+        bounds = torch.stack([-model(many).bound() for _ in range(10)])
+    log_p, error = exact_log_p(x, ("a", "b")).mean(), bounds.std() / 10**0.5
+    assert bounds.mean() < log_p + 5 * error + 1e-4
     if kind == "mvae" and exact:
-        torch.testing.assert_close(bounds.mean(), log_p, rtol=0, atol=0.05 + 4 * float(error))
+        torch.testing.assert_close(bounds.mean(), log_p, rtol=0, atol=1e-4 + 5 * float(error))
 
 
 def test_more_samples_bring_mmvaes_bound_nearer_to_log_p():
-    x, log_p, found = linear_rows(), exact_log_p(linear_rows(), ("a", "b")).mean(), []
+    x, found = linear_rows(), []
+    many = Batch({n: v.repeat(100, 1) for n, v in x.items()})
     for samples in (1, 10, 100):
-        model = linear("mmvae", samples=samples)
         torch.manual_seed(0)
         with torch.no_grad():
-            found.append(torch.stack([-model(x).bound() for _ in range(100)]).mean())
+            found.append(-linear("mmvae", samples=samples)(many).bound())
+    log_p = exact_log_p(x, ("a", "b")).mean()
     assert found[0] < found[1] < found[2] < log_p + 0.02
     assert log_p - found[2] < 0.4
 
