@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.distributions import MultivariateNormal
-from toys import CPU, Grid, Numbers, Word, batches, differing, observations
+from toys import CPU, Grid, Numbers, OneDevice, Word, batches, differing, observations
 
 from mmgen.batch import Batch
 from mmgen.errors import ConfigError
@@ -223,23 +223,30 @@ def test_dreg_is_the_gradient_of_tucker_et_al():
         torch.testing.assert_close(gradients[n], p.grad, rtol=1e-8, atol=1e-10, msg=n)
 
 
-def test_dreg_of_one_sample_has_the_expectation_of_the_bounds_own_gradient_and_varies_less():
-    """Of more samples it has not, since z_m1 .. z_mK are of one expert and q(z|x) is of all."""
+def test_dreg_varies_less_than_the_bounds_own_gradient_and_is_unbiased_for_one_sample_alone():
+    """Of more, z_m1 .. z_mK are of one expert, not draws from q(z|x), as which DReG takes them."""
     x = linear_rows().slice(0, 1)
     many = Batch({n: v.expand(2000, -1) for n, v in x.items()})
 
-    def slopes(gradient):
-        model, found = linear("mmvae", gradient=gradient, samples=1), []
-        for _ in range(30):
+    def slopes(gradient, samples):
+        model, found = linear("mmvae", gradient=gradient, samples=samples), []
+        for _ in range(20):
             _, each = loss_and_gradients(model, model(many).losses()["model"])
             found.append(torch.cat([g.flatten() for n, g in each.items() if "encoder" in n]))
         return torch.stack(found)
 
     torch.manual_seed(0)
-    doubly, plain = slopes("dreg"), slopes("iwae")
-    error = (doubly.var(0) + plain.var(0)).div(30).sqrt()
-    assert ((doubly.mean(0) - plain.mean(0)).abs() < 5 * error).all()
-    assert doubly.var(0).sum() < 0.9 * plain.var(0).sum()
+    for samples in (1, 5):
+        doubly, plain = slopes("dreg", samples), slopes("iwae", samples)
+        assert doubly.var(0).sum() < 0.9 * plain.var(0).sum()
+        error = (doubly.var(0) + plain.var(0)).div(20).sqrt()
+        away = (doubly.mean(0) - plain.mean(0)).abs()
+        bias = away.norm() / plain.mean(0).norm()
+        if samples == 1:
+            assert (away < 5 * error).all()
+        else:
+            assert 0.2 < bias < 0.4
+            assert (away > 10 * error).any()
 
 
 @seeds
@@ -319,12 +326,12 @@ def loss_and_gradients_of(model, x):
 @every_model
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
 def test_every_subset_has_its_posterior(kind, subset):
-    model, x = built(kind).eval(), rows()
+    model, x = exactly(kind, 0)
     q = model.posterior(x.select(subset))
     assert (q.batch_shape, q.event_shape) == ((ROWS,), (Z,))
     assert q.symbol == ("q(z | x)" if subset == NAMES else f"q(z | {', '.join(subset)})")
     experts = {n: expert(model, x, n) for n in subset}
-    z = torch.randn(ROWS, Z)
+    z = normal(ROWS, Z)
 
     def density(members, prior):
         return log_normal(z, *joined(experts, members, prior))
@@ -337,8 +344,10 @@ def test_every_subset_has_its_posterior(kind, subset):
         prior = {part: int(kind == "mopoe" and part == NAMES) for part in parts}
         each = torch.stack([density(part, prior[part]) for part in parts])
         expected = each.logsumexp(0) - math.log(len(parts))
-    torch.testing.assert_close(q.log_prob(z), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(q.log_prob(z), expected)
     assert source(model, subset) == q.symbol
+    reverse = model.posterior(Batch({n: x[n] for n in reversed(subset)}))
+    assert torch.equal(reverse.log_prob(z), q.log_prob(z))  # bit for bit
 
 
 @every_model
@@ -427,22 +436,24 @@ def test_products_of_exact_experts_are_the_exact_posterior(subset):
 def test_the_bound_is_one_on_log_p(kind, exact):
     settings = {"mmvae": {"samples": 5}, "mopoe": {"beta": 1.0}}.get(kind, {})
     model, x = linear(kind, exact, **settings), linear_rows()
+    many = Batch({n: v.repeat(100, 1) for n, v in x.items()})
     torch.manual_seed(0)
     with torch.no_grad():
-        bounds = torch.stack([-model(x).bound() for _ in range(400)])
-    log_p, error = exact_log_p(x, ("a", "b")).mean(), bounds.std() / 20
-    assert bounds.mean() < log_p + 4 * error + 1e-4
+        bounds = torch.stack([-model(many).bound() for _ in range(10)])
+    log_p, error = exact_log_p(x, ("a", "b")).mean(), bounds.std() / 10**0.5
+    assert bounds.mean() < log_p + 5 * error + 1e-4
     if kind == "mvae" and exact:
-        torch.testing.assert_close(bounds.mean(), log_p, rtol=0, atol=0.05 + 4 * float(error))
+        torch.testing.assert_close(bounds.mean(), log_p, rtol=0, atol=1e-4 + 5 * float(error))
 
 
 def test_more_samples_bring_mmvaes_bound_nearer_to_log_p():
-    x, log_p, found = linear_rows(), exact_log_p(linear_rows(), ("a", "b")).mean(), []
+    x, found = linear_rows(), []
+    many = Batch({n: v.repeat(100, 1) for n, v in x.items()})
     for samples in (1, 10, 100):
-        model = linear("mmvae", samples=samples)
         torch.manual_seed(0)
         with torch.no_grad():
-            found.append(torch.stack([-model(x).bound() for _ in range(100)]).mean())
+            found.append(-linear("mmvae", samples=samples)(many).bound())
+    log_p = exact_log_p(x, ("a", "b")).mean()
     assert found[0] < found[1] < found[2] < log_p + 0.02
     assert log_p - found[2] < 0.4
 
@@ -501,19 +512,18 @@ def test_every_parameter_gets_a_gradient(kind):
 
 
 @every_model
-def test_a_step_makes_no_tensor_on_another_device_and_waits_for_none(kind):
-    with torch.device("meta"):
-        model = built_on_meta(kind)
+def test_a_step_makes_no_tensor_on_another_device_and_waits_for_none(monkeypatch, kind):
+    # Which subsets are random is drawn on the CPU, where the loop over them is.
+    monkeypatch.setattr("mmgen_experts.mvae.random_subset", lambda names: names[1:])
+    meta, cls = torch.device("meta"), CLASSES[kind]
+    with meta:
+        model = cls(MODALITIES, cls.Settings(latent=Z, **SETTINGS[kind]))
         x = Batch({n: torch.empty(5, *m.shape) for n, m in MODALITIES.items()})
-        x = Batch(x.tensors, {n: torch.ones(5, dtype=torch.bool) for n in NAMES})
-    loss = model(x).losses()["model"]  # on meta, reading a value raises
-    loss.backward()
+        holes = Batch(x.tensors, {n: torch.ones(5, dtype=torch.bool) for n in NAMES})
+    for batch in (x, holes):
+        with OneDevice(meta):
+            model(batch).losses()["model"].backward()  # on meta, to read a value is an error
     assert all(p.grad.is_meta for p in model.parameters())
-
-
-def built_on_meta(kind):
-    cls = CLASSES[kind]
-    return cls(MODALITIES, cls.Settings(latent=Z, **SETTINGS[kind]))
 
 
 def test_random_subsets_are_of_every_size_between_and_of_every_modality():

@@ -265,15 +265,16 @@ def _lines(axes: "Axes", rows: Sequence[Row], field: str) -> None:
     axes.set_xlim(K[0] - 0.2, K[-1] + 0.2 + 0.6 * max(K[-1] - K[0], 1))
     ends: dict[tuple[int, ...], list[Row]] = {}
     kinds = list(dict.fromkeys(row.model for row in rows))
-    for line in _series(rows):
+    for number, line in enumerate(_series(rows)):
         last = line[-1]
+        above = 3 - number / 100  # lines that coincide have the colour of the first, as their name
         colour = PALETTE[kinds.index(last.model) % len(PALETTE)]
         dashes = "-" if last.layers == 1 else (0, (6 / last.layers, 1.5))
         values = tuple(getattr(row, field) for row in line)
-        axes.plot(K, values, color=colour, linestyle=dashes, lw=2, marker=".")
+        axes.plot(K, values, color=colour, linestyle=dashes, lw=2, marker=".", zorder=above)
         if field == "nets":
             formula = [row.formula for row in line]
-            axes.plot(K, formula, "o", color=colour, markerfacecolor="none")
+            axes.plot(K, formula, "o", color=colour, markerfacecolor="none", zorder=above)
         ends.setdefault(values, []).append(last)  # lines that coincide share one name
     low, high = (math.log(limit) for limit in axes.get_ylim())
     place = -math.inf

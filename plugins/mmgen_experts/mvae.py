@@ -62,7 +62,8 @@ class MVAE(Experts):
 
     def posterior(self, x: Batch) -> DiagonalGaussian | None:
         """Returns q_S(z|x_S), of any subset S."""
-        return self._product(speaking(self.experts(x), x), self.prior(x), tuple(x)) if x else None
+        experts = speaking(self.experts(x), x)
+        return self._product(experts, self.prior(x), tuple(experts)) if experts else None
 
     def objective(self, x: Batch) -> Objective:
         """Returns the terms of −L."""
