@@ -14,6 +14,14 @@ NAME = "mmgen-vae"
 FORMER = "mmgen"
 """What pip called it before, as runs and installations of that time still have it."""
 
+GROUP = "mmgen"
+"""The entry-point group of plugins, each a module with hooks; also pluggy's project name."""
+
+COMMANDS, SOURCES = f"{GROUP}.commands", f"{GROUP}.sources"
+"""The entry-point groups of the words that plugins add to the command line: verbs, and what may
+follow ``mmgen data``. Each word names the module of its plugin, so that it is known without being
+imported."""
+
 
 def warn_of_namesake() -> None:
     """Warns once, in one line, if the other project is installed beside this one."""

@@ -161,7 +161,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
             message = "missing"
         elif not isinstance(item["input"], dict):
             message = f"{message}, not {short(item['input'])}"
-        lines.append(f"  {short(key, str)}: {message}")
+        lines.append(f"  {short(key, str)}: {message}" if key else f"  {message}")
     if (more := error.error_count() - MOST) > 0:
         lines.append(f"  and {more:,} more")
     return "\n".join(dict.fromkeys(lines))

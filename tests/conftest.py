@@ -10,7 +10,7 @@ import torch
 from torch.distributions import Distribution
 
 from mmgen.cli.app import main
-from mmgen.data.sources.glyphs import glyphs
+from mmgen.data.sources import Glyphs
 from mmgen.data.store import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,8 +41,10 @@ def left_as_it_was() -> Iterator[None]:
 def small_glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of three modalities, 400 rows to train on."""
     path = tmp_path_factory.mktemp("data") / "glyphs"
-    modalities, splits = glyphs(400, 80, 80, seed=1)
-    write_dataset(path, name="glyphs", about="small", modalities=modalities, splits=splits)
+    drawn = Glyphs(train=400, validation=80, test=80, seed=1).read()
+    write_dataset(
+        path, name="glyphs", about="small", modalities=drawn.modalities, splits=drawn.splits
+    )
     return path
 
 

@@ -437,6 +437,7 @@ def options(world: World) -> list[str]:
         "run": world.run,
         "config": world.root / "config.toml",
         "source": world.root / "table.csv",
+        "root": world.root / "table.csv",
         "folder": world.data,
         "name": "label",
         "data": world.data,
@@ -483,12 +484,18 @@ def confined(world: World, words: list[str]) -> list[str]:
 
 def commands() -> Iterator[tuple[list[str], Any]]:
     """Yields every command of the command line, with the words that name it."""
+    import typer
+    from typer.core import TyperGroup
     from typer.main import get_command
 
     from mmgen.cli.app import app
 
     def walk(words: list[str], command: Any) -> Iterator[tuple[list[str], Any]]:
-        below = getattr(command, "commands", {})
+        below = {}
+        if isinstance(command, TyperGroup):  # plugins add commands, which are loaded when typed
+            context = typer.Context(command)
+            names = command.list_commands(context)
+            below = {name: command.resolve_command(context, [name])[1] for name in names}
         for name in sorted(below):
             yield from walk([*words, name], below[name])
         if words and (not below or getattr(command, "invoke_without_command", False)):

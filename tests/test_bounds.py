@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -19,8 +20,7 @@ from toys import FIVE, PLUGIN, Numbers, experiment, toy_modalities, toy_model, w
 
 import mmgen.memory
 from mmgen import build
-from mmgen.cli import app, common
-from mmgen.data.sources.glyphs import glyphs
+from mmgen.cli import app, common, data
 from mmgen.data.sources.synthetic import synthetic
 from mmgen.data.tables.table import read_table
 from mmgen.errors import ConfigError, DataError, GenerationError, RunError, WriteError
@@ -47,9 +47,18 @@ def commands(app: typer.Typer, path: tuple[str, ...] = ()):
         yield from commands(group.typer_instance, (*path, group.name))
 
 
+def added():
+    """Yields the commands of mmgen's own plugins, likewise."""
+    registry = build.registry()
+    for kind, cls in registry.sources.items():
+        yield ("data", kind), data.command(cls, registry)
+    for name, command in registry.commands.items():
+        yield from commands(command.app, (name,))
+
+
 def options():
     """Yields every option and argument: command, name, type and typer's description."""
-    for path, function in commands(app.app):
+    for path, function in (*commands(app.app), *added()):
         hints = get_type_hints(function, include_extras=True)
         for name in inspect.signature(function).parameters:
             if get_origin(hint := hints[name]) is Annotated:
@@ -487,8 +496,14 @@ def test_nets_of_the_first_modalities_have_so_many_layers_at_most(kind):
 def test_made_up_data_that_does_not_fit_is_refused():
     with pytest.raises(DataError, match=r"making up 2,147,483,647 rows needs about .* TiB"):
         synthetic(FIVE, {"train": 2**31 - 1})
-    with pytest.raises(DataError, match=r"drawing 100,000,000,000,000 glyphs needs about .* TiB"):
-        glyphs(10**14, 0, 0)
+
+
+def test_a_data_set_that_does_not_fit_on_the_disk_is_refused_before_it_is_written(mmgen, tmp_path):
+    out = tmp_path / "deep" / "glyphs"
+    code, _, err = mmgen("data", "glyphs", "--out", out, "--train", 2**40)
+    assert code == 2
+    assert re.search(r"glyphs: the data set takes about \d{3}.* TiB, where .* are free", err)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_examples_of_many_rows_are_those_of_each_class():

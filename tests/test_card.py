@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmgen.data.card import card
-from mmgen.data.store import read_dataset
+from mmgen.data.store import Split, read_dataset
 from mmgen_attributes import Attributes
 from mmgen_image import Image
 from mmgen_label import Label
@@ -18,16 +18,18 @@ LABEL = Label(classes=("cat", "dog"))
 ATTRIBUTES = Attributes(names=("big", "red"))
 
 
+def rows(**values):
+    """Returns a split in two shards, as one that was written may have."""
+    some = {name: value[:2] for name, value in values.items()}
+    more = {name: value[2:] for name, value in values.items()}
+    return Split((some, more) if len(next(iter(more.values()))) else (some,))
+
+
 def splits():
+    looks = torch.tensor([[1, 0], [1, 1], [0, 0], [1, 0]], dtype=torch.uint8)
     return {
-        "train": {
-            "pet": torch.tensor([0, 0, 1, 0]),
-            "looks": torch.tensor([[1, 0], [1, 1], [0, 0], [1, 0]], dtype=torch.uint8),
-        },
-        "test": {
-            "pet": torch.tensor([1]),
-            "looks": torch.tensor([[0, 1]], dtype=torch.uint8),
-        },
+        "train": rows(pet=torch.tensor([0, 0, 1, 0]), looks=looks),
+        "test": rows(pet=torch.tensor([1]), looks=torch.tensor([[0, 1]], dtype=torch.uint8)),
     }
 
 
@@ -57,14 +59,15 @@ def test_numbers_have_their_range():
         def describe(self, x):
             return ["some"] * len(x)
 
-    values = {"train": {"n": torch.tensor([[1.0, 10.0], [3.0, 10.0]])}}
+    values = {"train": rows(n=torch.tensor([[1.0, 10.0], [3.0, 10.0], [1.0, 10.0]]))}
+    values["test"] = rows(n=torch.tensor([[3.0, 10.0]]))
     text = card("n", "", {"n": Numbers(classes=("height", "depth"))}, values)
     assert table_after(text, "n")["height"] == ["1", "2", "1", "3"]
     assert table_after(text, "n")["depth"] == ["10", "10", "0", "10"]
 
 
 def test_pictures_tell_size_and_the_settings_that_differ():
-    stored = {"train": {"image": torch.zeros(2, 1, 5, 4, dtype=torch.uint8)}}
+    stored = {"train": rows(image=torch.zeros(2, 1, 5, 4, dtype=torch.uint8))}
     text = card("x", "", {"image": Image(height=5, width=4)}, stored, sheet=True)
     assert "kind **image**; 1×5×4, uint8; height 5; width 4\n" in text
     assert "![Examples](contact-sheet.png)" in text
@@ -73,7 +76,7 @@ def test_pictures_tell_size_and_the_settings_that_differ():
 
 def test_hostile_words_stay_words():
     hostile = Label(classes=("a|b", "<script>x</script>", "# [link](x)", "`code` *b* _i_"))
-    stored = {"train": {"pet": torch.arange(4)}}
+    stored = {"train": rows(pet=torch.arange(4))}
     text = card("<b>\n# x", "![no](y)", {"pet": hostile}, stored)
     for line in text.splitlines():
         assert not re.search(r"(?<!\\)<", line)
@@ -136,7 +139,7 @@ def test_show_makes_up_for_a_card_that_is_not_there(mmgen, small_glyphs):
 
 
 def test_a_kind_that_cannot_be_shown_costs_the_card_not_the_data(mmgen, tmp_path, monkeypatch):
-    monkeypatch.setenv("MMGEN_PLUGINS", "label")
+    monkeypatch.setenv("MMGEN_PLUGINS", "label,sources")
     counts = ("--train", 10, "--validation", 2, "--test", 2)
     code, _, err = mmgen("data", "glyphs", "--out", tmp_path / "glyphs", *counts)
     assert code == 0

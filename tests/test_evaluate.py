@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import ROOT, small
 
-from mmgen.data.sources.glyphs import glyphs
+from mmgen.data.sources import Glyphs
 from mmgen.data.store import write_dataset
 from mmgen.errors import ConfigError
 from mmgen.evaluation.likelihood.estimates import Estimate, SamplingBudget
@@ -268,8 +268,8 @@ def test_a_table_that_cannot_be_written_is_an_error_before_the_work(mmgen, train
 def test_another_data_set_must_be_named(mmgen, tmp_path, small_glyphs):
     data, other, run = tmp_path / "data", tmp_path / "other", tmp_path / "run"
     for path, seed in ((data, 3), (other, 4)):
-        modalities, splits = glyphs(60, 20, 20, seed=seed)
-        write_dataset(path, name="g", about="", modalities=modalities, splits=splits)
+        drawn = Glyphs(train=60, validation=20, test=20, seed=seed).read()
+        write_dataset(path, name="g", about="", modalities=drawn.modalities, splits=drawn.splits)
     experiment = Experiment.read(ROOT / "examples" / "glyphs.toml", small(data, epochs=1))
     prepared = session.prepare(experiment)
     session.start(prepared, run)

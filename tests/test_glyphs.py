@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmgen.data.sources.glyphs import ATTRIBUTES, CLASSES, glyphs
+from mmgen.data.sources import Glyphs
+from mmgen.data.sources.glyphs import ATTRIBUTES, CHUNK, CLASSES
 from mmgen.data.sources.measure import balance, slant, stroke_width
 from mmgen.data.store import write_dataset
 from mmgen.errors import DataError
@@ -15,9 +16,19 @@ from mmgen.errors import DataError
 Splits = dict[str, dict[str, Tensor]]
 
 
+def whole(train: int, validation: int, test: int, seed: int = 0) -> Splits:
+    """Draws a data set, and joins its chunks."""
+    read = Glyphs(train=train, validation=validation, test=test, seed=seed).read()
+    splits = {split: list(chunks) for split, chunks in read.splits.items()}
+    return {
+        split: {name: torch.cat([chunk[name] for chunk in chunks]) for name in read.modalities}
+        for split, chunks in splits.items()
+    }
+
+
 @pytest.fixture(scope="module")
 def drawn() -> Splits:
-    return glyphs(8000, 600, 600)[1]
+    return whole(8000, 600, 600)
 
 
 def column(values: dict[str, Tensor], attribute: str) -> Tensor:
@@ -25,7 +36,8 @@ def column(values: dict[str, Tensor], attribute: str) -> Tensor:
 
 
 def test_modalities_and_stored_values_match(tmp_path: Path) -> None:
-    modalities, splits = glyphs(20, 10, 5)
+    modalities = Glyphs(train=20, validation=10, test=5).read().modalities
+    splits = whole(20, 10, 5)
     assert [(name, made["kind"]) for name, made in modalities.items()] == [
         ("image", "image"),
         ("label", "label"),
@@ -50,9 +62,9 @@ def test_modalities_and_stored_values_match(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_bits() -> None:
     torch.manual_seed(1)
-    first = glyphs(600, 5, 5, seed=3)[1]
+    first = whole(600, 5, 5, seed=3)
     torch.manual_seed(2)
-    again, other = glyphs(600, 9, 5, seed=3)[1], glyphs(600, 5, 5, seed=4)[1]
+    again, other = whole(600, 9, 5, seed=3), whole(600, 5, 5, seed=4)
     for name, values in first["train"].items():
         assert torch.equal(values, again["train"][name])
         assert torch.equal(first["test"][name], again["test"][name])
@@ -134,13 +146,14 @@ def test_a_small_net_reads_characters_and_attributes(drawn: Splits) -> None:
     assert ((out[:, -5:] > 0) == test["attributes"].bool()).float().mean(0).min() > 0.75
 
 
-def test_progress_is_told() -> None:
-    told: list[tuple[int, int]] = []
-    glyphs(600, 5, 5, progress=lambda done, total: told.append((done, total)))
-    assert told == [(500, 610), (600, 610), (605, 610), (610, 610)]
+def test_rows_are_drawn_when_they_are_asked_for() -> None:
+    read = Glyphs(train=2**40, validation=600, test=5).read()
+    assert read.rows == 2**40 + 605
+    assert len(next(iter(read.splits["train"]))["label"]) == CHUNK
+    assert [len(chunk["label"]) for chunk in read.splits["validation"]] == [CHUNK, 100]
 
 
 def test_missing_fonts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mpl, "get_data_path", lambda: str(tmp_path))
     with pytest.raises(DataError, match=r"\.ttf .* matplotlib ships"):
-        glyphs(1, 1, 1)
+        Glyphs().read()

@@ -122,7 +122,10 @@ BROKEN = {
         source("misspelt", HOOK.replace("mmgen_modalities", "mmgen_modalites")),
         "unknown hook 'mmgen_modalites'",
     ),
-    "hookless": (source("hookless", ""), "no function mmgen_modalities() marked @hookimpl"),
+    "hookless": (
+        source("hookless", ""),
+        "mmgen_sources() or mmgen_commands() marked @hookimpl",
+    ),
     "unmarked": (source("unmarked", HOOK.replace("@hookimpl", "")), "marked @hookimpl"),
     "arguments": (
         source("arguments", HOOK.replace("modalities()", "modalities(config)")),

@@ -281,11 +281,12 @@ def test_without_its_data_set_the_page_says_which_is_missing(trained, tmp_path):
 
 
 def test_another_data_set_is_not_taken_for_its_own(trained, tmp_path):
-    from mmgen.data.sources.glyphs import glyphs
+    from mmgen.data.sources import Glyphs
     from mmgen.data.store import write_dataset
 
-    modalities, splits = glyphs(20, 5, 5, seed=9)
-    write_dataset(tmp_path / "d", name="d", about="", modalities=modalities, splits=splits)
+    drawn = Glyphs(train=20, validation=5, test=5, seed=9).read()
+    made = {"modalities": drawn.modalities, "splits": drawn.splits}
+    write_dataset(tmp_path / "d", name="d", about="", **made)
     page = report(trained, data=tmp_path / "d", out=tmp_path / "r.html")
     assert f"{tmp_path / 'd'} is not the data set that this run was trained on" in page.text
     assert "space" not in page.ids

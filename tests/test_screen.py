@@ -6,6 +6,7 @@ import re
 import pytest
 import typer
 from rich.cells import cell_len
+from typer.core import TyperGroup
 
 from mmgen import console
 from mmgen.cli.app import app
@@ -82,8 +83,11 @@ def test_a_status_is_quiet_where_no_one_looks(monkeypatch):
 def commands(command=None, path=("mmgen",)):
     command = command or typer.main.get_command(app)
     yield " ".join(path), command
-    for name, child in getattr(command, "commands", {}).items():
-        yield from commands(child, (*path, name))
+    if isinstance(command, TyperGroup):
+        root = typer.Context(command)
+        for name in command.list_commands(root):
+            child = command.resolve_command(root, [name])[1]
+            yield from commands(child, (*path, name))
 
 
 @pytest.mark.parametrize(("name", "command"), [*commands()], ids=lambda value: str(value)[:30])

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from conftest import ROOT, small
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmgen.data import shard, store
+from mmgen.data import shard, writing
 from mmgen.data.index import INDEX
 from mmgen.data.store import Dataset, Split, ensure_absent, read_dataset, write_dataset
 from mmgen.errors import DataError
-from mmgen.files.tensors import write_tensors
+from mmgen.files.tensors import Values, write_values
 
 MODALITIES: dict[str, dict[str, Any]] = {
     "photo": {"kind": "image", "channels": 1},
@@ -403,13 +404,13 @@ def test_a_crash_leaves_nothing_half_written(
     before = write(path).hash if replacing else None
     written = []
 
-    def fail_at_the_third(file: Path, tensors: dict[str, Tensor], words: dict[str, str]) -> None:
+    def fail_at_the_third(file: Path, values: dict[str, Values], words: dict[str, str]) -> None:
         written.append(file)
         if len(written) == 3:
             raise failure
-        write_tensors(file, tensors, words)
+        write_values(file, values, words)
 
-    monkeypatch.setattr(store, "write_tensors", fail_at_the_third)
+    monkeypatch.setattr(writing, "write_values", fail_at_the_third)
     with pytest.raises(DataError if isinstance(failure, OSError) else type(failure)):
         write(path, force=True, splits={"train": values(30, seed=2)})
     assert [entry.name for entry in tmp_path.iterdir()] == (["toy"] if replacing else [])
@@ -474,6 +475,98 @@ def test_what_does_not_fit_together_is_refused(
     with pytest.raises(DataError, match=message):
         write(tmp_path / "toy", **changes)
     assert list(tmp_path.iterdir()) == []
+
+
+# Rows that come in chunks.
+
+
+def chunks(rows: dict[str, Tensor], *sizes: int) -> Iterator[dict[str, Tensor]]:
+    start = 0
+    for size in sizes:
+        yield {name: value[start : start + size] for name, value in rows.items()}
+        start += size
+
+
+@pytest.mark.parametrize("sizes", [(23,), (1, 0, 9, 13), (10, 10, 3), (1,) * 23, (22, 1)], ids=str)
+def test_files_are_the_same_bytes_in_whatever_chunks_the_rows_come(
+    tmp_path: Path, sizes: tuple[int, ...]
+) -> None:
+    whole = write(tmp_path / "whole")
+    splits = {"train": chunks(values(23), *sizes), "test": chunks(values(4, seed=1), 3, 1)}
+    dataset = write(tmp_path / "chunks", splits=splits)
+    assert dataset.hash == whole.hash
+    files = sorted(file.name for file in whole.path.iterdir())
+    assert [*sorted(file.name for file in dataset.path.iterdir())] == files
+    for name in files:
+        assert (dataset.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"photo": torch.zeros(2, 1, 3, 2)}, "'photo' is not of one shape and type"),
+        ({"word": torch.zeros(3, dtype=torch.uint8)}, "as many rows"),
+        ({"more": torch.zeros(2)}, "the modalities are photo, word, sound"),
+        (ValueError("torn"), "torn"),
+    ],
+    ids=["dtype", "rows", "names", "raising"],
+)
+def test_a_chunk_that_does_not_fit_leaves_nothing(
+    tmp_path: Path, second: Any, message: str
+) -> None:
+    def rows() -> Iterator[dict[str, Tensor]]:
+        yield values(15)
+        if isinstance(second, Exception):
+            raise second
+        yield values(2) | second
+
+    with pytest.raises((DataError, ValueError), match=message):
+        write(tmp_path / "toy", splits={"train": rows()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_without_a_row_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'train' has no rows"):
+        write(tmp_path / "toy", splits={"train": iter([])})
+
+
+def test_what_is_measured_on_the_rows_is_kept(tmp_path: Path) -> None:
+    def fit(splits: Any) -> Any:
+        assert [split.count for split in splits.values()] == [23, 4]
+        assert torch.equal(splits["train"].load(["sound"])["sound"], values(23)["sound"])
+        return MODALITIES | {"sound": {"kind": "wave", "mean": 3}}
+
+    dataset = write(tmp_path / "toy", fit=fit)
+    assert dataset.modalities["sound"] == {"kind": "wave", "mean": 3}
+
+
+BOUNDED = """
+import resource, sys, torch
+from pathlib import Path
+from mmgen.data.store import write_dataset
+
+def rows():
+    for number in range(256):  # of a mebibyte each
+        yield {"a": torch.full((256, 4096), number % 256, dtype=torch.uint8)}
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+path = Path(sys.argv[1])
+write_dataset(path / "small", name="", about="", modalities={"a": {"kind": "a"}},
+              splits={"train": [next(rows())]})
+before = peak()
+write_dataset(path / "large", name="", about="", modalities={"a": {"kind": "a"}},
+              splits={"train": rows()})
+print(peak() - before)
+"""
+
+
+def test_memory_is_bounded_by_a_chunk(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BOUNDED, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 24  # mebibytes, of a shard of 256
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_data(tmp_path: Path) -> None:

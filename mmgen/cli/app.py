@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,10 +22,37 @@ from mmgen.cli import (
     train,
 )
 from mmgen.cli.common import Settings
+from mmgen.cli.words import Words
 from mmgen.console import stderr
+from mmgen.distribution import COMMANDS
+
+if TYPE_CHECKING:
+    from mmgen.registry.loading import Registry
+
+
+class Commands(Words):
+    """The verbs; plugins add some."""
+
+    group, plural, title = COMMANDS, "commands", "Commands of plugins"
+
+    def found(self, registry: "Registry", word: str) -> typer.Typer:
+        """Returns an app with a plugin's command."""
+        command = registry.command(word)
+        made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        if isinstance(command.app, typer.Typer):
+            made.add_typer(command.app, name=word, help=command.help)
+        else:
+            made.command(word, help=command.app.__doc__ or command.help)(command.app)
+        return made
+
+    def told(self, registry: "Registry", word: str) -> str:
+        """Returns the command's own line."""
+        return registry.commands[word].help if word in registry.commands else ""
+
 
 app = typer.Typer(
     name="mmgen",
+    cls=Commands,
     help="Deep generative models over K modalities: any subset generates any other.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

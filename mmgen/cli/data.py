@@ -1,95 +1,53 @@
 """``mmgen data``: write a data set, or show what one holds."""
 
-from collections.abc import Callable
+import inspect
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmgen.cli import data_card, data_table
-from mmgen.cli.common import Force, Seed, reachable, storable
+from mmgen.cli.common import Force, Settings, reachable, storable
+from mmgen.cli.words import Words
 from mmgen.console import progress
+from mmgen.distribution import SOURCES
+from mmgen.errors import DataError
 
-app = typer.Typer(help="Write a data set, or show what one holds.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmgen.registry.loading import Registry
+    from mmgen.registry.options import Option
+    from mmgen.source import Content, Source
 
 Out = Annotated[
     Path,
     typer.Option("--out", "-o", help="The folder to write the data set to.", callback=storable),
 ]
-Train = Annotated[int, typer.Option(min=1, max=2**40, help="How many rows to draw for training.")]
-Validation = Annotated[
-    int, typer.Option(min=1, max=2**40, help="How many rows to draw for validation.")
-]
-Test = Annotated[int, typer.Option(min=1, max=2**40, help="How many rows to draw for tests.")]
 
 
-@app.command()
-def glyphs(
-    context: typer.Context,
-    out: Out,
-    train: Train = 40_000,
-    validation: Validation = 4_000,
-    test: Test = 4_000,
-    seed: Seed = 0,
-    force: Force = False,
-) -> None:
-    """Draw letters and digits in fonts that matplotlib ships; nothing is downloaded."""
-    from mmgen.data.sources import glyphs as source
-    from mmgen.data.store import ensure_absent
+class Sources(Words):
+    """The commands of ``mmgen data``; one for each kind of source."""
 
-    ensure_absent(out, force)
-    with progress("{task.completed:,} of {task.total:,}") as bar:
-        task = bar.add_task("drawing glyphs", total=train + validation + test)
-        modalities, splits = source.glyphs(
-            train,
-            validation,
-            test,
-            seed,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    about = f"Letters and digits drawn from the fonts that matplotlib ships, seed {seed}."
-    data_card.write(out, "glyphs", about, modalities, splits, context.obj, force=force)
+    group, plural, title = SOURCES, "sources", "Sources"
+
+    def found(self, registry: "Registry", word: str) -> typer.Typer:
+        """Returns an app with the command that writes the data set of a source."""
+        made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        made.command(word)(command(registry.source(word), registry))
+        return made
+
+    def told(self, registry: "Registry", word: str) -> str:
+        """Returns the first paragraph of the class's docstring."""
+        return _help(registry.sources[word]) if word in registry.sources else ""
 
 
-def _idx_command(name: str) -> Callable[..., None]:
-    def command(
-        context: typer.Context,
-        source: Annotated[
-            Path,
-            typer.Argument(help="The folder that torchvision downloads to.", callback=reachable),
-        ],
-        out: Out,
-        download: Annotated[
-            bool, typer.Option("--download", help="Download the files that are missing.")
-        ] = False,
-        validation: Annotated[
-            int,
-            typer.Option(
-                min=1, max=59_999, help="Rows of the training split to hold out for validation."
-            ),
-        ] = 10_000,
-        force: Force = False,
-    ) -> None:
-        from mmgen.data.sources.torchvision import idx_dataset
-        from mmgen.data.store import ensure_absent
-
-        ensure_absent(out, force)
-        modalities, splits = idx_dataset(name, source, download=download, validation=validation)
-        about = (
-            f"{name} as torchvision reads it: the picture, its class, and attributes measured "
-            "from the picture."
-        )
-        data_card.write(out, name, about, modalities, splits, context.obj, force=force)
-
-    return command
-
-
-for _name in ("mnist", "fashion-mnist", "kmnist"):
-    app.command(
-        _name,
-        help=f"Read {_name} as torchvision stores it; attributes are measured from the pictures.",
-    )(_idx_command(_name))
-
+app = typer.Typer(
+    help="Write a data set, or show what one holds.", no_args_is_help=True, cls=Sources
+)
 app.command()(data_table.table)
 app.command()(data_table.folder)
 
@@ -109,3 +67,107 @@ def show(
     if verify:
         dataset.verify()
     data_card.show(dataset, context.obj)
+
+
+def command(cls: "type[Source]", registry: "Registry") -> Callable[..., None]:
+    """Returns the function of ``mmgen data KIND``, whose parameters are the source's options.
+
+    Args:
+        cls: The source.
+        registry: Has the plugin that provides it.
+    """
+    from mmgen.registry.options import options
+
+    fields = {option.name: _parameter(option) for option in options(cls)}
+    shared = {"context": typer.Context, "out": Out, "force": Force}
+
+    def write(context: typer.Context, out: Path, force: bool, **given: Any) -> None:
+        from mmgen.data.content import content
+        from mmgen.data.store import ensure_absent
+
+        ensure_absent(out, force)
+        kept = {key: value for key, value in given.items() if value is not None}
+        source = registry.make_source(cls.kind, kept)
+        _write(out, cls.kind, content(source, registry), context.obj, force)
+
+    kinds = {**shared, **{name: kind for name, (kind, _) in fields.items()}}
+    defaults = {"force": False, **{name: default for name, (_, default) in fields.items()}}
+    write.__annotations__ = kinds
+    write.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=kind,
+                default=defaults.get(name, inspect.Parameter.empty),
+            )
+            for name, kind in kinds.items()
+        ]
+    )
+    write.__doc__ = _help(cls)
+    return write
+
+
+def _help(cls: "type[Source]") -> str:
+    return " ".join((inspect.getdoc(cls) or cls.kind).partition("\n\n")[0].split())
+
+
+def _parameter(option: "Option") -> tuple[Any, Any]:
+    """Returns the annotation and the default of an option, as typer reads them."""
+    more: dict[str, Any] = {"help": option.help}
+    if option.type in (int, float):
+        more |= {"min": option.least, "max": option.most}
+    if option.type is Path and not option.several:
+        more["callback"] = reachable
+    if option.words:
+        more["metavar"] = "|".join(option.words)
+    kind: Any = list[option.type] if option.several else option.type  # type: ignore[name-defined]
+    if option.required:
+        return Annotated[kind, typer.Argument(**more)], inspect.Parameter.empty
+    default = list(option.default or ()) or None if option.several else option.default
+    flag = f"--{option.name.replace('_', '-')}"
+    names = [f"{flag}/--no-{flag[2:]}" if default is True else flag]
+    return Annotated[kind | None, typer.Option(*names, **more)], default
+
+
+def _write(out: Path, kind: str, read: "Content", settings: Settings, force: bool) -> None:
+    """Writes what a source gives, and shows how far it is."""
+    bar = progress("{task.completed:,}" + f" of {read.rows:,}" * (read.rows > 0))
+    task = bar.add_task(f"writing {kind}", total=read.rows or None)
+    with ExitStack() as shown:
+        shown.enter_context(bar)
+
+        def passed(
+            chunks: "Iterable[Mapping[str, Tensor]]", last: bool
+        ) -> "Iterator[Mapping[str, Tensor]]":
+            for chunk in chunks:
+                rows = max((len(value) for value in chunk.values() if value.ndim), default=0)
+                if not bar.tasks[task].completed:
+                    _check_room(out, read.rows / max(rows, 1), chunk.values())
+                yield chunk
+                bar.advance(task, rows)
+            if last:
+                shown.close()  # what follows is printed
+
+        splits = {
+            name: passed(chunks, last=number == len(read.splits))
+            for number, (name, chunks) in enumerate(read.splits.items(), start=1)
+        }
+        data_card.write(
+            out, kind, read.about, read.modalities, splits, settings, force=force, fit=True
+        )
+
+
+def _check_room(out: Path, chunks: float, values: "Iterable[Tensor]") -> None:
+    """Checks that as many chunks as the first one fit on the disk, if their number is known."""
+    from mmgen.formatting import size
+
+    folder = out.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    needed, free = chunks * sum(value.nbytes for value in values), shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{out}: the data set takes about {size(needed)}, where {size(free)} are free; "
+            "write fewer rows, or to another disk"
+        )

@@ -11,11 +11,11 @@ from mmgen.console import stderr, stdout
 from mmgen.errors import DataError, MmgenError, WriteError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mmgen.data.store import Dataset
+    from mmgen.data.split import Split
+    from mmgen.data.store import Dataset, Rows
     from mmgen.data.tables.table import BadRow
     from mmgen.modality import Modality
+    from mmgen.registry.loading import Registry
 
 MOST = 2**20
 """The most bytes of a card: one that is longer, or no file, is made anew to be shown."""
@@ -26,23 +26,43 @@ def write(
     name: str,
     about: str,
     modalities: Mapping[str, Mapping[str, Any]],
-    splits: "Mapping[str, Mapping[str, Tensor]]",
+    splits: "Mapping[str, Rows]",
     settings: Settings,
     *,
     force: bool,
+    fit: bool = False,
     bad: "Sequence[BadRow]" = (),
 ) -> None:
     """Writes a data set with its card and contact sheet, and says so.
 
     A kind that cannot be shown costs the card, never the data set.
+
+    Args:
+        path: The folder to make.
+        name: The data set's name.
+        about: One or two sentences.
+        modalities: The configuration of each modality.
+        splits: The rows of each split, whole or in chunks.
+        settings: The options before the verb.
+        force: Whether to replace a data set that is there.
+        fit: Whether kinds still have to measure what they measure on the rows to train on.
+        bad: The rows that were left out.
     """
+    from mmgen import build
+    from mmgen.data import content
     from mmgen.data.card import card
     from mmgen.data.store import CARD, SHEET, write_dataset
     from mmgen.gallery.contact import contact_sheet
 
-    def beside(folder: Path) -> None:
+    registry = build.registry(settings.plugins)
+
+    def fitted(rows: "Mapping[str, Split]") -> Mapping[str, Mapping[str, Any]]:
+        return content.fitted(modalities, rows, registry)
+
+    def beside(dataset: "Dataset") -> None:
+        folder, splits = dataset.path, dataset.splits
         try:
-            made = _modalities(modalities, settings)
+            made = _modalities(dataset.modalities, registry)
             sheet = contact_sheet(folder / SHEET, name, made, next(iter(splits.values())))
             command = shlex.join(["mmgen", *sys.argv[1:]])
             text = card(name, about, made, splits, command=command, bad=bad, sheet=sheet)
@@ -61,6 +81,7 @@ def write(
         modalities=modalities,
         splits=splits,
         force=force,
+        fit=fitted if fit else None,
         beside=beside,
     )
     counts = ", ".join(f"{split.count:,} {n}" for n, split in dataset.splits.items())
@@ -71,6 +92,7 @@ def show(dataset: "Dataset", settings: Settings) -> None:
     """Prints a data set's card, or what one would say if none lies beside."""
     from rich.markdown import Markdown
 
+    from mmgen import build
     from mmgen.data.card import card
     from mmgen.data.store import CARD
     from mmgen.files.reading import Reader
@@ -79,21 +101,17 @@ def show(dataset: "Dataset", settings: Settings) -> None:
         text = Reader(DataError).text(dataset.path / CARD, MOST, errors="replace")
     except DataError:
         try:
-            made = _modalities(dataset.modalities, settings)
+            made = _modalities(dataset.modalities, build.registry(settings.plugins))
         except MmgenError as error:
             stderr.print(str(error))
             made = {}
-        splits = {name: split.load() for name, split in dataset.splits.items()}
-        text = card(dataset.name, dataset.about, made, splits)
+        text = card(dataset.name, dataset.about, made, dataset.splits)
     lines = [line for line in text.splitlines() if not line.startswith("![")]
     stdout.print(Markdown("\n".join(lines), hyperlinks=False), soft_wrap=False)
     stdout.print(f"{dataset.path}\nhash {dataset.hash}")
 
 
 def _modalities(
-    configurations: Mapping[str, Mapping[str, Any]], settings: Settings
+    configurations: Mapping[str, Mapping[str, Any]], registry: "Registry"
 ) -> "dict[str, Modality]":
-    from mmgen import build
-
-    registry = build.registry(settings.plugins)
     return {name: registry.create(name, each) for name, each in configurations.items()}

@@ -5,20 +5,24 @@ import json
 import shlex
 import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from mmgen.cli.common import Json, Settings, reachable
 from mmgen.console import stderr, stdout, styled
+from mmgen.errors import listed
+
+if TYPE_CHECKING:
+    from mmgen.registry.discovery import Record
 
 app = typer.Typer(help="List plugins, check whether one works, or start a new one.")
 
 
 @app.callback(invoke_without_command=True)
 def show(context: typer.Context, as_json: Json = False) -> None:
-    """List plugins: versions, status, kinds, and what is wrong with a broken one."""
+    """List plugins: versions, status, what each provides, and what is wrong with a broken one."""
     from mmgen.registry.loading import load
 
     if context.invoked_subcommand is not None:
@@ -28,16 +32,27 @@ def show(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         stdout.print_json(json.dumps([dataclasses.asdict(record) for record in records]))
         return
-    table = Table("plugin", "distribution", "version", "status", "kinds", box=None, pad_edge=False)
+    headings = ("plugin", "distribution", "version", "status", "provides")
+    table = Table(*headings, box=None, pad_edge=False)
     colours = {"ok": "green", "broken": "red", "disabled": "yellow"}
     for record in records:
         status = styled((record.status, colours[record.status]))
-        kinds = ", ".join(record.kinds)
-        table.add_row(record.name, record.distribution, record.version, status, kinds)
+        table.add_row(record.name, record.distribution, record.version, status, _provided(record))
     stdout.print(table)
     for record in records:
         for line in filter(None, (record.cause, *record.warnings)):
             stdout.print(f"{record.name}: {line}")
+
+
+def _provided(record: "Record") -> str:
+    """Returns a line for each sort of thing: ``"modalities: image"``."""
+    sorts = {
+        "modalities": record.kinds,
+        "models": record.models,
+        "sources": record.sources,
+        "commands": record.commands,
+    }
+    return "\n".join(f"{sort}: {listed(names)}" for sort, names in sorts.items() if names)
 
 
 @app.command()

@@ -1,12 +1,13 @@
 """The card of a data set: a Markdown page on what it holds and how it was made."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmgen.data.split import Split
 from mmgen.data.store import SHEET
 from mmgen.data.tables.importing import counted
 from mmgen.data.tables.table import BadRow
@@ -19,14 +20,12 @@ MOST = 100
 EXAMPLES = 8
 """The number of rows that are described in words where no modality is a picture."""
 
-Splits = Mapping[str, Mapping[str, Tensor]]
-
 
 def card(
     name: str,
     about: str,
     modalities: Mapping[str, Modality],
-    splits: Splits,
+    splits: Mapping[str, Split],
     *,
     command: str = "",
     bad: Sequence[BadRow] = (),
@@ -38,7 +37,7 @@ def card(
         name: The data set's name.
         about: One or two sentences.
         modalities: The modalities, by name.
-        splits: Stored values ``(count, ...)`` by split and modality.
+        splits: The rows, which are read block by block.
         command: The command that made it.
         bad: The rows that were left out; all are listed.
         sheet: Whether :data:`~mmgen.data.store.SHEET` lies beside the card, which then shows it.
@@ -46,15 +45,16 @@ def card(
     Returns:
         Markdown. Everything in it that is not mmgen's own wording is escaped.
     """
-    counts = {split: len(next(iter(values.values()))) for split, values in splits.items()}
+    counts = {split: rows.count for split, rows in splits.items()}
     rows = [[split, f"{count:,}"] for split, count in counts.items()]
     parts = [f"# {_plain(name)}", _plain(about)]
     if sheet:
         parts.append(f"![Examples]({SHEET})")
     parts.append(_table(["split", "rows"], [*rows, ["all", f"{sum(counts.values()):,}"]]))
     for key, modality in modalities.items():
-        own = {split: values[key] for split, values in splits.items()}
-        parts += [f"## {_plain(key)}", _settings(modality, own), *_statistics(modality, own)]
+        stored = next(iter(splits.values())).take(torch.zeros(1, dtype=torch.int64), [key])[key]
+        parts += [f"## {_plain(key)}", _settings(modality, stored)]
+        parts += _statistics(modality, key, stored, splits)
     if modalities and not sheet:
         parts += ["## Examples", _examples(modalities, next(iter(splits.values())))]
     if bad:
@@ -69,9 +69,8 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def _settings(modality: Modality, own: Mapping[str, Tensor]) -> str:
+def _settings(modality: Modality, stored: Tensor) -> str:
     """Describes the kind, how a value is stored, and settings other than the kind's defaults."""
-    stored = next(iter(own.values()))
     form = "×".join(map(str, stored.shape[1:])) or "one number"
     words = [f"kind **{_plain(modality.kind)}**", f"{form}, {str(stored.dtype).split('.')[-1]}"]
     for key, field in type(modality).model_fields.items():
@@ -89,29 +88,54 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _statistics(modality: Modality, own: Mapping[str, Tensor]) -> list[str]:
+def _statistics(
+    modality: Modality, name: str, stored: Tensor, splits: Mapping[str, Split]
+) -> list[str]:
     """Counts the rows that show each choice, or lists the ranges of few numbers, or is empty."""
     choices = modality.choices()
-    stored = next(iter(own.values()))
     if choices:
-        counts = {c: {s: _showing(modality, c, v) for s, v in own.items()} for c in choices[:MOST]}
-        total = sum(map(len, own.values()))
+        shown = choices[:MOST]
+        counts = {split: _counts(modality, shown, rows, name) for split, rows in splits.items()}
+        total = sum(rows.count for rows in splits.values())
         rows = [
-            [choice, *(f"{n:,}" for n in each.values()), _share(sum(each.values()), total)]
-            for choice, each in counts.items()
+            [choice, *(f"{n:,}" for n in each), _share(sum(each), total)]
+            for choice, *each in zip(shown, *counts.values(), strict=True)
         ]
         more = [f"and {len(choices) - MOST:,} more"] if len(choices) > MOST else []
-        return [_table(["value", *own, "share"], rows), *more]
+        return [_table(["value", *splits, "share"], rows), *more]
     numbers = stored[0].numel()
     if not numbers or numbers > MOST or stored.ndim > 2:
         return []
-    flat = torch.cat([values.reshape(len(values), -1).double() for values in own.values()])
     names = _names(modality, numbers)
     rows = [
-        [name, *(f"{value:.4g}" for value in (c.min(), c.mean(), c.std(correction=0), c.max()))]
-        for name, c in zip(names, flat.unbind(1), strict=True)
+        [word, *(f"{value:.4g}" for value in column)]
+        for word, column in zip(names, _ranges(name, splits).tolist(), strict=True)
     ]
     return [_table(["value", "least", "mean", "standard deviation", "most"], rows)]
+
+
+def _counts(modality: Modality, choices: Sequence[str], rows: Split, name: str) -> list[int]:
+    """Counts the rows of a split that show each choice."""
+    counts = [0] * len(choices)
+    for _, block in rows.blocks(name):
+        counts = [n + _showing(modality, c, block) for n, c in zip(counts, choices, strict=True)]
+    return counts
+
+
+def _ranges(name: str, splits: Mapping[str, Split]) -> Tensor:
+    """Returns least, mean, standard deviation and most of each of C numbers, ``(C, 4)``."""
+
+    def blocks() -> Iterator[Tensor]:
+        for rows in splits.values():
+            for _, block in rows.blocks(name):
+                yield block.reshape(len(block), -1).double()
+
+    count = sum(rows.count for rows in splits.values())
+    least = torch.stack([block.amin(0) for block in blocks()]).amin(0)
+    most = torch.stack([block.amax(0) for block in blocks()]).amax(0)
+    mean = torch.stack([block.sum(0) for block in blocks()]).sum(0) / count
+    squares = torch.stack([(block - mean).square().sum(0) for block in blocks()]).sum(0)
+    return torch.stack([least, mean, (squares / count).sqrt(), most], 1)
 
 
 def _showing(modality: Modality, choice: str, stored: Tensor) -> int:
@@ -136,8 +160,9 @@ def _share(part: int, total: int) -> str:
     return f"{100 * part / total:.1f} %"
 
 
-def _examples(modalities: Mapping[str, Modality], values: Mapping[str, Tensor]) -> str:
-    described = [m.describe(m.observe(values[name][:EXAMPLES])) for name, m in modalities.items()]
+def _examples(modalities: Mapping[str, Modality], split: Split) -> str:
+    values = split.take(torch.arange(min(EXAMPLES, split.count)), modalities)
+    described = [m.describe(m.observe(values[name])) for name, m in modalities.items()]
     return _table([*modalities], [*zip(*described, strict=True)], others="l")
 
 

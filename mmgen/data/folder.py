@@ -14,7 +14,8 @@ def appearing(path: Path) -> Iterator[Path]:
     """Yields a hidden folder beside ``path``; moves it to ``path`` when the block ends well.
 
     What was written is flushed to the disk before the move. If there is a folder at ``path``
-    already, it is replaced then. If the block raises, nothing is left and ``path`` is as it was.
+    already, it is replaced then. If the block raises, nothing is left, no folder above it either
+    that was made for it, and ``path`` is as it was.
 
     Raises:
         OSError: If the folder cannot be made, flushed or moved; or if something else is at
@@ -22,14 +23,19 @@ def appearing(path: Path) -> Iterator[Path]:
     """
     before = _identity(path)
     unfinished = path.with_name(f".{path.name}-{token_hex(4)}")
+    absent = [folder for folder in path.parents if not folder.exists()]
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
         for entry in [*unfinished.rglob("*"), unfinished]:
             _flush(entry)
         _move(unfinished, path, before)
-    finally:
+    except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
+        with suppress(OSError):  # something else is in it by now
+            for folder in absent:
+                folder.rmdir()
+        raise
 
 
 def _move(unfinished: Path, path: Path, before: tuple[int, int] | None) -> None:

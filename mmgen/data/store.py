@@ -27,9 +27,9 @@ from mmgen.data.folder import appearing
 from mmgen.data.index import INDEX, Index, ShardRecord, SplitRecord, file_hash, read_index
 from mmgen.data.shard import Column, open_shard
 from mmgen.data.split import Split
+from mmgen.data.writing import Forms, write_split
 from mmgen.errors import DataError, WriteError, listed
 from mmgen.files.documents import first_of
-from mmgen.files.tensors import write_tensors
 
 __all__ = ["CARD", "SHEET", "Dataset", "Split", "ensure_absent", "read_dataset", "write_dataset"]
 
@@ -86,17 +86,21 @@ def read_dataset(path: Path) -> Dataset:
             or the counts do not match.
     """
     index = read_index(path)
+    splits = _open(path, index.splits, index.modalities)
+    _check_alike(path, splits)
+    return Dataset(path, index.name, index.about, dict(index.modalities), splits, index.hash)
+
+
+def _open(path: Path, records: Mapping[str, SplitRecord], names: Iterable[str]) -> dict[str, Split]:
     splits: dict[str, Split] = {}
-    for name, record in index.splits.items():
-        shards = tuple(_open_shard(path, shard, index.modalities) for shard in record.shards)
-        splits[name] = Split(shards)
+    for name, record in records.items():
+        splits[name] = Split(tuple(_open_shard(path, shard, names) for shard in record.shards))
         if splits[name].count != record.count:
             raise DataError(
                 f"data set {path}: split {name!r} should have {record.count} rows, but its shards "
                 f"hold {splits[name].count}; write the data set again"
             )
-    _check_alike(path, splits)
-    return Dataset(path, index.name, index.about, dict(index.modalities), splits, index.hash)
+    return splits
 
 
 def _check_alike(path: Path, splits: Mapping[str, Split]) -> None:
@@ -116,53 +120,75 @@ def _form(column: Column) -> str:
     return f"{str(column.dtype).removeprefix('torch.')} {tuple(column.shape[1:])}"
 
 
+Rows = Mapping[str, Tensor] | Iterable[Mapping[str, Tensor]]
+"""The rows of a split: one stored tensor ``(count, ...)`` per modality, or such chunks of them."""
+
+
 def write_dataset(
     path: Path,
     *,
     name: str,
     about: str,
     modalities: Mapping[str, Mapping[str, Any]],
-    splits: Mapping[str, Mapping[str, Tensor]],
+    splits: Mapping[str, Rows],
     force: bool = False,
     shard_rows: int = SHARD_ROWS,
-    beside: Callable[[Path], object] | None = None,
+    fit: Callable[[Mapping[str, Split]], Mapping[str, Mapping[str, Any]]] | None = None,
+    beside: Callable[[Dataset], object] | None = None,
 ) -> Dataset:
     """Writes a data set under ``path``, complete or not at all, and opens it.
+
+    The files depend on the rows alone, not on the chunks in which they come. No more than a chunk
+    is in memory.
 
     Args:
         path: The folder to make.
         name: The name of the data set.
         about: Where it comes from, how it was made.
         modalities: Each modality's configuration with its ``"kind"``, in JSON values, by name.
-        splits: For each split, one stored tensor ``(count, ...)`` per modality.
+        splits: The rows of each split; a split is iterated once, in the order of this mapping.
         force: Replace the data set (or the empty folder) at ``path``. Anything else that is there
             is never touched.
         shard_rows: The most rows in one file.
-        beside: Writes the card into the folder that it is given, before the folder appears.
+        fit: Returns the configurations to keep instead of ``modalities``, given the written rows.
+        beside: Writes the card beside the files of the data set that it is given, before the folder
+            appears.
 
     Raises:
         DataError: If ``path`` is taken, the splits do not match the modalities or each other, or
-            the folder cannot be written.
+            the folder cannot be written. An ``OSError`` of the iterator of a split is taken for one
+            of writing.
     """
     path = path.resolve()
     ensure_absent(path, force)
     _check(modalities, splits)
+    forms: Forms = dict.fromkeys(modalities)
     try:
         with appearing(path) as folder:
+            records = {
+                split: write_split(folder, split, _chunks(rows), forms, shard_rows)
+                for split, rows in splits.items()
+            }
+            if fit is not None:
+                modalities = fit(_open(folder, records, modalities))
             Index(
                 name=name,
                 about=about,
                 modalities=json.loads(json.dumps({key: {**modalities[key]} for key in modalities})),
-                splits={key: _write_split(folder, key, splits[key], shard_rows) for key in splits},
+                splits=records,
             ).write(folder)
-            read_index(folder)  # what could not be read again does not appear
+            written = read_dataset(folder)  # what could not be read again does not appear
             if beside is not None:
-                beside(folder)
+                beside(written)
     except ValidationError as error:
         raise DataError(f"cannot write the data set {path}: {first_of(error)}") from None
     except (OSError, WriteError) as error:
         raise DataError(f"cannot write the data set {path}: {error}") from error
     return read_dataset(path)
+
+
+def _chunks(rows: Rows) -> Iterable[Mapping[str, Tensor]]:
+    return [rows] if isinstance(rows, Mapping) else rows
 
 
 def ensure_absent(path: Path, force: bool = False) -> None:
@@ -186,42 +212,15 @@ def ensure_absent(path: Path, force: bool = False) -> None:
         )
 
 
-def _check(
-    modalities: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Mapping[str, Tensor]]
-) -> None:
+def _check(modalities: Mapping[str, Mapping[str, Any]], splits: Iterable[str]) -> None:
     if not modalities or not splits:
         raise DataError("a data set needs at least one modality and one split")
     for name, configuration in modalities.items():
         if "kind" not in configuration:
             raise DataError(f"modality {name!r}: its configuration names no 'kind'")
-    reference = next(iter(splits.values()))
-    for split, values in splits.items():
+    for split in splits:
         if not re.fullmatch(r"[\w-]+", split):
             raise DataError(f"split {split!r}: a name is made of letters, digits, - and _")
-        if set(values) != set(modalities):
-            raise DataError(
-                f"split {split!r} holds {listed(values)}; the modalities are {listed(modalities)}"
-            )
-        rows = {name: len(value) if value.ndim else 0 for name, value in values.items()}
-        if len(set(rows.values())) != 1 or 0 in rows.values():
-            raise DataError(f"split {split!r} needs as many rows of each modality, but has {rows}")
-        for name, value in values.items():
-            if (value.shape[1:], value.dtype) != (reference[name].shape[1:], reference[name].dtype):
-                raise DataError(f"modality {name!r} is not of one shape and type in all splits")
-
-
-def _write_split(
-    folder: Path, split: str, values: Mapping[str, Tensor], shard_rows: int
-) -> SplitRecord:
-    count = len(next(iter(values.values())))
-    shards = []
-    for number, start in enumerate(range(0, count, shard_rows)):
-        file = folder / f"{split}-{number:05d}.safetensors"
-        rows = {name: value[start : start + shard_rows] for name, value in values.items()}
-        write_tensors(file, rows, {})
-        here = min(shard_rows, count - start)
-        shards.append(ShardRecord(file=file.name, count=here, sha256=file_hash(file)))
-    return SplitRecord(count=count, shards=shards)
 
 
 def _open_shard(path: Path, record: ShardRecord, names: Iterable[str]) -> dict[str, Column]:

@@ -11,7 +11,7 @@ of 8 bytes, ``{"__metadata__": {...}, name: {"dtype", "shape", "data_offsets"}, 
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -45,6 +45,30 @@ MOST_DIMENSIONS = 64
 """The most dimensions that torch can describe."""
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Values(OneLine):
+    """A tensor to be written, whose bytes need not be in memory at once.
+
+    Attributes:
+        dtype: The dtype of its elements.
+        shape: The shape of the tensor.
+        parts: Returns its bytes in order, in parts.
+    """
+
+    dtype: torch.dtype
+    shape: torch.Size
+    parts: Callable[[], Iterable[bytes | memoryview]]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "Values":
+        """Returns those of a tensor on any device, of any strides."""
+
+        def parts() -> Iterator[memoryview]:
+            yield tensor_bytes(tensor)
+
+        return cls(tensor.dtype, tensor.shape, parts)
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Writes tensors to a file, whole or not at all; see :func:`mmgen.files.atomic.write`.
 
@@ -56,19 +80,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         WriteError: If the file cannot be written, or the format has no name for a tensor's dtype.
     """
-    for name, tensor in tensors.items():
-        if tensor.dtype not in NAMES:
-            raise WriteError(f"{path}: safetensors files hold no {tensor.dtype}, as {name} is")
+    write_values(path, {name: Values.of(tensor) for name, tensor in tensors.items()}, metadata)
+
+
+def write_values(path: Path, values: Mapping[str, Values], metadata: Mapping[str, str]) -> None:
+    """Writes tensors as :func:`write_tensors` does, whatever they come from."""
+    for name, each in values.items():
+        if each.dtype not in NAMES:
+            raise WriteError(f"{path}: safetensors files hold no {each.dtype}, as {name} is")
     # The widest first, so that each begins at a multiple of its elements' size.
-    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    order = sorted(values, key=lambda name: (-values[name].dtype.itemsize, name))
     header: dict[str, object] = {METADATA: dict(metadata)}
     start = 0
     for name in order:
-        tensor = tensors[name]
-        stop = start + tensor.numel() * tensor.itemsize
+        each = values[name]
+        stop = start + each.shape.numel() * each.dtype.itemsize
         header[name] = {
-            "dtype": NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
+            "dtype": NAMES[each.dtype],
+            "shape": list(each.shape),
             "data_offsets": [start, stop],
         }
         start = stop
@@ -78,9 +107,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     def parts() -> Iterator[bytes | memoryview]:
         yield len(encoded).to_bytes(8, "little") + encoded
         for name in order:
-            yield _bytes(tensors[name].detach().cpu().contiguous())  # no copy unless it must be
+            yield from values[name].parts()
 
     write(path, parts())
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """Returns the bytes of a tensor on any device; no copy is made unless it must be."""
+    return _bytes(tensor.detach().cpu().contiguous())
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmgen.data.split import Split
 from mmgen.gallery.groups import renderable
 from mmgen.gallery.sheet import SIDE, Block, Pictures, Strip, beside, draw, magnified
 from mmgen.modality import Modality
@@ -19,7 +20,7 @@ def contact_sheet(
     path: Path,
     title: str,
     modalities: Mapping[str, Modality],
-    values: Mapping[str, Tensor],
+    rows: Split,
 ) -> bool:
     """Draws examples, evenly from all rows: the pictures, and below each the words.
 
@@ -27,7 +28,7 @@ def contact_sheet(
         path: The PNG.
         title: In bold.
         modalities: By name.
-        values: Stored values ``(count, ...)`` of the same names.
+        rows: Stored values of the same names, of which a few are read.
 
     Returns:
         Whether it was written: not if no modality is a picture.
@@ -35,9 +36,10 @@ def contact_sheet(
     pictures = [name for name, modality in modalities.items() if renderable(modality)]
     if not pictures:
         return False
-    count = len(next(iter(values.values())))
+    count = rows.count
     shown = torch.linspace(0, count - 1, min(count, COLUMNS * ROWS)).round().long()
-    x = {n: _seen(m, values[n][shown]) for n, m in modalities.items()}
+    values = rows.take(shown, modalities)
+    x = {n: _seen(m, values[n]) for n, m in modalities.items()}
     drawn = _large(beside([magnified(modalities[n].render(x[n])) for n in pictures]))  # type: ignore[arg-type]
     told = [m.describe(x[n]) for n, m in modalities.items() if n not in pictures]
     words = ["\n".join(row) for row in zip(*told, strict=True)] if told else [""] * len(shown)

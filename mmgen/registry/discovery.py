@@ -9,8 +9,9 @@ import re
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -19,21 +20,17 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pluggy
-import pydantic
 
 from mmgen import hooks
 from mmgen.brief import OneLine
-from mmgen.distribution import FORMER, NAME
+from mmgen.distribution import COMMANDS, FORMER, GROUP, NAME, SOURCES
 from mmgen.errors import PluginError, nearest
 
 ALLOW_LIST = "MMGEN_PLUGINS"
 """The environment variable with the entry points to load, joined by commas; unset loads all."""
 
-Source = Callable[[], object]
-LIBRARIES = [inspect.getfile(module) for module in (hooks, importlib, pluggy, pydantic)]
-FOLDERS = [f"{Path(file).parent}{os.sep}" for file in LIBRARIES]
-LOADERS = (typing.__file__, "<frozen", "<string>", *FOLDERS)
-"""How the file names of traceback frames start that are not the plugin author's."""
+Loader = Callable[[], object]
+"""A function that imports a plugin's module."""
 
 MOST_WORDS = 500
 """The most characters of a plugin's message that are shown: it may hold a file, or a tensor."""
@@ -52,7 +49,9 @@ class Record(OneLine):
         version: That distribution's version, if known.
         status: ``ok``; ``broken``, with a cause; ``disabled`` by the allow-list.
         kinds: The modality kinds that it provides.
-        models: The model kinds that it does provide.
+        models: The model kinds that it provides.
+        sources: The kinds of data sources that it provides.
+        commands: The commands that it adds to the command line.
         cause: Why it is not ``ok``, in one line.
         warnings: What it does that it should not, although its kinds can be used.
         traceback: The traceback of what it raised, for authors; empty if nothing was raised.
@@ -64,6 +63,8 @@ class Record(OneLine):
     status: Literal["ok", "broken", "disabled"] = "ok"
     kinds: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
     cause: str = ""
     warnings: tuple[str, ...] = ()
     traceback: str = field(default="", repr=False)
@@ -73,12 +74,86 @@ class Record(OneLine):
         return f"{self.name} ({origin})" if origin else self.name
 
 
-def installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
-    """Yields a record and a loader per entry point, in the order of distributions, then of names.
+@dataclass(frozen=True, eq=False, repr=False)
+class Found(OneLine):
+    """A plugin that was found.
+
+    Attributes:
+        record: Where it comes from, and why it is not loaded if it is not.
+        load: Imports it; ``None`` if it is not to be loaded.
+        listed: The words of the command line that its distribution lists for it, by entry-point
+            group; ``None`` of a plugin that was named by hand, which need not list any.
+    """
+
+    record: Record
+    load: Loader | None
+    listed: Mapping[str, Collection[str]] | None = None
+
+
+@dataclass(frozen=True)
+class Bringing:
+    """The plugins that list a word of the command line.
+
+    Attributes:
+        group: The entry-point group.
+        words: The words; a plugin lists at least one of them.
+    """
+
+    group: str
+    words: Collection[str]
+
+
+def installed(allow: str | None, bringing: Bringing | None = None) -> Iterator[Found]:
+    """Yields the installed plugins, in the order of distributions, then of names.
+
+    Args:
+        allow: The names of the entry points to load, joined by commas; ``None`` loads all.
+        bringing: Only those that list a word.
+    """
+    allowed = None if allow is None else {word.strip() for word in allow.split(",")} - {""}
+    names = set()
+    for origin, points in _distributions():
+        if isinstance(points, Exception):  # a damaged entry_points.txt
+            yield Found(broken(replace(origin, name="entry_points.txt"), points), None)
+            continue
+        for point in sorted(points.select(group=GROUP)):
+            names.add(point.name)
+            listed = {
+                group: {p.name for p in points.select(group=group) if p.value == point.value}
+                for group in (SOURCES, COMMANDS)
+            }
+            if bringing and not {*bringing.words} & listed[bringing.group]:
+                continue
+            record = replace(origin, name=point.name)
+            if allowed is None or point.name in allowed:
+                yield Found(record, point.load, listed)
+                continue
+            cause = f"not listed in {ALLOW_LIST}={allow}"
+            yield Found(replace(record, status="disabled", cause=cause), None, listed)
+    for name in sorted((allowed or set()) - names) if bringing is None else ():
+        cause = f"{ALLOW_LIST} lists it, but no installed plugin has that name"
+        cause += nearest(name, sorted(names))
+        yield Found(Record(name, status="broken", cause=cause), None)
+
+
+def words(group: str, allow: str | None) -> dict[str, Record]:
+    """Returns the words that installed plugins list in an entry-point group, and each's plugin.
+
+    Nothing is imported. A word that several list is here the first one's that is not disabled.
+    """
+    found: dict[str, Record] = {}
+    for each in installed(allow):
+        for word in sorted((each.listed or {}).get(group, ())):
+            if word not in found or found[word].status == "disabled":
+                found[word] = each.record
+    return found
+
+
+def _distributions() -> Iterator[tuple[Record, importlib.metadata.EntryPoints | Exception]]:
+    """Yields a record of each distribution that has plugins, and its entry points, by name.
 
     Distributions are read one by one: one damaged ``entry_points.txt`` must not hide the others.
     """
-    allowed = None if allow is None else {word.strip() for word in allow.split(",")} - {""}
     distributions: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
         if not _mentions_mmgen(distribution):
@@ -88,30 +163,19 @@ def installed(allow: str | None) -> Iterator[tuple[Record, Source | None]]:
             distributions.setdefault(name or f"nameless {len(distributions)}", distribution)
     if NAME in distributions:  # to install it editable leaves the one of its former name in place
         distributions.pop(FORMER, None)
-    names = set()
     for _, distribution in sorted(distributions.items()):
         origin = Record("", _header(distribution, "Name"), _header(distribution, "Version"))
+        points: importlib.metadata.EntryPoints | Exception
         try:
-            points = sorted(distribution.entry_points.select(group=hooks.GROUP))
-        except Exception as error:  # a damaged entry_points.txt
-            points = []
-            yield broken(replace(origin, name="entry_points.txt"), error), None
-        for point in points:
-            names.add(point.name)
-            record = replace(origin, name=point.name)
-            if allowed is None or point.name in allowed:
-                yield record, point.load
-                continue
-            cause = f"not listed in {ALLOW_LIST}={allow}"
-            yield replace(record, status="disabled", cause=cause), None
-    for name in sorted((allowed or set()) - names):
-        cause = f"{ALLOW_LIST} lists it, but no installed plugin has that name"
-        yield Record(name, status="broken", cause=cause + nearest(name, sorted(names))), None
+            points = distribution.entry_points
+        except Exception as error:
+            points = error
+        yield origin, points
 
 
 def _mentions_mmgen(distribution: importlib.metadata.Distribution) -> bool:
     try:
-        return f"[{hooks.GROUP}]" in (distribution.read_text("entry_points.txt") or "")
+        return f"[{GROUP}]" in (distribution.read_text("entry_points.txt") or "")
     except Exception:  # not UTF-8, or not for us to read: nobody can say whose fault it hides
         return True
 
@@ -157,7 +221,7 @@ def _header(distribution: importlib.metadata.Distribution, key: str) -> str | No
         return None
 
 
-def named(module: str) -> Source:
+def named(module: str) -> Loader:
     """Returns a function that imports a module, or a ``.py`` file."""
     path = Path(module)
     if path.suffix == ".py":
@@ -219,10 +283,20 @@ def short_message(error: BaseException) -> str:
     return words
 
 
+@cache
+def _loaders() -> tuple[str, ...]:
+    """Returns how file names of traceback frames start that are not the plugin author's."""
+    import pydantic
+
+    files = [inspect.getfile(module) for module in (hooks, importlib, pluggy, pydantic)]
+    folders = [f"{Path(file).parent}{os.sep}" for file in files]
+    return (typing.__file__, "<frozen", "<string>", *folders)
+
+
 def _place(error: BaseException) -> str:
     try:
         trace = traceback.extract_tb(error.__traceback__)
-        frames = [frame for frame in trace if not frame.filename.startswith(LOADERS)]
+        frames = [frame for frame in trace if not frame.filename.startswith(_loaders())]
         return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     except Exception:
         return ""

@@ -1,8 +1,10 @@
-"""Loads plugins one by one, records what became of each, and looks up modality kinds.
+"""Loads plugins one by one, records what became of each, and looks up what they provide.
 
-A plugin is a module named in the entry-point group ``mmgen``, or by hand, with one hook:
-:func:`mmgen.hooks.mmgen_modalities`. One that breaks is a record with a cause, never an
-exception, until a configuration needs its kind: the healthy ones beside it keep working.
+A plugin is a module named in the entry-point group ``mmgen``, or by hand, with one or several
+hooks of :mod:`mmgen.hooks`. One that breaks is a record with a cause, never an exception, until
+something that it provides is needed: the healthy ones beside it keep working.
+
+Nothing here imports torch, or pydantic: a plugin that needs neither is loaded without.
 """
 
 import os
@@ -10,22 +12,18 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmgen.brief import OneLine
 from mmgen.console import stderr
 from mmgen.errors import ConfigError, PluginError, listed, nearest
-from mmgen.experiment import explain
 from mmgen.isolation import attempt
-from mmgen.modality import Modality
-from mmgen.model import Model, ModelSettings
 from mmgen.registry.contracts import CONTRACTS, offered
 from mmgen.registry.discovery import (
     ALLOW_LIST,
+    Bringing,
+    Found,
     Record,
-    Source,
     broken,
     first_party,
     installed,
@@ -33,13 +31,21 @@ from mmgen.registry.discovery import (
     one_line,
 )
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from mmgen.command import Command
+    from mmgen.modality import Modality
+    from mmgen.model import Model, ModelSettings
+    from mmgen.source import Source
+
 T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound="BaseModel")
 
 Offer = tuple[str, str]
-"""What is provided: the noun of a contract, and a kind."""
+"""What is provided: the noun of a contract, and a name."""
 
-Offers = Mapping[Offer, type]
+Offers = Mapping[Offer, Any]
 
 PATIENCE = 5.0
 """The seconds after which a note names the plugin that is still being imported."""
@@ -47,46 +53,67 @@ PATIENCE = 5.0
 
 @dataclass(frozen=True, repr=False)
 class Registry(OneLine):
-    """The classes that can be used, by kind, and a record of every plugin. Immutable.
+    """What can be used, by name, and a record of every plugin. Immutable.
 
     Attributes:
         records: One per plugin, in the order of loading.
         kinds: The modality class of each kind.
         models: The model class of each kind.
         modules: The plugins named by hand, as with ``mmgen -p``.
+        sources: The class of each kind of data source.
+        commands: The commands that plugins add to the command line, by verb.
     """
 
     records: tuple[Record, ...]
-    kinds: Mapping[str, type[Modality]] = field(default_factory=dict)
-    models: Mapping[str, type[Model]] = field(default_factory=dict)
+    kinds: "Mapping[str, type[Modality]]" = field(default_factory=dict)
+    models: "Mapping[str, type[Model]]" = field(default_factory=dict)
     modules: tuple[str, ...] = ()
+    sources: "Mapping[str, type[Source]]" = field(default_factory=dict)
+    commands: "Mapping[str, Command]" = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for contract in CONTRACTS:
             classes = dict(getattr(self, contract.plural))
             object.__setattr__(self, contract.plural, MappingProxyType(classes))
 
-    def get(self, kind: str) -> type[Modality]:
+    def get(self, kind: str) -> "type[Modality]":
         """Returns the modality class of a kind.
 
         Raises:
             PluginError: If no working plugin provides it; the message lists why others do not work.
         """
-        return self._get("modality", self.kinds, kind)
+        return self._get("modality kind", self.kinds, kind)
 
-    def model(self, kind: str) -> type[Model]:
+    def model(self, kind: str) -> "type[Model]":
         """Returns the model class of a kind.
 
         Raises:
             PluginError: If no working plugin provides it; the message lists why others do not work.
         """
-        return self._get("model", self.models, kind)
+        return self._get("model kind", self.models, kind)
 
-    def _get(self, noun: str, classes: Mapping[str, T], kind: str) -> T:
-        if kind in classes:
-            return classes[kind]
-        lines = [f"no plugin provides {noun} kind {kind!r}{nearest(kind, classes)}"]
-        lines += [f"kinds: {listed(sorted(classes))}"]
+    def source(self, kind: str) -> "type[Source]":
+        """Returns the class of a kind of data source.
+
+        Raises:
+            PluginError: If no working plugin provides it; the message lists why others do not work.
+        """
+        return self._get("source kind", self.sources, kind)
+
+    def command(self, name: str) -> "Command":
+        """Returns the command of a verb.
+
+        Raises:
+            PluginError: If no working plugin provides it; the message lists why others do not work.
+        """
+        return self._get("command", self.commands, name)
+
+    def _get(self, noun: str, items: Mapping[str, T], name: str) -> T:
+        if name in items:
+            return items[name]
+        what, _, kind = noun.partition(" ")
+        lines = [f"no plugin provides {noun} {name!r}{nearest(name, items)}"]
+        lines += [f"{'kinds' if kind else f'{what}s'}: {listed(sorted(items))}"]
         lines += [f"{r.status} plugin {r}: {r.cause}" for r in self.records if r.status != "ok"]
         lines += ["a plugin in a file of its own is named before the verb: mmgen -p FILE.py ..."]
         raise PluginError("\n  ".join(lines))
@@ -97,8 +124,7 @@ class Registry(OneLine):
         Raises:
             PluginError: If none does.
         """
-        made_by_hand = Record(self.get(kind).__module__, kinds=(kind,))
-        return next((record for record in self.records if kind in record.kinds), made_by_hand)
+        return self._provider("kinds", kind, self.get(kind))
 
     def model_provider(self, kind: str) -> Record:
         """Returns the record of the plugin that provides a model kind.
@@ -106,10 +132,21 @@ class Registry(OneLine):
         Raises:
             PluginError: If none does.
         """
-        made_by_hand = Record(self.model(kind).__module__, models=(kind,))
-        return next((record for record in self.records if kind in record.models), made_by_hand)
+        return self._provider("models", kind, self.model(kind))
 
-    def create(self, name: str, settings: Mapping[str, Any]) -> Modality:
+    def source_provider(self, kind: str) -> Record:
+        """Returns the record of the plugin that provides a kind of data source.
+
+        Raises:
+            PluginError: If none does.
+        """
+        return self._provider("sources", kind, self.source(kind))
+
+    def _provider(self, plural: str, kind: str, cls: type) -> Record:
+        made_by_hand = replace(Record(cls.__module__), **{plural: (kind,)})
+        return next((r for r in self.records if kind in getattr(r, plural)), made_by_hand)
+
+    def create(self, name: str, settings: Mapping[str, Any]) -> "Modality":
         """Builds the modality ``name`` of a configuration.
 
         Args:
@@ -130,7 +167,7 @@ class Registry(OneLine):
             raise PluginError(f"{where}.kind: {error}") from None
         return _made(cls, settings, where, f"kind {kind!r} of plugin {self.provider(kind)}")
 
-    def model_settings(self, settings: Mapping[str, Any]) -> ModelSettings:
+    def model_settings(self, settings: Mapping[str, Any]) -> "ModelSettings":
         """Builds the settings of a configuration's model.
 
         Args:
@@ -148,9 +185,24 @@ class Registry(OneLine):
         plugin = f"model {kind!r} of plugin {self.model_provider(kind)}"
         return _made(cls.Settings, settings, "model", plugin)
 
+    def make_source(self, kind: str, options: Mapping[str, Any]) -> "Source":
+        """Builds a data source of the values of its fields.
+
+        Raises:
+            ConfigError: If an option is unknown or impossible; the message names it.
+            PluginError: If no plugin provides the kind, or the plugin itself fails.
+        """
+        cls = self.source(kind)
+        plugin = f"source {kind!r} of plugin {self.source_provider(kind)}"
+        return _made(cls, options, "", plugin)
+
 
 def _made(cls: type[M], settings: Mapping[str, Any], where: str, plugin: str) -> M:
     """Builds what a class makes of settings, whose key ``kind`` is left out."""
+    from pydantic import ValidationError
+
+    from mmgen.experiment import explain
+
     fields = {str(key): value for key, value in settings.items() if key != "kind"}
     made = attempt(lambda: cls(**fields))
     if isinstance(made.error, ValidationError):
@@ -158,31 +210,37 @@ def _made(cls: type[M], settings: Mapping[str, Any], where: str, plugin: str) ->
         raise ConfigError(f"{explain(made.error, cls, where)}\n  {known}") from None
     if made.value is None:
         fault = made.error or TypeError("made nothing")
-        wrong = f"{where}: {plugin} failed on these settings: {one_line(fault)}"
+        wrong = f"{where and f'{where}: '}{plugin} failed on these settings: {one_line(fault)}"
         raise PluginError(wrong) from fault
     return made.value
 
 
-def load(modules: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Registry:
+def load(
+    modules: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    bringing: Bringing | None = None,
+) -> Registry:
     """Loads every installed plugin, and those named by hand.
 
     Args:
         modules: Importable modules, or paths of ``.py`` files: plugins that are not installed.
         environ: Where the allow-list ``MMGEN_PLUGINS`` is looked up; it does not concern
             ``modules``.
+        bringing: Of the installed ones, only those that list one of these words.
 
     Returns:
-        The kinds that can be used, and one record per plugin. No fault of a plugin raises.
+        What can be used, and one record per plugin. No fault of a plugin raises.
     """
-    found = [*installed(environ.get(ALLOW_LIST)), *((Record(m), named(m)) for m in modules)]
-    loaded = [_load(record, source) for record, source in found]
+    found = [*installed(environ.get(ALLOW_LIST), bringing)]
+    found += [Found(Record(module), named(module)) for module in modules]
+    loaded = [_load(each) for each in found]
     # Two plugins may hand over the very same class: that is no conflict.
-    owners: dict[Offer, dict[type, list[Record]]] = {}
+    owners: dict[Offer, dict[Any, list[Record]]] = {}
     for record, offers in loaded:
-        for offer, cls in offers.items():
-            owners.setdefault(offer, {}).setdefault(cls, []).append(record)
-    winners = {offer: _winner(classes) for offer, classes in sorted(owners.items())}
-    used = {offer: cls for offer, cls in winners.items() if cls}
+        for offer, item in offers.items():
+            owners.setdefault(offer, {}).setdefault(item, []).append(record)
+    winners = {offer: _winner(items) for offer, items in sorted(owners.items())}
+    used = {offer: item for offer, item in winners.items() if item}
     records = tuple(_settle(record, offers, owners, used) for record, offers in loaded)
     return Registry(records, modules=tuple(modules), **_by_contract(used))
 
@@ -191,64 +249,82 @@ def _by_contract(offers: Mapping[Offer, T]) -> dict[str, dict[str, T]]:
     """Sorts what is offered by the registry's attributes."""
     return {
         contract.plural: {
-            kind: cls for (noun, kind), cls in offers.items() if noun == contract.noun
+            name: item for (noun, name), item in offers.items() if noun == contract.noun
         }
         for contract in CONTRACTS
     }
 
 
-def _winner(classes: Mapping[type, Sequence[Record]]) -> type | None:
-    """Returns the class of a kind: the only one, else the one that ships with mmgen, else none."""
-    if len(classes) > 1:
-        classes = {cls: rs for cls, rs in classes.items() if any(map(first_party, rs))}
-    return next(iter(classes)) if len(classes) == 1 else None
+def _winner(items: Mapping[Any, Sequence[Record]]) -> Any:
+    """Returns the item of a name: the only one, else the one that ships with mmgen, else none."""
+    if len(items) > 1:
+        items = {item: rs for item, rs in items.items() if any(map(first_party, rs))}
+    return next(iter(items)) if len(items) == 1 else None
 
 
 def _settle(
     record: Record,
     offers: Offers,
-    owners: Mapping[Offer, Mapping[type, Sequence[Record]]],
+    owners: Mapping[Offer, Mapping[Any, Sequence[Record]]],
     used: Offers,
 ) -> Record:
-    """Returns a plugin's record without the kinds that it lost to another, which it names."""
-    lost = [offer for offer, cls in offers.items() if used.get(offer) is not cls]
+    """Returns a plugin's record without what it lost to another, which it names."""
+    lost = [offer for offer, item in offers.items() if used.get(offer) != item]
     causes = []
     for offer in lost:
-        rivals = [cls for cls in owners[offer] if cls is not offers[offer]]
+        rivals = [item for item in owners[offer] if item != offers[offer]]
         if offer in used:
             rivals = [used[offer]]
-            fix = ", which comes with mmgen and is used: give this one another kind, or list all"
+            fix = ", which comes with mmgen and is used: give this one another name, or list all"
             fix += f" other plugins in {ALLOW_LIST}"
         else:
             fix = f"; neither is used: uninstall one, or list the plugins to load in {ALLOW_LIST}"
-        others = listed(str(other) for cls in rivals for other in owners[offer][cls])
-        causes.append(f"kind {offer[1]!r} is also provided by {others}{fix}")
+        others = listed(str(other) for item in rivals for other in owners[offer][item])
+        what = "command" if offer[0] == "command" else "kind"
+        causes.append(f"{what} {offer[1]!r} is also provided by {others}{fix}")
     if not causes:
         return record
-    left = {offer: cls for offer, cls in offers.items() if offer not in lost}
+    left = {offer: item for offer, item in offers.items() if offer not in lost}
     return replace(_with_offers(record, left), status="broken", cause="; ".join(causes))
 
 
 def _with_offers(record: Record, offers: Offers) -> Record:
-    kinds: dict[str, Any] = {n: tuple(classes) for n, classes in _by_contract(offers).items()}
+    kinds: dict[str, Any] = {n: tuple(items) for n, items in _by_contract(offers).items()}
     return replace(record, **kinds)
 
 
-def _load(record: Record, source: Source | None) -> tuple[Record, Offers]:
-    if source is None:
+def _load(found: Found) -> tuple[Record, Offers]:
+    record, load = found.record, found.load
+    if load is None:
         return record, {}
     notice = threading.Timer(PATIENCE, stderr.print, [f"still importing plugin {record} ..."])
     notice.daemon = True
     notice.start()
     try:
-        done = attempt(lambda: _collect(source()))
+        done = attempt(lambda: _collect(load()))
     finally:
         notice.cancel()
-    record = replace(record, warnings=tuple(change.note("at import") for change in done.changes))
+    notes = [change.note("at import") for change in done.changes]
     if done.value is None:
+        record = replace(record, warnings=tuple(notes))
         return broken(record, done.error or PluginError("it gave nothing")), {}
+    record = replace(record, warnings=(*notes, *_unlisted(found, done.value)))
     return _with_offers(record, done.value), done.value
 
 
+def _unlisted(found: Found, offers: Offers) -> list[str]:
+    """Says which words an installed plugin does not list, so that the command line lacks them."""
+    if found.listed is None:
+        return []
+    return [
+        f"{contract.noun} {name!r} is not found by mmgen --help: add {name} with this plugin's "
+        f'module to [project.entry-points."{contract.group}"]'
+        for contract in CONTRACTS
+        if contract.group
+        for noun, name in offers
+        if noun == contract.noun and name not in found.listed[contract.group]
+    ]
+
+
 def _collect(plugin: object) -> Offers:
-    return {(contract.noun, cls.kind): cls for contract, cls in offered(plugin)}  # type: ignore[attr-defined]
+    return {(contract.noun, contract.name(item)): item for contract, item in offered(plugin)}

@@ -1,1 +1,90 @@
-"""Sources of data sets: built in, synthetic, or fetched."""
+"""The data sources that come with mmgen: ``mmgen data glyphs``, ``mmgen data mnist`` and its kin.
+
+What is heavy is imported when a source is read. Synthetic data is no source: it is made up in
+memory of the modalities that an experiment names, and is never written.
+"""
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from mmgen.hooks import hookimpl
+from mmgen.source import Content, Source
+
+Rows = Annotated[int, Field(ge=1, le=2**40)]
+
+
+class Glyphs(Source):
+    """Draw letters and digits in fonts that matplotlib ships; nothing is downloaded."""
+
+    kind: ClassVar[str] = "glyphs"
+    api_version: ClassVar[int] = 1
+    train: Rows = Field(40_000, description="How many rows to draw for training.")
+    validation: Rows = Field(4_000, description="How many rows to draw for validation.")
+    test: Rows = Field(4_000, description="How many rows to draw for tests.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="Fixes all that is random: same seed, same numbers."
+    )
+
+    def read(self) -> Content:
+        """Returns pictures with a label and attributes, drawn when they are asked for."""
+        from mmgen.data.sources import glyphs
+
+        counts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return Content(
+            f"Letters and digits drawn from the fonts that matplotlib ships, seed {self.seed}.",
+            glyphs.MODALITIES,
+            glyphs.drawn(counts, self.seed),
+            sum(counts.values()),
+        )
+
+
+class _OfMnistsForm(Source):
+    root: Path = Field(description="The folder that torchvision downloads to.")
+    download: bool = Field(False, description="Download the files that are missing.")
+    validation: Annotated[int, Field(ge=1, le=59_999)] = Field(
+        10_000, description="Rows of the training split to hold out for validation."
+    )
+
+    def read(self) -> Content:
+        """Returns pictures with a label and attributes."""
+        from mmgen.data.sources.torchvision import idx_dataset
+
+        modalities, splits = idx_dataset(
+            self.kind, self.root, download=self.download, validation=self.validation
+        )
+        return Content(
+            f"{self.kind} as torchvision reads it: the picture, its class, and attributes measured "
+            "from the picture.",
+            modalities,
+            {split: [values] for split, values in splits.items()},
+            sum(len(values["label"]) for values in splits.values()),
+        )
+
+
+class Mnist(_OfMnistsForm):
+    """Read mnist as torchvision stores it; attributes are measured from the pictures."""
+
+    kind: ClassVar[str] = "mnist"
+    api_version: ClassVar[int] = 1
+
+
+class FashionMnist(_OfMnistsForm):
+    """Read fashion-mnist as torchvision stores it; attributes are measured from the pictures."""
+
+    kind: ClassVar[str] = "fashion-mnist"
+    api_version: ClassVar[int] = 1
+
+
+class Kmnist(_OfMnistsForm):
+    """Read kmnist as torchvision stores it; attributes are measured from the pictures."""
+
+    kind: ClassVar[str] = "kmnist"
+    api_version: ClassVar[int] = 1
+
+
+@hookimpl
+def mmgen_sources() -> list[type[Source]]:
+    """Provides ``glyphs``, ``mnist``, ``fashion-mnist`` and ``kmnist``."""
+    return [Glyphs, Mnist, FashionMnist, Kmnist]

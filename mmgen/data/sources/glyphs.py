@@ -5,7 +5,7 @@ attributes that can be seen in the picture. Character and attributes are drawn i
 evenly: any of them can be asked for with any other, and nothing but the picture relates them.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmgen.errors import DataError
-from mmgen.memory import check_fits
 from mmgen.seeding import generator
 
 SIDE = 28
@@ -48,64 +47,46 @@ SWAY, LEAN = 2.0, 0.06
 ROOM = 25.0
 """Widest glyph in pixels: the widest of the large ones (W) are narrowed to it."""
 
+MODALITIES: Mapping[str, dict[str, Any]] = {
+    "image": {"kind": "image", "channels": 1, "height": SIDE, "width": SIDE},
+    "label": {"kind": "label", "classes": list(CLASSES)},
+    "attributes": {"kind": "attributes", "names": list(ATTRIBUTES)},
+}
+"""The modalities of a row, and their configurations."""
+
 _CANVAS, _CAPITAL = 96, 48  # side of a mask and height of its H, in the mask's pixels
 _OVERSAMPLING = 3  # per side and pixel of the picture: makes the edges smooth
-_CHUNK = 500  # rows drawn at once: some tens of megabytes
+CHUNK = 500
+"""The rows that are drawn at once: some tens of megabytes."""
 
 
-def glyphs(
-    train: int = 40_000,
-    validation: int = 4_000,
-    test: int = 4_000,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Tensor]]]:
+def drawn(counts: Mapping[str, int], seed: int) -> dict[str, Iterator[dict[str, Tensor]]]:
     """Draws the data set. The same seed and counts give the same bits on the same installation.
 
     Each split has a random stream of its own, and placement, size and slant are continuous: no
     picture of one split is in another.
 
     Args:
-        train: Rows of the split ``train``.
-        validation: Rows of the split ``validation``.
-        test: Rows of the split ``test``.
+        counts: The number of rows of each split.
         seed: The seed of everything that is random.
-        progress: Called with the rows drawn so far and the rows in all.
 
     Returns:
-        The modalities' configurations, and by split and name the stored values: ``image``
-        ``(count, 1, 28, 28)`` uint8, ``label`` ``(count,)`` uint8 class numbers, ``attributes``
-        ``(count, 5)`` uint8, 0 or 1.
+        By split, chunks of stored values, drawn when they are asked for: ``image``
+        ``(n, 1, 28, 28)`` uint8, ``label`` ``(n,)`` uint8 class numbers, ``attributes`` ``(n, 5)``
+        uint8, 0 or 1.
 
     Raises:
-        DataError: If matplotlib came without its fonts, or the rows do not fit into memory.
+        DataError: If matplotlib came without its fonts.
     """
-    total = train + validation + test
-    check_fits(
-        f"drawing {total:,} glyphs",
-        2 * total * (SIDE**2 + 1 + len(ATTRIBUTES)),  # drawn in parts, then joined
-        "fewer rows",
-        error=DataError,
-    )
-    modalities: dict[str, dict[str, Any]] = {
-        "image": {"kind": "image", "channels": 1, "height": SIDE, "width": SIDE},
-        "label": {"kind": "label", "classes": list(CLASSES)},
-        "attributes": {"kind": "attributes", "names": list(ATTRIBUTES)},
-    }
     masks = _masks()
-    counts = {"train": train, "validation": validation, "test": test}
-    done = 0
-    splits = {}
-    for split, count in counts.items():
-        parts = []
-        stream = generator("glyphs", seed, split)
-        for first in range(0, count, _CHUNK):
-            parts.append(_draw(masks, min(_CHUNK, count - first), stream))
-            done += len(parts[-1]["label"])
-            if progress is not None:
-                progress(done, total)
-        splits[split] = {name: torch.cat([part[name] for part in parts]) for name in modalities}
-    return modalities, splits
+    return {
+        split: _chunks(masks, n, generator("glyphs", seed, split)) for split, n in counts.items()
+    }
+
+
+def _chunks(masks: Tensor, count: int, stream: torch.Generator) -> Iterator[dict[str, Tensor]]:
+    for first in range(0, count, CHUNK):
+        yield _draw(masks, min(CHUNK, count - first), stream)
 
 
 def _draw(masks: Tensor, count: int, stream: torch.Generator) -> dict[str, Tensor]:
