@@ -18,6 +18,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
+from mmgen.nets.posterior import rows as row
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -29,7 +30,6 @@ from mmgen.evaluation.likelihood.estimates import SamplingBudget
 from mmgen.evaluation.likelihood.estimators import likelihoods
 from mmgen.experiment import Experiment
 from mmgen.models import Model
-from mmgen.nets.posterior import rows as row
 
 CONFIGURATION = {
     "data": {"source": "synthetic", "rows": 1000},

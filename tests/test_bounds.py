@@ -16,6 +16,8 @@ import pytest
 import torch
 import typer
 from conftest import ROOT, small
+from mmgen.report import gallery
+from mmgen.report.held_out import HeldOut
 from toys import FIVE, PLUGIN, Numbers, experiment, toy_modalities, toy_model, write_run
 
 import mmgen.memory
@@ -29,8 +31,6 @@ from mmgen.evaluation.directions import all_directions
 from mmgen.experiment import Experiment
 from mmgen.files import atomic
 from mmgen.modality import Modality
-from mmgen.report import gallery
-from mmgen.report.held_out import HeldOut
 from mmgen.run import Run, load
 from mmgen.subsets import chosen, proper
 from mmgen.training import memory

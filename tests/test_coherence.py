@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmgen.models.base import Model
 from rich.console import Console
 from torch.distributions import Independent, Normal
 from toys import CPU, ONE_WAY, Grid, Numbers, Word, on_gpu, toy_model
@@ -26,7 +27,6 @@ from mmgen.evaluation.coherence.tables import (
     save_coherence,
 )
 from mmgen.evaluation.directions import Direction
-from mmgen.models.base import Model
 from mmgen_attributes import Attributes
 from mmgen_label import Label
 

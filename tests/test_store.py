@@ -147,7 +147,7 @@ import os, sys
 from mmgen.training import plan
 from mmgen.cli.app import main
 from mmgen.data import batches, shard
-batches.fits_on_device = plan.fits_on_device = lambda *_: False  # as if it were too large for memory
+batches.fits_on_device = plan.fits_on_device = lambda *_: False  # too large for memory
 shard.KEPT = 0
 rows, calls = batches.Batches._rows, []
 def cut(self, indices):
