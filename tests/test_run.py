@@ -2,28 +2,47 @@ import json
 
 import pytest
 import torch
-from toys import CPU, KINDS, PLUGIN, on_gpu, toy_modalities, write_run
+from toys import CPU, JOINT, KINDS, ONE_WAY, PLUGIN, on_gpu, toy_modalities, write_run
 
 import mmgen
+from mmgen.batch import Batch
 from mmgen.errors import GenerationError, MmgenError, PluginError, RunError
+from mmgen.inference import sample as sampling
+from mmgen.inference.sample import sample_latent, source
 from mmgen.run import Run
 from mmgen.training import run_folder
 
 MODALITIES = toy_modalities(3)
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def run(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs") / request.param
-    write_run(path, request.param, MODALITIES, {})
-    return load(path)
+WAY = {"targets": ("point", "picture"), "given": ("colour",)}
+"""What a model of one direction generates from what."""
 
 
 @pytest.fixture(scope="module")
-def jmvae_kl(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs") / "jmvae-kl"
-    write_run(path, "jmvae-kl", MODALITIES, {})
-    return load(path)
+def runs(tmp_path_factory):
+    """A run of an untrained model of each kind."""
+    folder = tmp_path_factory.mktemp("runs")
+    for kind in KINDS:
+        write_run(folder / kind, kind, MODALITIES, WAY if kind in ONE_WAY else {})
+    return {kind: load(folder / kind) for kind in KINDS}
+
+
+@pytest.fixture(params=KINDS)
+def run(request, runs):
+    """Of any kind."""
+    return runs[request.param]
+
+
+@pytest.fixture(params=JOINT)
+def joint(request, runs):
+    """Of any kind that generates anything from anything."""
+    return runs[request.param]
+
+
+@pytest.fixture
+def jmvae_kl(runs):
+    return runs["jmvae-kl"]
 
 
 def load(path, **options):
@@ -50,15 +69,42 @@ def test_any_given_generates_the_rest(run):
 
 def test_targets_are_what_was_asked_for(run):
     assert list(run.generate({"colour": "green"}, ["picture"], 2)) == ["picture"]
-    assert set(run.generate({"colour": "green", "point": "1,2,3"}, samples=2)) == {"picture"}
 
 
-def test_nothing_given_draws_from_the_prior(run):
-    p = run.generate(samples=5)
+def test_targets_are_all_that_is_not_given(joint):
+    assert set(joint.generate({"colour": "green", "point": "1,2,3"}, samples=2)) == {"picture"}
+
+
+def test_each_row_is_generated_from_its_own(run):
+    p = run.generate({"colour": ["green", "red", "green"]}, samples=5, temperature=0)
+    assert p.z.shape[:2] == (5, 3)
+    assert p["point"].batch_shape == (5, 3)
+    if source(run.model, ["colour"]).startswith("T ="):
+        return  # iterative sampling imputes by chance
+    if run.experiment.model.kind != "cvae":
+        assert not torch.allclose(p.z[:, 0], p.z[:, 1])
+    mean = p["point"].mean
+    alone = run.generate({"colour": "red"}, samples=1, temperature=0)["point"].mean
+    torch.testing.assert_close(mean[:, 0], mean[:, 2])
+    torch.testing.assert_close(mean[0, 1], alone[0])
+    assert not torch.allclose(mean[:, 0], mean[:, 1])
+
+
+def test_another_direction_is_an_error_that_says_the_possible_one(runs):
+    for kind in ONE_WAY:
+        for given in ({}, {"point": "1,2,3"}, {"colour": "red", "point": "1,2,3"}):
+            with pytest.raises(GenerationError, match="generates point, picture from colour"):
+                runs[kind].generate(given, ["picture"], samples=2)
+        with pytest.raises(GenerationError, match="no iterations"):
+            runs[kind].generate({"colour": "red"}, iterations=3)
+
+
+def test_nothing_given_draws_from_the_prior(joint):
+    p = joint.generate(samples=5)
     assert list(p) == list(MODALITIES)
     assert p["point"].mean.shape == (5, 3)
     assert not torch.equal(p["point"].mean[0], p["point"].mean[1])
-    assert list(run.generate({}, ["point"], 2)) == ["point"]
+    assert list(joint.generate({}, ["point"], 2)) == ["point"]
 
 
 def test_at_a_low_temperature_samples_differ_less(run):
@@ -77,10 +123,10 @@ def test_a_temperature_that_is_none_is_refused(run, temperature):
         run.generate({"colour": "red"}, temperature=temperature)
 
 
-def test_the_mean_of_the_prior_is_one_point(run):
-    mean = run.generate(samples=3, temperature=0.0)["point"].mean
+def test_the_mean_of_the_prior_is_one_point(joint):
+    mean = joint.generate(samples=3, temperature=0.0)["point"].mean
     assert torch.equal(mean[0], mean[1])
-    assert torch.equal(mean, run.generate(samples=3, temperature=0.0)["point"].mean)
+    assert torch.equal(mean, joint.generate(samples=3, temperature=0.0)["point"].mean)
 
 
 def test_a_tensor_is_given_as_the_nets_see_it(jmvae_kl):
@@ -107,15 +153,18 @@ def test_mean_takes_the_posteriors_mean(jmvae_kl):
     assert torch.equal(mean[0], mean[2])
     samples = jmvae_kl.generate({"colour": "red"}, samples=3)["point"].mean
     assert not torch.equal(samples[0], samples[2])
-    z = jmvae_kl.model.infer({"colour": torch.tensor([[1.0, 0.0, 0.0]])}, 3, temperature=0.0)[:, 0]
+    given = Batch({"colour": torch.tensor([[1.0, 0.0, 0.0]])})
+    z = sample_latent(jmvae_kl.model, given, 3, temperature=0)[:, 0]
     torch.testing.assert_close(mean, jmvae_kl.model.decode(z)["point"].mean)
 
 
 def test_the_same_seed_generates_the_same(run):
     def generated(seed):
         torch.manual_seed(seed)
-        given = run.generate({"colour": "red"}, samples=4)["point"].sample()
-        return torch.cat([given, run.generate(samples=4)["point"].sample()])
+        drawn = [run.generate({"colour": "red"}, samples=4)["point"].sample()]
+        if run.model.directions is None:
+            drawn.append(run.generate(samples=4)["point"].sample())
+        return torch.cat(drawn)
 
     assert torch.equal(generated(1), generated(1))
     assert not torch.equal(generated(1), generated(2))
@@ -129,19 +178,17 @@ def test_loading_a_run_leaves_the_random_state_alone(jmvae_kl):
 
 
 def test_the_subsets_own_encoder_is_used_unless_iterations_are_asked_for(jmvae_kl, monkeypatch):
-    calls = []
-    revise, infer = jmvae_kl.model.revise, jmvae_kl.model.infer
-    monkeypatch.setattr(
-        type(jmvae_kl.model), "revise", lambda _, *a, **k: calls.append("revise") or revise(*a, **k)
-    )
-    monkeypatch.setattr(
-        type(jmvae_kl.model), "infer", lambda _, *a, **k: calls.append("infer") or infer(*a, **k)
-    )
+    asked, iterate = [], sampling.iterate
+
+    def counted(*args, iterations, **options):
+        asked.append((iterations, options["start"]))
+        return iterate(*args, iterations=iterations, **options)
+
+    monkeypatch.setattr(sampling, "iterate", counted)
     jmvae_kl.generate({"colour": "red"}, samples=2)
-    assert calls == ["infer"]
-    calls.clear()
+    assert asked == []
     jmvae_kl.generate({"colour": "red"}, samples=2, iterations=3, start="prior")
-    assert calls.count("revise") == 3
+    assert asked == [(3, "prior")]
 
 
 # What cannot be generated.
@@ -207,10 +254,10 @@ def test_a_run_whose_plugin_is_gone_is_an_error_that_names_the_kind(jmvae_kl):
 def test_the_weights_are_those_that_were_asked_for(tmp_path):
     state = write_run(tmp_path / "run", "jmvae", MODALITIES, {})
     with torch.no_grad():
-        state.model.decoders[1].net[0].weight.fill_(2.0)
+        state.model.decoders["point"].net[0].weight.fill_(2.0)
     run_folder.save_weights(tmp_path / "run", state, 3)
-    assert (load(tmp_path / "run").model.decoders[1].net[0].weight == 2).all()
-    assert (load(tmp_path / "run", weights="last").model.decoders[1].net[0].weight != 2).any()
+    assert (load(tmp_path / "run").model.decoders["point"].net[0].weight == 2).all()
+    assert (load(tmp_path / "run", weights="last").model.decoders["point"].net[0].weight != 2).any()
     with pytest.raises(RunError, match="there is no such checkpoint"):
         load(tmp_path / "run", weights="first")
 
@@ -235,9 +282,10 @@ def test_settings_that_no_longer_fit_their_plugin_are_an_error(tmp_path):
 @on_gpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_generates_on_the_gpu(tmp_path, kind):
-    write_run(tmp_path / kind, kind, MODALITIES, {})
+    write_run(tmp_path / kind, kind, MODALITIES, WAY if kind in ONE_WAY else {})
     run = mmgen.load(tmp_path / kind, device="cuda", plugin_modules=[PLUGIN])
-    for given in ({}, {"colour": "red"}, {"point": torch.ones(3)}):
+    joint = ({}, {"point": torch.ones(3)}) if kind in JOINT else ()
+    for given in ({"colour": "red"}, *joint):
         for p in run.generate(given, samples=4).values():
             assert p.mean.device.type == "cuda"
             assert p.sample().isfinite().all()
