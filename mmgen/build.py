@@ -216,9 +216,21 @@ def model_settings(experiment: Experiment, registry: Registry) -> ModelSettings:
         PluginError: If no plugin provides the kind of model.
     """
     section = experiment.model
-    fields = getattr(registry.models.get(section.kind), "Settings", ModelSettings).model_fields
-    inherited = {key: value for key, value in section.inherited.items() if key in fields}
-    return registry.model_settings({"kind": section.kind, **inherited, **section.settings})
+    settings = {**_inherited(section, registry), **section.settings}
+    return registry.model_settings({"kind": section.kind, **settings})
+
+
+def _inherited(section: ModelConfig, registry: Registry) -> dict[str, Any]:
+    """Returns what the settings of another kind, which an override has replaced, say of this one.
+
+    Those that the other kind alone has are left out; those that neither has are a mistake to tell.
+    """
+    settings = {key: value for key, value in section.inherited.items() if key != "kind"}
+    before = registry.models.get(str(section.inherited.get("kind")))
+    now = registry.models.get(section.kind)
+    known = before.Settings.model_fields if before else settings
+    alone = {*known} - {*(now.Settings.model_fields if now else ())}
+    return {key: value for key, value in settings.items() if key not in alone}
 
 
 def _written(kind: str, settings: ModelSettings) -> ModelConfig:

@@ -109,11 +109,12 @@ class Experiment(Section):
         named, touched = list(_section(table, "modalities")), set[str]()
         # The kind first: it decides which of the file's settings of the model stay.
         for override in sorted(overrides, key=lambda text: not text.startswith("model.kind=")):
+            former = _section(table, "model").get("kind")
             path = _lay(table, override)
             if path[0] == "modalities":
                 touched |= {*path[1:2]} or {*_section(table, "modalities")}
             if override.startswith("model.kind="):
-                _set_aside(table["model"])
+                _set_aside(table["model"], former)
             if override.startswith("data.path=") and table["data"].get("source") == "synthetic":
                 kept = ("path", "modalities")
                 table["data"] = {k: v for k, v in table["data"].items() if k in kept}
@@ -189,12 +190,13 @@ def _check_takes_part(name: str, experiment: Experiment, named: Sequence[str], w
     )
 
 
-def _set_aside(model: dict[str, Any]) -> None:
+def _set_aside(model: dict[str, Any], former: Any) -> None:
     """Sets aside what a table says of the model that an override of its kind replaces.
 
     Which of these settings the new kind has too is known when plugins are loaded.
     """
-    model["inherited"] = {key: model.pop(key) for key in [*model] if key != "kind"}
+    settings = {key: model.pop(key) for key in [*model] if key != "kind"}
+    model["inherited"] = {"kind": former, **settings}
 
 
 def _fields(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
