@@ -87,7 +87,7 @@ def mmgen_load(run: Path):
 
 
 def test_a_report_says_which_values_it_cannot_read(mmgen, small_glyphs, trained, monkeypatch):
-    from mmgen.report.held_out import held_out
+    from mmgen.gallery.held_out import held_out
 
     found = held_out(mmgen_load(trained), build.registry(), None, {})
     assert not isinstance(found, str)

@@ -257,7 +257,7 @@ def test_wrong_requests_get_one_message(mmgen, trained, words, message):
 
 
 def test_two_pictures_do_not_overwrite_each_other(mmgen, trained, monkeypatch, tmp_path):
-    monkeypatch.setattr("mmgen.figures.renderable", lambda modality: True)
+    monkeypatch.setattr("mmgen.gallery.renderable", lambda modality: True)
     file = tmp_path / "two.png"
     code, _, err = mmgen("generate", trained, "--given", "label=A", "-o", file)
     assert code == 2

@@ -24,7 +24,7 @@ SERVER = """
 import json, os, sys
 import torch
 torch.set_num_threads(1)
-import mmgen.training.session, mmgen.run, mmgen.figures, mmgen.cli.train, mmgen.training.plan
+import mmgen.training.session, mmgen.run, mmgen.gallery, mmgen.cli.train, mmgen.training.plan
 from mmgen.cli.app import main
 import torch._dynamo
 for line in sys.stdin:

@@ -12,7 +12,7 @@ from mmgen.formatting import counted, joined, number
 from mmgen.objective import Term
 
 COLLAPSED = 0.1
-"""A KL to the prior below this, in nats, says that z tells nothing."""
+"""A distance from the prior below this, in nats, says that z tells nothing."""
 
 TELLS_NOTHING = 0.05
 """A modality that its own z makes likelier by fewer nats than this is ignored."""
@@ -143,13 +143,14 @@ def of_direction(
         led: How much likelier what is given makes each target, in nats, see
             :func:`mmgen.evaluation.latent.given_gains`.
     """
-    (kl,) = _distances(metrics, terms, 1)
+    (distance,) = _distances(metrics, terms, 1)
     found = []
-    if active == 0 or kl < COLLAPSED:
+    if active == 0 or distance[1] < COLLAPSED:
         found.append(
             Diagnostic(
                 f"z adds nothing to {given}",
-                f"{_in_use(active, 'z', kl)}: beside {given}, z says nothing of what is generated.",
+                f"{_in_use('z', active, *distance)}: beside {given}, z says nothing of what is "
+                "generated.",
                 f"That is right where {given} decides the rest. Else try a longer "
                 "train.warmup_epochs, or weaker decoders.",
             )
@@ -184,16 +185,16 @@ def of_latent(
             :func:`mmgen.evaluation.latent.own_gains`.
         silent: Modalities of which alone the posterior is the same whatever they are.
     """
-    distances = _distances(metrics, terms, len(active))
+    layers = zip(active.items(), _distances(metrics, terms, len(active)), strict=True)
     found = [
         Diagnostic(
             f"Posterior collapse of {layer}",
-            f"{_in_use(count, layer, kl)}: it is nearly the same for every observation.",
+            f"{_in_use(layer, count, *distance)}: it is nearly the same for every observation.",
             f"Try a longer train.warmup_epochs, {'fewer layers, ' if len(active) > 1 else ''}"
             "or weaker decoders.",
         )
-        for (layer, count), kl in zip(active.items(), distances, strict=True)
-        if count == 0 or kl < COLLAPSED
+        for (layer, count), distance in layers
+        if count == 0 or distance[1] < COLLAPSED
     ]
     ignored = [n for n, nats in told.items() if nats < TELLS_NOTHING]
     found += [
@@ -220,19 +221,20 @@ def of_latent(
     return found
 
 
-def _distances(metrics: Metrics, terms: Terms, layers: int) -> list[float]:
-    """Returns the KL to the prior of each layer of z, in nats; infinite where it is not known.
+def _distances(metrics: Metrics, terms: Terms, layers: int) -> list[tuple[str, float]]:
+    """Returns how far each layer of z is from its prior: a term's title, and its value in nats.
 
-    They are the terms that are warmed up: one per layer, or all of them together.
+    They are the terms that are warmed up: one per layer, or all of them together. What is not
+    known is infinite.
     """
     last = (metrics[-1]["validation"] or metrics[-1]["train"]) if metrics else {}
-    warmed = [last[name] for name, term in terms.items() if term.warmed_up and name in last]
+    warmed = [t for name, t in terms.items() if t.warmed_up and name in last]
     if len(warmed) == layers:
-        return warmed
-    return [sum(warmed) if warmed else math.inf] * layers
+        return [(t.title or t.name, last[t.name]) for t in warmed]
+    total = sum(last[t.name] for t in warmed) if warmed else math.inf
+    return [("what is warmed up", total)] * layers
 
 
-def _in_use(count: int, layer: str, kl: float) -> str:
-    distance = f", and its KL to the prior is {number(kl, 2)} nats" if kl < math.inf else ""
-    dimensions = counted(count, "active unit")
-    return f"{layer} has {dimensions}{distance}"
+def _in_use(layer: str, count: int, title: str, nats: float) -> str:
+    distance = f", and {title} is {number(nats, 2)} nats" if nats < math.inf else ""
+    return f"{layer} has {counted(count, 'active unit')}{distance}"
