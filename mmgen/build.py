@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from mmgen.registry.loading import Registry
 from mmgen.settings import ModelConfig, SyntheticConfig
 
 
-def registry(modules: Sequence[str] = ()) -> Registry:
+def registry(modules: Sequence[str | Path] = ()) -> Registry:
     """Finds the plugins; ``modules`` are one-file plugins as with ``mmgen -p``."""
     return loading.load(modules)
 

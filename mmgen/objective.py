@@ -117,9 +117,15 @@ class Objective(Sequence[Term]):
     def bound(
         self, means: Mapping[str, Tensor] | None = None, beta: Tensor | float = 1.0
     ) -> Tensor:
-        """Returns the negative bound on the evidence: what a model is chosen by, in nats."""
+        """Returns the negative bound on the evidence: what a model is chosen by, in nats.
+
+        If no term is part of one, the loss of the group :data:`MODEL`.
+        """
         means = self.means() if means is None else means
-        return _sum([term for term in self.terms if term.bound], means, beta)
+        bound = [term for term in self.terms if term.bound]
+        # A model whose objective is no bound on the evidence is chosen by its own loss.
+        chosen = bound or [term for term in self.terms if MODEL in term.trains]
+        return _sum(chosen, means, beta)
 
     def __repr__(self) -> str:
         return f"Objective({', '.join(term.name for term in self.terms)})"

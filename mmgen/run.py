@@ -193,7 +193,7 @@ def load(
     *,
     weights: str = "best",
     device: str = "auto",
-    plugin_modules: Sequence[str] = (),
+    plugin_modules: Sequence[str | Path] = (),
 ) -> Run:
     """Loads a trained run.
 

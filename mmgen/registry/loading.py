@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -216,7 +217,7 @@ def _made(cls: type[M], settings: Mapping[str, Any], where: str, plugin: str) ->
 
 
 def load(
-    modules: Sequence[str] = (),
+    modules: Sequence[str | Path] = (),
     environ: Mapping[str, str] = os.environ,
     bringing: Bringing | None = None,
 ) -> Registry:
@@ -231,8 +232,9 @@ def load(
     Returns:
         What can be used, and one record per plugin. No fault of a plugin raises.
     """
+    named_by_hand = tuple(map(str, modules))  # in Python, files are often a Path
     found = [*installed(environ.get(ALLOW_LIST), bringing)]
-    found += [Found(Record(module), named(module)) for module in modules]
+    found += [Found(Record(module), named(module)) for module in named_by_hand]
     loaded = [_load(each) for each in found]
     # Two plugins may hand over the very same class: that is no conflict.
     owners: dict[Offer, dict[Any, list[Record]]] = {}
@@ -242,7 +244,7 @@ def load(
     winners = {offer: _winner(items) for offer, items in sorted(owners.items())}
     used = {offer: item for offer, item in winners.items() if item}
     records = tuple(_settle(record, offers, owners, used) for record, offers in loaded)
-    return Registry(records, modules=tuple(modules), **_by_contract(used))
+    return Registry(records, modules=named_by_hand, **_by_contract(used))
 
 
 def _by_contract(offers: Mapping[Offer, T]) -> dict[str, dict[str, T]]:

@@ -167,13 +167,13 @@ def parametrize_with_checks(*subjects: Subject) -> "pytest.MarkDecorator":
     """
     import pytest
 
-    subjects = tuple(Setup(each) if isinstance(each, type) else each for each in subjects)
+    found = [Setup(each) if isinstance(each, type) else each for each in subjects]
     pairs = [
         pytest.param(subject, check, id=f"{subject.kind}{number or ''}-{_name(check)}")
-        for number, subject in enumerate(subjects)
+        for number, subject in enumerate(found)
         for check in _checks(subject)
     ]
-    models = any(isinstance(subject, Setup) for subject in subjects)
+    models = any(isinstance(subject, Setup) for subject in found)
     return pytest.mark.parametrize(("model" if models else "modality", "check"), pairs)
 
 

@@ -238,7 +238,7 @@ def _conditions(model: Model) -> list[Subset]:
 
 
 def _backwards(x: Batch) -> Batch:
-    return Batch(dict(reversed(x.tensors.items())))
+    return Batch({n: x[n] for n in reversed([*x])})
 
 
 def _repeated(x: Mapping[str, Tensor], times: int) -> Batch:

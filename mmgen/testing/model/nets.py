@@ -50,7 +50,7 @@ def check_names(setup: Setup) -> None:
                 objective = model(toys.observed(modalities, 3).select(model.names))
             except (AttributeError, KeyError, AssertionError) as error:  # a ModuleDict's KeyError
                 raise RuntimeError(str(error)) from error
-            torch.stack([*objective.losses().values()]).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack([*objective.losses().values()]).sum().backward()
             setup.build(modalities).load_state_dict(model.state_dict())
         require(len(list(model.encoder_nets())) > 0, f"encoder_nets() finds no net; {fix}")
 
@@ -103,7 +103,7 @@ def _step(model: Model, fix: str) -> None:
         )
     for group, loss in objective.losses().items():
         own = list(model.parameter_groups()[group].parameters)
-        loss.backward(retain_graph=True, inputs=own)  # type: ignore[no-untyped-call]
+        loss.backward(retain_graph=True, inputs=own)
     model.eval()
     for what, q in latents(model, x):
         z = q.rsample(torch.Size([2]))

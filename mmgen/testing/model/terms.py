@@ -144,7 +144,7 @@ def check_gradients(setup: Setup) -> None:
 def _gradients(model: Model, objective: Objective) -> dict[str, dict[str, Tensor]]:
     """Returns the gradient of each group's loss for its parameters, by name; absent if none."""
     names = {id(p): name for name, p in model.named_parameters()}
-    found = {}
+    found: dict[str, dict[str, Tensor]] = {}
     for group, loss in objective.losses().items():
         own = [p for p in model.parameter_groups()[group].parameters if p.requires_grad]
         if not loss.requires_grad or not own:
