@@ -14,11 +14,12 @@ from mmgen.errors import ConfigError
 from mmgen.evaluation.growth import growth
 from mmgen.inference.importance import importance_sample
 from mmgen.inference.sample import infer, sample_latent, source
-from mmgen.latent.gaussian import VARIANCE_FLOOR
+from mmgen.latent.gaussian import VARIANCE_FLOOR, DiagonalGaussian
 from mmgen.latent.mixture import Mixture
 from mmgen.model import log_likelihoods
 from mmgen.settings import TrainConfig
 from mmgen.subsets import subset_encoder_nets
+from mmgen.testing import Setup, parametrize_with_checks
 from mmgen.training import run_folder
 from mmgen.training.loop import Epoch, Training, fit
 from mmgen_experts import mmgen_models
@@ -65,11 +66,13 @@ def rows(count=ROWS, seed=0, modalities=MODALITIES):
     return Batch.of(observations(modalities, count, seed))
 
 
-def with_holes(seed=0):
-    """A complete row, one that has the point alone, and others."""
+def with_holes(x):
+    """A complete row, one that has the point alone, and others; and what each has."""
     held = [SUBSETS[i] for i in (6, 0, 5, 3, 1, 2)]
-    x = rows(len(held), seed)
-    return Batch(x.tensors, {n: torch.tensor([n in h for h in held]) for n in NAMES}), held
+    masks = {n: torch.tensor([n in h for h in held]) for n in NAMES}
+    # What a row lacks is some number that must not matter.
+    tensors = {n: v + 3 * ~masks[n].view(-1, *[1] * (v.dim() - 1)) for n, v in x.items()}
+    return Batch(tensors, masks), held
 
 
 # The objectives, written out by hand, row by row, from encoders to likelihoods.
@@ -106,48 +109,47 @@ def log_p(model, x, z, n):
     return log_normal(x[n], out, 0.25)
 
 
-def mvae(model, x, beta, subsets):
-    experts, value = {n: expert(model, x, n) for n in NAMES}, 0
+def mvae(model, x, beta, subsets, P=NAMES, noise=normal):
+    experts, value = {n: expert(model, x, n) for n in P}, 0
     for subset in [NAMES, *((n,) for n in NAMES), *subsets]:
-        mean, variance = joined(experts, subset, prior=1)
-        z = mean + variance.sqrt() * normal(ROWS, Z)
-        value = value + sum(log_p(model, x, z, n) for n in subset) - beta * kl(mean, variance)
+        if known := [n for n in subset if n in P]:
+            mean, variance = joined(experts, known, prior=1)
+            z = mean + variance.sqrt() * noise(x.rows, Z)
+            value = value + sum(log_p(model, x, z, n) for n in known) - beta * kl(mean, variance)
     return value
 
 
-def mmvae(model, x, samples):
-    experts = {n: expert(model, x, n) for n in NAMES}
-    noise, value = normal(samples, len(NAMES), ROWS, Z), 0
+def mmvae(model, x, samples, P=NAMES, noise=normal):
+    experts = {n: expert(model, x, n) for n in P}
+    u, value = noise(samples, len(P), x.rows, Z), 0
     for m, (mean, variance) in enumerate(experts.values()):
         log_w = []
         for k in range(samples):
-            z = mean + variance.sqrt() * noise[k, m]
-            q = torch.stack([log_normal(z, *experts[n]).exp() for n in NAMES]).mean(0)
-            log_joint = sum(log_p(model, x, z, n) for n in NAMES) + log_normal(z, 0.0, 1.0)
+            z = mean + variance.sqrt() * u[k, m]
+            q = torch.stack([log_normal(z, *each).exp() for each in experts.values()]).mean(0)
+            log_joint = sum(log_p(model, x, z, n) for n in P) + log_normal(z, 0.0, 1.0)
             log_w.append(log_joint - q.log())
-        value = value + torch.stack(log_w).exp().mean(0).log() / len(NAMES)
+        value = value + torch.stack(log_w).exp().mean(0).log() / len(P)
     return value
 
 
-def mopoe(model, x, beta, chosen, prior_expert):
-    experts = {n: expert(model, x, n) for n in NAMES}
+def mopoe(model, x, beta, chosen, prior_expert, P=NAMES, noise=normal):
+    experts = {n: expert(model, x, n) for n in P}
     in_it = {"full": lambda s: s == NAMES, "every": lambda s: True, "none": lambda s: False}
-    q = {s: joined(experts, s, prior=int(in_it[prior_expert](s))) for s in SUBSETS}
-    noise = normal(ROWS, Z)
-    z = torch.stack(
-        [q[s][0][i] + q[s][1][i].sqrt() * noise[i] for i, s in enumerate(chosen)]
-    )  # one subset a row
-    mean_kl = sum(kl(*each) for each in q.values()) / len(q)
-    return sum(log_p(model, x, z, n) for n in NAMES) - beta * mean_kl
+    A = [s for s in SUBSETS if {*s} <= {*P}]
+    q = {s: joined(experts, s, prior=int(in_it[prior_expert](s))) for s in A}
+    u = noise(x.rows, Z)
+    each = [q[s][0][i] + q[s][1][i].sqrt() * u[i] for i, s in enumerate(chosen)]
+    z, mean_kl = torch.stack(each), sum(kl(*each) for each in q.values()) / len(A)
+    return sum(log_p(model, x, z, n) for n in P) - beta * mean_kl
 
 
-def mvtcae(model, x, alpha, beta):
-    experts = {n: expert(model, x, n) for n in NAMES}
-    mean, variance = joined(experts, NAMES, prior=0)
-    z = mean + variance.sqrt() * normal(ROWS, Z)
-    views = sum(kl(mean, variance, *experts[n]) for n in NAMES)
-    M = len(NAMES)
-    said = (M - alpha) / M * sum(log_p(model, x, z, n) for n in NAMES)
+def mvtcae(model, x, alpha, beta, P=NAMES, noise=normal):
+    experts, M = {n: expert(model, x, n) for n in P}, len(NAMES)
+    mean, variance = joined(experts, P, prior=0)
+    z = mean + variance.sqrt() * noise(x.rows, Z)
+    views = sum(kl(mean, variance, *each) for each in experts.values())
+    said = (M - alpha) / M * sum(log_p(model, x, z, n) for n in P)
     return said - beta * (alpha / M * views + (1 - alpha) * kl(mean, variance))
 
 
@@ -266,44 +268,55 @@ def test_mvtcaes_objective_is_that_of_the_total_correlation(seed):
     assert [t.name for t in objective][3:] == [*(f"subset/{n}" for n in NAMES), "kl/prior"]
 
 
+@seeds
 @every_model
-def test_a_row_with_holes_has_the_objective_of_what_it_has(monkeypatch, kind):
-    """Each row's terms, by noise and subsets handed in, are those of it without the others."""
-    (x, held), model = with_holes(), built(kind)
-    pairs = [("point", "picture")] * 2
-    monkeypatch.setattr("mmgen_experts.mvae.random_subset", lambda names: pairs[0])
-    pick = torch.tensor([bits(h) for h in held])
-    monkeypatch.setattr(Mixture, "choose", lambda q, shape=(): pick)
-    noise = torch.Generator().manual_seed(7)
-    u = torch.randn(ROWS, Z, generator=noise)
-    draw = lambda q, shape=(): q.loc + q.scale * u[: q.loc.shape[-2]]  # noqa: E731
-    monkeypatch.setattr("mmgen.latent.gaussian.DiagonalGaussian.rsample", draw)
+def test_a_row_with_holes_has_the_objective_of_what_it_has(monkeypatch, kind, seed):
+    model, complete = exactly(kind, seed)
+    x, held = with_holes(complete)
+    pair = ("point", "picture")
+    monkeypatch.setattr("mmgen_experts.mvae.random_subset", lambda names: pair)
+    monkeypatch.setattr(Mixture, "choose", lambda q, shape=(): torch.tensor([*map(bits, held)]))
+    u = normal(ROWS, Z)  # the same for all that is drawn of a row
+    monkeypatch.setattr(DiagonalGaussian, "rsample", lambda q, shape=(): q.loc + q.scale * u)
     monkeypatch.setattr(Mixture, "stratified", lambda q, n: q.components.rsample().unsqueeze(0))
     model.samples = 1
-    seen = {t.name: t for t in model(x)}
-    for i, has in enumerate(held):
-        u = torch.randn(ROWS, Z, generator=torch.Generator().manual_seed(7))[i : i + 1]
-        # What the row lacks is another number, and must not matter.
-        alone = x.slice(i, i + 1)
-        noisy = {n: v if n in has else v + 3 for n, v in alone.items()}
-        pick = torch.tensor([bits(has)])
-        for term in model(Batch(noisy, alone.present)):
-            whole = seen[term.name]
-            if whole.present is not None:
-                assert whole.present[i] == term.present[0]
-            if whole.present is None or whole.present[i]:
-                torch.testing.assert_close(term.value[0], whole.value[i], rtol=1e-4, atol=1e-4)
-            elif term.about:
-                assert not {*term.about} & {*has}
-    pick = torch.tensor([bits(NAMES)])
-    loss = sum(model(x.slice(0, 1)).losses().values())
-    complete = Batch({n: v[:1] for n, v in x.items()})
-    torch.testing.assert_close(loss, sum(model(complete).losses().values()))
+    found = torch.zeros(ROWS).double()
+    for term in model(x):
+        value = term.value if term.present is None else torch.where(term.present, term.value, 0)
+        found += term.weight * value.detach()
+    for i, P in enumerate(held):
+        row = complete.slice(i, i + 1)
+        settings = {
+            "mvae": (1.0, [pair, pair]),
+            "mmvae": (1,),
+            "mopoe": (1.7, [P], "full"),
+            "mvtcae": (0.3, 1.7),
+        }
+        by_hand = {"mvae": mvae, "mmvae": mmvae, "mopoe": mopoe, "mvtcae": mvtcae}[kind]
+        expected = by_hand(model, row, *settings[kind], P, lambda *shape, i=i: u[i].expand(shape))
+        torch.testing.assert_close(found[i : i + 1], -expected.detach())
+
+
+@every_model
+def test_the_posterior_of_a_row_with_holes_is_that_of_what_it_has(kind):
+    model, complete = exactly(kind, 0)
+    x, held = with_holes(complete)
+    z = normal(7, 1, Z)
+    for subset in SUBSETS:
+        q = model.posterior(x.select(subset))
+        for i, has in enumerate(held):
+            known = [n for n in subset if n in has]
+            row = complete.slice(i, i + 1).select(known)
+            expected = model.posterior(row) if known else model.prior(row)
+            if kind == "mopoe" and subset == NAMES and len(known) < 3:
+                assert not q.usable[-1, i]  # the prior is in the product of all alone
+            found = q.log_prob(z.expand(7, ROWS, Z))[:, i]
+            torch.testing.assert_close(found, expected.log_prob(z).reshape(7))
 
 
 @every_model
 def test_gradients_of_rows_with_holes_are_finite_and_ignore_what_is_lacking(kind):
-    x, _ = with_holes()
+    x, _ = with_holes(rows())
     x = Batch(x.tensors, {**x.present, "colour": torch.zeros(ROWS, dtype=torch.bool)})
     model = built(kind)
     _, gradients = loss_and_gradients_of(model, x)
@@ -470,7 +483,12 @@ def test_importance_sampled_likelihoods_are_the_exact_ones(kind, subset):
     torch.testing.assert_close(estimate, exact_log_p(x, subset), rtol=0, atol=0.05)
 
 
-# Training.
+# The contract, and training.
+
+
+@parametrize_with_checks(*CLASSES.values(), Setup(CLASSES["mopoe"], {"prior_expert": "every"}))
+def test_contract(model, check):
+    check(model)
 
 
 def trained(kind, epochs, stop=None, path=None):

@@ -20,7 +20,7 @@ from mmgen.modality import Modality
 from mmgen.model import ModelSettings, log_likelihoods
 from mmgen.objective import Objective, prior_kl, reconstruction
 from mmgen.settings import MOST
-from mmgen_experts.experts import Experts, masks, present, stacked
+from mmgen_experts.experts import Experts, masks, present, speaking, stacked
 
 MOST_MODALITIES = 14
 """2^M − 1 products are made of each row: of 14 modalities, 16,383."""
@@ -73,7 +73,7 @@ class MoPoE(Experts):
         if not x:
             return None
         experts = self.experts(x)
-        q = products(stacked(experts.values()))  # (2^|S| − 1, B), that of all S last
+        q = products(stacked(speaking(experts, x).values()))  # (2^|S| − 1, B), that of S last
         if self.prior_expert == "every":
             q = product([q, self.prior(x)])
         elif self.prior_expert == "full" and len(experts) == len(self.names):
