@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 import mmgen
-from mmgen.distribution import FORMER, NAME
+from mmgen.distribution import COMMANDS, FORMER, GROUP, NAME, SOURCES
 from mmgen.registry import discovery
 from mmgen.registry.discovery import Record, installed
 from mmgen.training import run_folder
@@ -90,7 +90,7 @@ def found(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Record]:
     with monkeypatch.context() as patch:
         patch.setattr(sys, "path", [str(folder)])
         importlib.invalidate_caches()
-        return [record for record, _ in installed(None)]
+        return [each.record for each in installed(None)]
 
 
 def test_what_an_installation_under_the_former_name_left_is_not_found_twice(tmp_path, monkeypatch):
@@ -131,7 +131,8 @@ def test_a_run_says_which_mmgen_trained_it(trained):
 def test_the_project_says_the_same_of_itself():
     assert PROJECT["name"] == NAME
     assert PROJECT["version"] == mmgen.__version__
-    assert list(PROJECT["scripts"]) == list(PROJECT["entry-points"]) == ["mmgen"]
+    assert list(PROJECT["scripts"]) == ["mmgen"]
+    assert [*PROJECT["entry-points"]] == [GROUP, SOURCES, COMMANDS]
 
 
 OLD = {

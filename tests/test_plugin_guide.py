@@ -60,7 +60,7 @@ def test_every_check_is_told_in_its_own_words():
 
 # What the guide quotes: the template's text, what a careless author makes of it.
 CAUSES = {
-    "it has no function mmgen_modalities()": ("@hookimpl\n", ""),
+    "it has no function such as mmgen_modalities() marked @hookimpl": ("@hookimpl\n", ""),
     "unknown hook 'mmgen_modalites' in plugin": ("mmgen_modalities", "mmgen_modalites"),
     "mmgen_modalities() must return a list of classes, not": ("return [Audio]", "return Audio"),
     "class Audio does not declare kind: ClassVar[str] = ...": ("kind: ClassVar[str]", "kinds: str"),

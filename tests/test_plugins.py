@@ -124,7 +124,7 @@ BROKEN = {
     ),
     "hookless": (
         source("hookless", ""),
-        "mmgen_sources() or mmgen_commands() marked @hookimpl",
+        "no function such as mmgen_modalities() marked @hookimpl",
     ),
     "unmarked": (source("unmarked", HOOK.replace("@hookimpl", "")), "marked @hookimpl"),
     "arguments": (

@@ -29,7 +29,7 @@ NINE = {
         source("type", HOOK.replace("[{name}]", "'{name}'")),
         "mmgen_modalities() must return a list of classes, not 'Tone'",
     ),
-    "hookless": (source("hookless", ""), "it has no function mmgen_modalities() marked @hookimpl"),
+    "hookless": (source("hookless", ""), "it has no function such as mmgen_modalities() marked"),
     "abstract": (
         changed("abstract", "def decoder(self", "def decode(self"),
         "class Tone is abstract: it lacks decoder",

@@ -94,7 +94,7 @@ class Words(TyperGroup):
             if word in self.listed or modules:
                 self._load(word, modules)
         if word not in self.commands:  # one of them may be suggested for it
-            self.commands |= {other: TyperCommand(other, hidden=True) for other in self.added}
+            self.commands.update({other: TyperCommand(other, hidden=True) for other in self.added})
         return super().resolve_command(ctx, args)
 
     def _load(self, word: str, modules: Sequence[str]) -> None:

@@ -67,7 +67,7 @@ def offered(plugin: object) -> Iterator[tuple[Contract, Any]]:
     Raises:
         PluginError: If it has no hook, or one returns what is no use.
     """
-    manager = pluggy.PluginManager(hooks.GROUP)
+    manager = pluggy.PluginManager(distribution.GROUP)
     manager.add_hookspecs(hooks)
     manager.register(plugin)
     manager.check_pending()
@@ -79,12 +79,7 @@ def offered(plugin: object) -> Iterator[tuple[Contract, Any]]:
         found += 1
         yield from ((contract, item) for item in _returned(contract, hook()))
     if not found:
-        raise PluginError(f"it has no function {_spoken()} marked @hookimpl")
-
-
-def _spoken() -> str:
-    *some, last = (f"{contract.hook}()" for contract in CONTRACTS)
-    return f"{', '.join(some)} or {last}"
+        raise PluginError(f"it has no function such as {CONTRACTS[0].hook}() marked @hookimpl")
 
 
 def _returned(contract: Contract, results: Iterable[Any]) -> Iterator[Any]:

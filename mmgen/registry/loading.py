@@ -144,7 +144,8 @@ class Registry(OneLine):
         return self._provider("sources", kind, self.source(kind))
 
     def _provider(self, plural: str, kind: str, cls: type) -> Record:
-        made_by_hand = replace(Record(cls.__module__), **{plural: (kind,)})
+        names: dict[str, Any] = {plural: (kind,)}
+        made_by_hand = Record(cls.__module__, **names)
         return next((r for r in self.records if kind in getattr(r, plural)), made_by_hand)
 
     def create(self, name: str, settings: Mapping[str, Any]) -> "Modality":

@@ -76,7 +76,7 @@ def _option(cls: type[Source], name: str, field: "FieldInfo") -> Option:
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     required = field.is_required()
     told = (field.description or "").strip()
-    return Option(name, kind, told, required, default, several, words, least, most)  # type: ignore[arg-type]
+    return Option(name, kind, told, required, default, several, words, least, most)
 
 
 def _plain(annotation: Any, metadata: list[Any]) -> Any:
