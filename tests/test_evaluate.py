@@ -117,7 +117,7 @@ def test_iterations_are_taken_instead_of_an_encoder(mmgen, trained, tmp_path):
     mmgen("evaluate", trained, *QUICK, "--iterations", 2, "--importance", 0, "-o", file)
     found = likelihoods(file)
     assert found["log p(image | label)", "single"]["z_from"] == "T = 2 from label"
-    assert found["log p(image | label, attributes, image)", "multiple"]["z_from"] == "q(z|x)"
+    assert found["log p(image | label, attributes, image)", "multiple"]["z_from"] == "q(z | x)"
 
 
 @pytest.fixture
@@ -139,8 +139,8 @@ def at_two_temperatures(mmgen, trained, tmp_path):
 
 def test_a_temperature_is_of_z_given_some_and_of_means_of_logs_alone(at_two_temperatures):
     plain, tempered = at_two_temperatures("--given", "label", "--targets", "image")
-    assert [r["z_from"] for r in plain][:2] == ["q(z|label)", "q(z|image, label)"]
-    names = ["q(z|label), τ = 0.5", "q(z|image, label), τ = 0.5"]
+    assert [r["z_from"] for r in plain][:2] == ["q(z | label)", "q(z | image, label)"]
+    names = ["q(z | label), τ = 0.5", "q(z | image, label), τ = 0.5"]
     assert [r["z_from"] for r in tempered][:2] == names
     for one, other in zip(plain[:2], tempered[:2], strict=True):
         assert one["mean_of_logs"] != other["mean_of_logs"]
@@ -151,7 +151,7 @@ def test_with_everything_given_z_has_no_temperature(at_two_temperatures):
     words = ("--given", "label", "attributes", "--targets", "image", "--importance", 0)
     (_, multiple), (_, again) = at_two_temperatures(*words)
     assert multiple == again
-    assert multiple["z_from"] == "q(z|x)"
+    assert multiple["z_from"] == "q(z | x)"
 
 
 def test_markdown_csv_and_latex_hold_the_same_numbers(mmgen, trained, tmp_path):
