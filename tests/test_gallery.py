@@ -21,9 +21,9 @@ from mmgen.inference.sample import sample_latent
 from mmgen.modality import Modality
 from mmgen.models.jmvae import JMVAE
 from mmgen.nets.blocks import Likelihood, mlp
-from mmgen.reproduction.chains import Point
-from mmgen.reproduction.drawings import figure_4
 from mmgen.run import Run
+from mmgen_suzuki2018.chains import Point
+from mmgen_suzuki2018.drawings import figure_4
 
 
 class Tile(Modality):

@@ -359,7 +359,7 @@ def test_a_data_set_does_not_make_the_folder_above_it_again(tmp_path, event):
 
 
 def test_jobs_stop_when_their_folder_goes(tmp_path):
-    from mmgen.reproduction.jobs import Job, run
+    from mmgen_suzuki2018.jobs import Job, run
 
     out = tmp_path / "out"
     jobs = [Job(name, ("--help",), out / "logs" / f"{name}.log") for name in ("one", "two")]

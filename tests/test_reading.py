@@ -23,9 +23,9 @@ from mmgen.errors import ConfigError, DataError, MmgenError, RunError
 from mmgen.files import locks
 from mmgen.files.reading import HEADER, Reader, exists
 from mmgen.files.tensors import open_tensors
-from mmgen.reproduction import measured
 from mmgen.training import records, run_folder
 from mmgen.training.loop import Epoch, fit
+from mmgen_suzuki2018 import measured
 
 READER = Reader(RunError, "do this")
 MODALITIES = toy_modalities(3)

@@ -22,13 +22,13 @@ from mmgen.evaluation.likelihood.estimates import SamplingBudget
 from mmgen.evaluation.likelihood.estimators import likelihoods
 from mmgen.experiment import Experiment
 from mmgen.inference.sample import sample_latent
-from mmgen.reproduction import chains, drawings, jobs, table
-from mmgen.reproduction.claims import claims, settled
-from mmgen.reproduction.folder import Reproduction
-from mmgen.reproduction.mnist import BEYOND, CELLS, PAPER, PROFILES, RUNS
 from mmgen.run import load
 from mmgen.training import plan, session
 from mmgen_image.files import read_picture
+from mmgen_suzuki2018 import chains, drawings, jobs, table
+from mmgen_suzuki2018.claims import claims, settled
+from mmgen_suzuki2018.folder import Reproduction
+from mmgen_suzuki2018.mnist import BEYOND, CELLS, PAPER, PROFILES, RUNS
 
 MNIST = Path(__file__).parents[1] / os.environ.get("MMGEN_DATA", "../shared/data") / "mnist"
 

@@ -17,7 +17,6 @@ from mmgen.cli import (
     init,
     plugins,
     report,
-    reproduce,
     streams,
     train,
 )
@@ -66,7 +65,6 @@ app.command()(evaluate.evaluate)
 app.command()(coherence.coherence)
 app.command()(report.report)
 app.command()(growth.growth)
-app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(plugins.app, name="plugins")
 
 SPREADING = ("--given", "--targets")

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmgen.brief import OneLine
-from mmgen.reproduction.mnist import PAPER
-from mmgen.reproduction.table import HEADINGS, Cell, nats, value
+from mmgen_suzuki2018.mnist import PAPER
+from mmgen_suzuki2018.table import HEADINGS, Cell, nats, value
 
 FAR = 50.0
 """Nats that "far below" asks for."""

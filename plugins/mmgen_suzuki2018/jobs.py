@@ -12,7 +12,7 @@ from pathlib import Path
 from mmgen.brief import OneLine
 from mmgen.errors import RunError
 from mmgen.files.holding import check, make
-from mmgen.reproduction.measured import FILES
+from mmgen_suzuki2018.measured import FILES
 
 POLL = 0.25
 """Seconds between two looks at the processes."""

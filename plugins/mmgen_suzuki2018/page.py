@@ -13,15 +13,15 @@ from torch import Tensor
 from mmgen.data.store import Split, read_dataset
 from mmgen.files.atomic import write
 from mmgen.files.reading import exists
-from mmgen.reproduction import drawings, measured, table
-from mmgen.reproduction.chains import Point, latents, likelihood_by_iteration, pictures
-from mmgen.reproduction.claims import Claim, claims
-from mmgen.reproduction.folder import COHERENCE, Reproduction
-from mmgen.reproduction.mnist import IMAGE, LABEL, PAPER, SAMPLES, Planned
-from mmgen.reproduction.table import Cell
 from mmgen.run import Run, load
 from mmgen.tables import Table, comma_separated
 from mmgen.training import run_folder
+from mmgen_suzuki2018 import drawings, measured, table
+from mmgen_suzuki2018.chains import Point, latents, likelihood_by_iteration, pictures
+from mmgen_suzuki2018.claims import Claim, claims
+from mmgen_suzuki2018.folder import COHERENCE, Reproduction
+from mmgen_suzuki2018.mnist import IMAGE, LABEL, PAPER, SAMPLES, Planned
+from mmgen_suzuki2018.table import Cell
 
 AFTER = (1, 2, 5, 10, 20, 50, 100)
 """Numbers of iterations that Figure 3 shows, as far as there are so many."""

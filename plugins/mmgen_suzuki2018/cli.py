@@ -1,4 +1,4 @@
-"""``mmgen reproduce``: the paper's experiments, from training to table and figures."""
+"""The command ``mmgen reproduce``: trains, measures, draws."""
 
 import os
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from mmgen.console import status, stderr, stdout
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
 if TYPE_CHECKING:
-    from mmgen.reproduction.folder import Reproduction
-    from mmgen.reproduction.jobs import Job
+    from mmgen_suzuki2018.folder import Reproduction
+    from mmgen_suzuki2018.jobs import Job
 
 app = typer.Typer(help="Reproduce the paper's tables and figures.", no_args_is_help=True)
 
@@ -75,8 +75,8 @@ def mnist(
     Every stop loses at most the epoch under way; the same command goes on.
     """
     from mmgen.files.locks import writing
-    from mmgen.reproduction.folder import Reproduction
-    from mmgen.reproduction.mnist import PROFILES
+    from mmgen_suzuki2018.folder import Reproduction
+    from mmgen_suzuki2018.mnist import PROFILES
 
     settings: Settings = context.obj
     if profile not in PROFILES:
@@ -106,7 +106,7 @@ def mnist(
         reproduction.begin()
         try:
             if not (dataset / "dataset.json").exists():
-                _import(data, dataset, settings)
+                _import(reproduction, data)
             _train(reproduction, at_once)
             _measure(reproduction, at_once)
             _draw(reproduction)
@@ -122,21 +122,19 @@ def _check_flow() -> None:
         raise ConfigError('--beyond needs zuko: pip install "mmgen-vae[flow]"')
 
 
-def _import(root: Path, folder: Path, settings: Settings) -> None:
-    from mmgen.cli import data_card
-    from mmgen.data.sources.torchvision import idx_dataset
+def _import(reproduction: "Reproduction", root: Path) -> None:
+    from mmgen_suzuki2018.jobs import run
 
-    stderr.print(f"reading {root} ...")
-    modalities, splits = idx_dataset("mnist", root)
-    about = "MNIST as torchvision reads it: the picture, its class, and measured attributes."
-    data_card.write(folder, "mnist", about, modalities, splits, settings, force=False)
+    with status(f"reading {root} ..."), closing(run([reproduction.importing(root)], 1)) as looks:
+        for _ in looks:
+            pass
 
 
 def _train(reproduction: "Reproduction", at_once: int) -> None:
     """Runs all trainings, with a bar each and one for all of them."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from mmgen.reproduction.jobs import run
+    from mmgen_suzuki2018.jobs import run
 
     planned = {p.name: p for p in reproduction.runs}
     waiting = reproduction.trainings()
@@ -184,7 +182,7 @@ def _measure(reproduction: "Reproduction", at_once: int) -> None:
 
 
 def _wait(what: str, jobs: "Sequence[Job]", at_once: int) -> None:
-    from mmgen.reproduction.jobs import run
+    from mmgen_suzuki2018.jobs import run
 
     if not jobs:
         return
@@ -198,8 +196,8 @@ def _wait(what: str, jobs: "Sequence[Job]", at_once: int) -> None:
 
 
 def _draw(reproduction: "Reproduction") -> None:
-    from mmgen.reproduction.page import write_all
-    from mmgen.reproduction.table import table
+    from mmgen_suzuki2018.page import write_all
+    from mmgen_suzuki2018.table import table
 
     with status("drawing") as say:
         found = write_all(reproduction, say)

@@ -19,9 +19,10 @@ from mmgen.files.atomic import deliver
 from mmgen.files.holding import LOCK
 from mmgen.files.locks import WRITER
 from mmgen.files.reading import exists
-from mmgen.reproduction.jobs import Job
-from mmgen.reproduction.measured import manifest, same_text
-from mmgen.reproduction.mnist import (
+from mmgen.training import run_folder
+from mmgen_suzuki2018.jobs import Job
+from mmgen_suzuki2018.measured import manifest, same_text
+from mmgen_suzuki2018.mnist import (
     BEYOND,
     IMAGE,
     LABEL,
@@ -31,7 +32,6 @@ from mmgen.reproduction.mnist import (
     Planned,
     Profile,
 )
-from mmgen.training import run_folder
 
 MANIFEST = "reproduction.json"
 LIKELIHOODS, COHERENCE = "likelihoods.json", "coherence.json"
@@ -44,7 +44,7 @@ class Reproduction(OneLine):
     Attributes:
         out: The folder.
         data: The data set.
-        profile: Which of :data:`mmgen.reproduction.mnist.PROFILES`.
+        profile: Which of :data:`mmgen_suzuki2018.mnist.PROFILES`.
         epochs: Of every model of the table.
         beyond: Whether JMVAE-kl with other settings, and with a flow, are rows more.
         device: ``auto``, or a torch device.
@@ -117,6 +117,11 @@ class Reproduction(OneLine):
         """Returns the configuration's file."""
         return self.out / "configs" / f"{planned.name}.toml"
 
+    def importing(self, root: Path) -> Job:
+        """Returns the command that writes the data set, of the folder that torchvision has."""
+        words = ("data", "mnist", str(root), "--out", str(self.data))
+        return Job("data", (*self._plugins(), *words), self.out / "logs" / "data.log")
+
     def trainings(self) -> list[Job]:
         """Lists the trainings that are not done."""
         left = []
@@ -157,9 +162,11 @@ class Reproduction(OneLine):
         return left
 
     def _job(self, planned: Planned, what: str, *words: str) -> Job:
-        plugins = [word for plugin in self.plugins for word in ("-p", plugin)]
         log = self.out / "logs" / f"{planned.name}-{what}.log"
-        return Job(planned.name, (*plugins, *words, "--device", self.device), log)
+        return Job(planned.name, (*self._plugins(), *words, "--device", self.device), log)
+
+    def _plugins(self) -> list[str]:
+        return [word for plugin in self.plugins for word in ("-p", plugin)]
 
     def trained(self, planned: Planned) -> tuple[int, str]:
         """Returns how many epochs a run has, and a word on the last."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from mmgen.brief import OneLine
 from mmgen.files.atomic import write
 from mmgen.formatting import number
-from mmgen.reproduction.measured import likelihoods, not_measured
-from mmgen.reproduction.mnist import CELLS, PAPER, Planned
 from mmgen.tables import Table, comma_separated
+from mmgen_suzuki2018.measured import likelihoods, not_measured
+from mmgen_suzuki2018.mnist import CELLS, PAPER, Planned
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,1 +1,0 @@
-"""The paper's experiments from training to table and figures: ``mmgen reproduce``."""
