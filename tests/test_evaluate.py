@@ -332,6 +332,30 @@ def test_processes_side_by_side_measure_what_one_does(mmgen, trained, tmp_path):
         assert {name: found[1][key][name] for name in numbers} == pytest.approx(numbers, rel=1e-4)
 
 
+@pytest.mark.ci
+def test_processes_measure_on_data_that_was_made_up(mmgen, tmp_path):
+    (tmp_path / "made.toml").write_text(MADE_UP)
+    run = tmp_path / "run"
+    code, _, err = mmgen("train", tmp_path / "made.toml", "--out", run, "--no-figures")
+    assert code == 0, err
+    words = ("--rows", 4, "--samples", 2, "--importance", 2, "--device", "cpu")
+    for jobs in (1, 2):
+        file = tmp_path / f"{jobs}.md"
+        code, _, err = mmgen("evaluate", run, *words, "--jobs", jobs, "-o", file)
+        assert code == 0, err
+    assert (tmp_path / "1.md").read_text() == (tmp_path / "2.md").read_text()
+
+
+MADE_UP = """
+name = "made up"
+data = { source = "synthetic", rows = 60 }
+model = { kind = "jmvae-kl", latent = 2 }
+train = { epochs = 1 }
+modalities.a = { kind = "label", classes = ["x", "y"] }
+modalities.b = { kind = "label", classes = ["p", "q"] }
+"""
+
+
 DIES = """
 import multiprocessing, os
 if multiprocessing.parent_process() is not None:

@@ -104,7 +104,7 @@ def measure_likelihoods(
             run=run.path,
             weights=weights,
             plugins=tuple(request.plugins),
-            data=rows.dataset.path,
+            data=request.data,
             split=request.split,
             rows=request.rows,
             directions=tuple(directions),

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmgen import build
 from mmgen.brief import OneLine
-from mmgen.data.store import Split, read_dataset
+from mmgen.data.store import Split
 from mmgen.errors import MmgenError, RunError
 from mmgen.evaluation.directions import Direction
 from mmgen.evaluation.likelihood.estimates import Estimate, SamplingBudget
 from mmgen.evaluation.likelihood.estimators import ROWS, blocks_of, estimates, measured
+from mmgen.held_out import rows_of
 from mmgen.run import Run, load
 from mmgen.stopping import shielded
 
@@ -37,7 +39,7 @@ class Measurement(OneLine):
         run: The run folder.
         weights: ``"best"`` or ``"last"``.
         plugins: One-file plugins that the run needs.
-        data: The data set's folder.
+        data: The folder of another data set than the run names.
         split: Which of its splits.
         rows: So many of them, evenly spread; all if ``None``.
         directions: The directions.
@@ -47,7 +49,7 @@ class Measurement(OneLine):
     run: Path
     weights: str
     plugins: tuple[str, ...]
-    data: Path
+    data: Path | None
     split: str
     rows: int | None
     directions: tuple[Direction, ...]
@@ -118,8 +120,15 @@ def likelihoods_in_parallel(
 
 
 def _split(what: Measurement, run: Run) -> Split:
-    split = read_dataset(what.data).splits[what.split]
-    return split if what.rows is None else split.spread(what.rows, run.model.names)
+    return rows_of(
+        run,
+        build.registry(what.plugins),
+        {},
+        names=run.model.names,
+        data=what.data,
+        split=what.split,
+        count=what.rows,
+    ).split
 
 
 def _end_with_parent() -> None:
