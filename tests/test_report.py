@@ -184,7 +184,7 @@ def test_a_model_of_one_direction_has_a_report_of_that_direction(
     assert titles.count(way) == (2 if "choices" in page.ids else 1)
     assert "z from q(z | x), at its mean." in page.text
     assert f"z from {prior}, at its mean." in page.text
-    assert "Each point is the mean of q(z | x)" in page.text
+    assert "Each point is the mean of z under q(z | x)" in page.text
     assert f"Here T, what is generated, is {joined(targets)}" in page.text
     assert f"Shown is the mean of {likelihood}." in page.text
     panels = [p.split(" over the epochs")[0] for p in page.text_in("title")]
@@ -520,7 +520,9 @@ def test_subscripts_of_an_equation_are_read():
     assert subscripts("Σ_{k ∈ T} log p(x_k | z, x_C)") == [
         ("Σ", "k ∈ T"), (" log p(x", "k"), (" | z, x", "C"), (")", ""),
     ]  # fmt: skip
-    assert subscripts("no subscript _ here {}") == [("no subscript _ here {}", "")]
+    assert subscripts("p(x_T|x_C)")[:2] == [("p(x", "T"), ("|x", "C")]
+    for words in ("no subscript _ here {}", "nor in subset_gradient"):
+        assert subscripts(words) == [(words, "")]
 
 
 @pytest.mark.parametrize(

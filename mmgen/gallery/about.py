@@ -1,6 +1,6 @@
 """What a model says of itself: in its own words, and by asking it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -21,7 +21,7 @@ MOST = 8
 """With more modalities than this, not every subset is asked for: there are too many."""
 
 LISTED = 12
-"""More subsets than this are counted."""
+"""More subsets or terms than this are counted."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,7 +70,7 @@ def about(run: Run, registry: Registry, terms: Mapping[str, Term]) -> About:
     return About(
         text=model.about(),
         equation=model.equation,
-        remarks=[*_symbols(run, terms), _encoded(model)],
+        remarks=[*_symbols(run, terms), _encoded(model, prior.symbol)],
         facts=facts,
         settings={name: _written(value) for name, value in settings.items()},
         likelihood=facts["decoders"],
@@ -95,11 +95,12 @@ def _symbols(run: Run, terms: Mapping[str, Term]) -> list[str]:
     warmup = run.experiment.train.warmup
     if warmed and warmup:
         over = f"the first {number(warmup)} epochs" if warmup != 1 else "the first epoch"
-        said.append(f"β, the weight of {_listed(warmed, 'terms')}, rises to 1 over {over}.")
+        what = joined(warmed) if len(warmed) <= LISTED else f"{len(warmed)} terms"
+        said.append(f"β, the weight of {what}, rises to 1 over {over}.")
     return said
 
 
-def _encoded(model: Model) -> str:
+def _encoded(model: Model, prior: str) -> str:
     """Says which subsets of the modalities a model encodes, by asking it for each."""
     names = model.names
     every = len(names) <= MOST
@@ -111,16 +112,13 @@ def _encoded(model: Model) -> str:
         return f"It encodes every {which}: z is drawn from its posterior given just these."
     said = "It encodes all modalities together, and no fewer."
     if encoded:
-        subsets = _listed([joined(S) for S in encoded], f"of {len(asked):,} other subsets")
+        few = len(encoded) <= LISTED
+        subsets = "; ".join(joined(S) for S in encoded) if few else f"{len(encoded):,} subsets"
         said = f"It encodes all modalities together, and also: {subsets}."
-    if model.directions is None:
-        said += (
-            " Given others, z is found by iterative sampling: missing values start at zero and "
-            f"are drawn again {ITERATIONS} times, in turns with z."
-        )
-    return said
-
-
-def _listed(words: Iterable[str], what: str) -> str:
-    each = [*words]
-    return "; ".join(each) if len(each) <= LISTED else f"{len(each):,} {what}"
+    if model.directions is not None:
+        C = joined(model.directions.given)
+        return f"{said} To generate from {C}, z is drawn from its prior, {prior}."
+    return (
+        f"{said} Given others, z is found by iterative sampling: missing values start at zero and "
+        f"are drawn again {ITERATIONS} times, in turns with z."
+    )

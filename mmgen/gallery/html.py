@@ -97,11 +97,13 @@ def shares(values: Mapping[str, float]) -> list[tuple[str, float, float]]:
 def subscripts(part: str) -> list[tuple[str, str]]:
     """Splits ``x_k`` and ``x_{S}`` into text and the subscript that follows it.
 
+    A word with an underscore, such as ``subset_gradient``, is none.
+
     Examples:
         >>> subscripts("log p(x_k | z_{l+1})")
         [('log p(x', 'k'), (' | z', 'l+1'), (')', '')]
     """
-    pieces = [*re.split(r"_(\{[^{}]*\}|\w)", part), ""]
+    pieces = [*re.split(r"_(\{[^{}]*\}|\w\b)", part), ""]
     return [(text, sub.strip("{}")) for text, sub in zip(pieces[::2], pieces[1::2], strict=True)]
 
 

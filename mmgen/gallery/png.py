@@ -15,10 +15,10 @@ from mmgen.gallery.sheet import Block, Strip, beside, draw, magnified
 from mmgen.inference.terms import terms
 from mmgen.run import Run
 
-WIDEST = 18
-"""Columns of a page; more go below."""
+WIDEST, WORDED = 18, 10
+"""Columns of a page, and of one with words below its pictures; more go below."""
 
-SAMPLES, OBSERVATIONS, PRIOR = 8, 10, 36
+SAMPLES, OBSERVATIONS, PRIOR = 8, 10, 40
 """Samples per choice, held-out observations, samples of the prior."""
 
 
@@ -45,7 +45,8 @@ def save(group: Group, path: Path, title: str) -> Path:
         parts = [strips[i : i + below] for i in range(0, len(strips), below)]
         blocks = [Block(part, headings=("mean", "samples")) for part in parts]
     else:
-        widest = min(WIDEST, max(1, 1000 // strips[0].pictures.shape[2]))
+        room = max(1, 1600 // strips[0].pictures.shape[2])
+        widest = min(room, WIDEST if group.columns else WORDED)
         blocks = [Block(_wrapped(strips, group.columns, widest))]
     return draw(path, f"{title}: {group.title}", note, blocks)
 
