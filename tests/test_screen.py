@@ -4,6 +4,7 @@ import io
 import re
 
 import pytest
+import torch
 import typer
 from rich.cells import cell_len
 from typer.core import TyperGroup
@@ -11,6 +12,7 @@ from typer.core import TyperGroup
 from mmgen import console
 from mmgen.cli.app import app
 from mmgen.cli.epochs import legend, line
+from mmgen.objective import prior_kl, reconstruction, subset_kl
 from mmgen.training.loop import Epoch
 
 
@@ -20,8 +22,22 @@ def epoch(terms, number=7, **settings):
     return Epoch(epoch=number, seconds=1.0, **given | {"examples_per_second": 12345.6} | settings)
 
 
+def known(*names):
+    """Returns the terms of these names, as models of the paper have them."""
+    value, terms = torch.zeros(2), {}
+    for name in names:
+        kind, _, what = name.partition("/")
+        if kind == "reconstruction":
+            terms[name] = reconstruction(what, value)
+        elif kind == "subset":
+            terms[name] = subset_kl(tuple(what.split("+")), value, "", 1.0)
+        elif kind == "kl":
+            terms[name] = prior_kl(value, "", what)
+    return terms
+
+
 LONG = {f"reconstruction/{'a-very_long-name' * 20}{n}": -10.0 * n for n in range(5)}
-SUBSETS = {f"kl/{n}+{n + 1}": 1.5 for n in range(30)}
+SUBSETS = {f"subset/{n}+{n + 1}": 1.5 for n in range(30)}
 
 
 @pytest.mark.parametrize(
@@ -42,7 +58,7 @@ SUBSETS = {f"kl/{n}+{n + 1}": 1.5 for n in range(30)}
 def test_an_epoch_fits_80_columns(terms, beta, validated):
     more = {} if validated else {"validation": {}}
     for number, epochs in ((7, 40), (999, 100_000)):
-        text = line(epoch(terms, number, beta=beta, **more), epochs).plain
+        text = line(epoch(terms, number, beta=beta, **more), epochs, known(*terms)).plain
         assert cell_len(console.printable(text)) <= 80
         assert re.match(rf"epoch +{number}/{epochs}  loss -723.25", text)
         assert text.endswith("  12,346/s best")
@@ -50,12 +66,20 @@ def test_an_epoch_fits_80_columns(terms, beta, validated):
 
 
 def test_an_epoch_shows_what_is_most_of_its_loss():
+    def told(values, terms=None, **settings):
+        return line(epoch(values, **settings), 40, known(*values) if terms is None else terms).plain
+
     terms = {"reconstruction/label": -0.06, "reconstruction/image": -85.5, "kl/prior": 14.24,
-             "kl/image": 20.0, "kl/label": 1.22}  # fmt: skip
-    text = line(epoch(terms | {"loss": 7.1}, examples_per_second=440.0), 40).plain
+             "subset/image": 20.0, "subset/label": 1.22}  # fmt: skip
+    text = told(terms | {"loss": 7.1}, examples_per_second=440.0)
     assert "kl 14.24  image -85.50  label -0.06 …" in text
-    assert "kl 3.00" in line(epoch({"kl/z1": 1.0, "kl/z2": 2.0}), 40).plain
-    assert "subsets 3.00" in line(epoch({"kl/prior": 1.0, "kl/a": 1.0, "kl/b": 2.0}), 40).plain
+    assert "kl 3.00" in told({"kl/z1": 1.0, "kl/z2": 2.0})
+    assert "subsets 3.00" in told({"kl/prior": 1.0, "subset/a": 1.0, "subset/b": 2.0})
+    # What a term is, it says itself; one that nobody knows has its name.
+    odd = {"x": prior_kl(torch.zeros(2), ""), "y": reconstruction("photo", torch.zeros(2))}
+    assert "kl 1.00  photo -2.00  kl/z 0.50" in told(
+        {"x": 1.0, "y": -2.0, "kl/z": 0.5, "loss": 7.1}, odd
+    )
     assert len(legend(True).plain) <= 80
 
 
