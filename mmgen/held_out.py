@@ -76,7 +76,7 @@ def rows_of(
     trained_on = environment.get("dataset", {}).get("hash")
     notes = []
     if trained_on not in (None, dataset.hash):
-        notes.append(f"{experiment.data} is not the data set that {run.path} was trained on")
+        notes.append(f"{experiment.data} is not the data set that this run was trained on")
         if data is None or not other:
             advice = f". To evaluate on it: --data {dataset.path}" if other else ""
             raise DataError(f"{notes[0]} (hashes differ){advice}")

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mmgen.data.sources.glyphs import glyphs
+from mmgen.data.sources import Glyphs
 from mmgen.data.store import write_dataset
 from mmgen.evaluation.coherence.tables import coherence_json
 from mmgen.evaluation.measure import Request, measure_coherence
@@ -51,9 +51,9 @@ def test_the_command_measures_what_python_does(mmgen, trained, tmp_path):
 
 
 def test_data_that_a_run_was_not_trained_on_is_noted(mmgen, trained, tmp_path):
-    modalities, splits = glyphs(60, 20, 20, seed=4)
+    drawn = Glyphs(train=60, validation=20, test=20, seed=4).read()
     data = tmp_path / "other"
-    write_dataset(data, name="g", about="", modalities=modalities, splits=splits)
+    write_dataset(data, name="g", about="", modalities=drawn.modalities, splits=drawn.splits)
     words = ("--given", "image", "--targets", "label", "-n", 1, "--data", data)
     code, _, err = mmgen("coherence", trained, *words, "-o", tmp_path / "coherence.md")
     assert code == 0, err
