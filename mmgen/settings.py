@@ -139,6 +139,7 @@ class ModelConfig(Section):
 
     Attributes:
         kind: Names the model.
+        inherited: What the configuration says of a model that an override of ``kind`` replaces.
     """
 
     model_config = ConfigDict(extra="allow")
