@@ -50,6 +50,7 @@ class Environment(Header):
 
     versions: dict[str, str] = Field(default_factory=dict)
     plugins: dict[str, str] = Field(default_factory=dict)
+    model: str = ""
     dataset: TrainedOn = TrainedOn()
     device: str = ""
     threads: int = 1

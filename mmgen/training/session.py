@@ -68,6 +68,7 @@ class Prepared(OneLine):
         return {
             "versions": {**own, **{p: version(p) for p in packages}},
             "plugins": providers,
+            "model": str(self.registry.model_provider(self.experiment.model.kind)),
             "dataset": {"name": self.dataset.name, "hash": self.dataset.hash},
             "device": str(self.training.device),
             "threads": torch.get_num_threads(),
