@@ -50,8 +50,8 @@ class ModelSettings(Section):
     latent: Size = 64
 
 
-@dataclass(frozen=True)
-class Directions:
+@dataclass(frozen=True, repr=False)
+class Directions(OneLine):
     """What a conditional model generates from what; a joint model has none.
 
     Attributes:

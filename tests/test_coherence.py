@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmgen.models.base import Model
 from rich.console import Console
 from torch.distributions import Independent, Normal
 from toys import CPU, ONE_WAY, Grid, Numbers, Word, on_gpu, toy_model
@@ -27,6 +26,9 @@ from mmgen.evaluation.coherence.tables import (
     save_coherence,
 )
 from mmgen.evaluation.directions import Direction
+from mmgen.latent.base import Latent
+from mmgen.model import Model, ModelSettings
+from mmgen.nets.unflattened import unflattened
 from mmgen_attributes import Attributes
 from mmgen_label import Label
 
@@ -44,47 +46,67 @@ class Coloured(Grid):
 THREE = {"picture": Coloured(), "label": LABEL, "bits": BITS}
 
 
+class Number(Latent):
+    """The number that was given, or with probability ``flip`` the next one; its mean is itself."""
+
+    def __init__(self, number, flip):
+        self.number, self.flip = number, flip
+        super().__init__(number.shape, (1,), "q(z | x)")
+
+    @property
+    def mean(self):
+        return self.number.unsqueeze(-1).float()
+
+    def rsample(self, sample_shape=()):
+        z = self.number.expand(*sample_shape, -1)
+        z = torch.where(torch.rand(z.shape) < self.flip, (z + 1) % CLASSES, z)
+        return z.unsqueeze(-1).float()
+
+    def tempered(self, temperature):
+        return self
+
+    def log_prob(self, value):
+        raise NotImplementedError
+
+
 class Scripted(Model):
     """Knows the number that it was given, and shows the next one with probability ``flip``.
 
-    z is that number; ``blind`` makes it always 0.
+    z is that number; what ``blind`` shows is always 0.
     """
 
+    kind = "scripted"
+
     def __init__(self, modalities, flip=0.0, blind=False):
-        super().__init__(modalities, 1)
+        super().__init__(modalities, ModelSettings(latent=1))
         self.flip, self.blind = flip, blind
 
-    def infer(self, given, samples=1, *, temperature=1.0):
-        if "label" in given:
-            number = given["label"].argmax(1)
-        elif "bits" in given:
-            number = (given["bits"] > 0.5).long() @ torch.tensor([4, 2, 1])
+    def posterior(self, x):
+        if "label" in x:
+            number = x["label"].argmax(1)
+        elif "bits" in x:
+            number = (x["bits"] > 0.5).long() @ torch.tensor([4, 2, 1])
         else:
-            pixels = given["picture"].flatten(1)
+            pixels = x["picture"].flatten(1)
             lit = torch.arange(64) % CLASSES == torch.arange(CLASSES).unsqueeze(1)
             number = (pixels @ lit.T.float()).argmax(1)
-        z = number.expand(samples, -1)
-        if temperature:
-            z = torch.where(torch.rand(z.shape) < self.flip, (z + 1) % CLASSES, z)
-        return (z * (not self.blind)).unsqueeze(-1).float()
+        return Number(number, self.flip)
 
-    def decode(self, z, targets=None):
-        number = z[:, 0].long()
-        stored = {"label": number, "bits": bits_of(number), "picture": bright(number)}
+    def decode(self, z, given=None, names=None):
+        number = z[..., 0].long() * (not self.blind)
+        flat = number.flatten()
+        stored = {"label": flat, "bits": bits_of(flat), "picture": bright(flat)}
         means = {
             "label": 0.1 + 0.5 * LABEL.observe(stored["label"]),
             "bits": 0.2 + 0.5 * stored["bits"].float(),
             "picture": stored["picture"].float() / 255,
         }
-        return {n: point(means[n]) for n in targets or self.names}
+        return {n: unflattened(point(means[n]), number.shape) for n in names or self.names}
 
-    def encodes(self, given):
-        return True
-
-    def objective(self, x, beta):
+    def prior(self, given):
         raise NotImplementedError
 
-    prior = parts = revise = propose = encoder_nets = objective
+    objective = prior
 
 
 def point(mean):

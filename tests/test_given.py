@@ -15,7 +15,7 @@ from toys import PLUGIN, toy_modalities, write_run
 
 import mmgen
 from mmgen.errors import GenerationError
-from mmgen.generated import Generated, Rows
+from mmgen.generated import Generated
 from mmgen_attributes import Attributes
 from mmgen_image import Image
 from mmgen_label import Label
@@ -240,26 +240,6 @@ def test_rows_do_not_mix(tmp_path):
         torch.testing.assert_close(several.z[:, row], one.z)
         for name in ("picture", "point"):
             torch.testing.assert_close(several[name].mean[:, row], one[name].mean)
-
-
-def test_several_rows_of_a_distribution_are_those_of_the_flat_one():
-    from torch.distributions import Independent, Normal
-
-    mean = torch.randn(6, 4)
-    flat = Independent(Normal(mean, 2.0), 1)
-    p = Rows(flat, 2, 3)
-    assert (p.batch_shape, p.event_shape) == ((2, 3), (4,))
-    assert torch.equal(p.mean, mean.view(2, 3, 4))
-    assert torch.equal(p.mode, mean.view(2, 3, 4))
-    assert torch.equal(p.variance, torch.full((2, 3, 4), 4.0))
-    assert torch.equal(p.entropy(), flat.entropy().view(2, 3))
-    assert p.sample().shape == (2, 3, 4)
-    assert p.rsample((7, 5)).shape == (7, 5, 2, 3, 4)
-    x = torch.randn(2, 3, 4)
-    assert torch.equal(p.log_prob(x), flat.log_prob(x.view(6, 4)).view(2, 3))
-    torch.testing.assert_close(p.log_prob(x[0, 0])[1, 2], flat.log_prob(x[0, 0])[5])
-    assert p.log_prob(torch.randn(9, 2, 3, 4)).shape == (9, 2, 3)
-    assert p.support.check(x).all()
 
 
 def test_z_comes_with_the_result_and_the_result_is_a_mapping(run):

@@ -355,7 +355,7 @@ def test_the_way_that_an_unknown_kind_s_message_names_works(mmgen, tmp_path):
     assert told == f"mmgen -p '{file}' plugins check tone"
     _, out, err = mmgen(*shlex.split(told)[1:])
     assert "no plugin provides" not in err
-    assert out.startswith("tone\n")
+    assert out.startswith("modality tone\n")
 
 
 def test_what_nets_change_when_they_are_built_is_put_back_and_told(site, capsys):

@@ -31,8 +31,8 @@ MOST = 10
 Modalities = Mapping[str, Modality]
 
 
-@dataclass(frozen=True)
-class Size:
+@dataclass(frozen=True, repr=False)
+class Size(OneLine):
     """Nets and parameters of one model.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from mmgen import distribution, hooks
+from mmgen.brief import OneLine
 from mmgen.errors import PluginError, listed
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 WORD = re.compile("[a-z][a-z0-9_-]*")
 
 
-@dataclass(frozen=True)
-class Contract:
+@dataclass(frozen=True, repr=False)
+class Contract(OneLine):
     """What one hook provides.
 
     Attributes:

@@ -90,8 +90,8 @@ class Found(OneLine):
     listed: Mapping[str, Collection[str]] | None = None
 
 
-@dataclass(frozen=True)
-class Bringing:
+@dataclass(frozen=True, repr=False)
+class Bringing(OneLine):
     """The plugins that list a word of the command line.
 
     Attributes:
