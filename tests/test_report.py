@@ -288,7 +288,7 @@ def test_another_data_set_is_not_taken_for_its_own(trained, tmp_path):
     made = {"modalities": drawn.modalities, "splits": drawn.splits}
     write_dataset(tmp_path / "d", name="d", about="", **made)
     page = report(trained, data=tmp_path / "d", out=tmp_path / "r.html")
-    assert f"{tmp_path / 'd'} is not the data set that this run was trained on" in page.text
+    assert f"{tmp_path / 'd'} is not the data set that {trained} was trained on" in page.text
     assert "space" not in page.ids
 
 
@@ -423,7 +423,7 @@ def test_collapse_and_ignored_modalities_are_told():
 def test_the_layers_whose_divergence_is_small_are_those_of_terms_that_are_warmed_up():
     def found(values, *warmed):
         metrics = [{"epoch": 1, "beta": 1.0, "train": values, "validation": {}}]
-        known = dict.fromkeys(warmed, WARMED["kl/z1"])
+        known = {n: Term(n, torch.zeros(2), warmed_up=True) for n in warmed}
         return titles(diagnostics.of_latent(metrics, known, {"z1": 3, "z2": 3}, {}, []))
 
     assert found({"kl/z1": 4.0, "kl/z2": 0.01}, "kl/z1", "kl/z2") == ["Posterior collapse of z2"]
