@@ -90,7 +90,7 @@ def test_each_is_listed_with_its_cause_in_one_line_beside_the_healthy(mmgen, ins
         assert cause in line
         assert "Traceback" not in line
     for name, kind in [("healthy", "tone"), ("image", "image"), ("label", "label")]:
-        assert [x for x in lines if re.match(rf"{name} .* ok +{kind} *$", x)], name
+        assert [x for x in lines if re.match(rf"{name} .* ok +modalities: {kind} *$", x)], name
     records = {record["name"]: record for record in json.loads(mmgen("plugins", "--json")[1])}
     assert sorted(n for n in records if records[n]["status"] == "broken") == sorted(
         [*NINE, "other"]
