@@ -1,5 +1,6 @@
 """Commands of plugins: verbs of the command line that are listed unseen and imported when typed."""
 
+import subprocess
 import sys
 
 import pytest
@@ -176,6 +177,33 @@ def test_own_verbs_are_those_that_no_plugin_can_have():
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
     names |= {group.name for group in app.registered_groups}
     assert names == set(OWN)
+
+
+HELP = """
+import sys
+from mmgen.cli.app import main
+sys.argv = ["mmgen", *{words}]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = [m for m in ("torch", "torchvision", "numpy", "matplotlib") if m in sys.modules]
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["reproduce", "--help"], ["reproduce", "mnist", "--help"]], ids=str
+)
+def test_the_paper_s_experiments_come_through_the_hook_and_their_help_imports_nothing_heavy(words):
+    code = HELP.format(words=words)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "reproduce" in done.stdout
+    if words[0] == "reproduce":
+        assert "Usage: mmgen reproduce" in done.stdout
+    else:
+        assert "Reproduce the paper's tables and figures." in done.stdout
 
 
 def test_a_command_is_equal_to_itself_alone():

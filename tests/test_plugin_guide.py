@@ -24,7 +24,9 @@ def test_the_commands_lead_from_nothing_to_a_trained_fourth_modality(tmp_path):
     scripts = fences("sh")
     assert len(scripts) == 2
     out = Environment(tmp_path / "environment").sh("".join(scripts), tmp_path)
-    assert re.search(r"^audio +mmgen-audio +0\.1\.0 +ok +audio", out, flags=re.MULTILINE)
+    assert re.search(
+        r"^audio +mmgen-audio +0\.1\.0 +ok +modalities: audio", out, flags=re.MULTILINE
+    )
     assert f"{len(CHECKS)} checks of the contract" in GUIDE
     assert len(re.findall(r"^  ok +\w+$", out, flags=re.MULTILINE)) == len(CHECKS)
     assert "audio: 16 pictures in three.png" in out

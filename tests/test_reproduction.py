@@ -102,6 +102,16 @@ def test_a_folder_is_begun_once_and_goes_on_with_the_same_settings_only(tmp_path
         reproduction(tmp_path, profile="paper").begin()
 
 
+def test_the_data_set_is_written_by_a_command_as_all_else_is_done_by_one(tmp_path):
+    here = reproduction(tmp_path, plugins=("mine.py",))
+    job = here.importing(tmp_path / "root")
+    words = ("data", "mnist", str(tmp_path / "root"), "--out", str(here.data))
+    assert job.command == ("-p", "mine.py", *words)
+    with pytest.raises(RunError, match=r"data: no mnist in .*root"):
+        list(jobs.run([job.__class__(job.name, words, job.log)], 1))
+    assert not here.data.exists()
+
+
 def test_another_folder_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("x", encoding="utf-8")

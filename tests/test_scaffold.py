@@ -62,7 +62,9 @@ def test_a_new_package_is_installed_found_checked_trained_and_generates(mmgen, t
         f"generate run --given audio={wave} --targets label attributes",
         cwd=tmp_path,
     )
-    assert re.search(r"^audio +mmgen-audio +0\.1\.0 +ok +audio", listing, flags=re.MULTILINE)
+    assert re.search(
+        r"^audio +mmgen-audio +0\.1\.0 +ok +modalities: audio", listing, flags=re.MULTILINE
+    )
     assert (checks.count("  ok "), checks.count("failed")) == (len(CHECKS), 0)
     assert "jmvae-kl, any of audio, label, attributes, image from any; 32 encoder nets" in trained
     assert "audio: 4 pictures in three.png" in drawn
