@@ -482,6 +482,15 @@ class Counting(Changing):
         return with_value(term, term.value * min(1, self.steps / 100))
 
 
+@caught_by("state", "count nothing in plain attributes")
+class Annealed(Changing):
+    weight = 1.0
+
+    def changed(self, term, x):
+        self.weight *= 0.99
+        return with_value(term, term.value, self.weight * term.weight)
+
+
 @caught_by("state", "register_buffer")
 class HiddenTensor(Plain):
     def __init__(self, modalities, settings):

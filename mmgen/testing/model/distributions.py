@@ -26,7 +26,7 @@ NARROWER = 0.8
 
 @seeded
 def check_prior(setup: Setup) -> None:
-    """p(z) is a Latent, one for all rows or one per row, of the shapes that it draws."""
+    """The prior is a Latent, one for all rows or one per row, of the shapes that it draws."""
     for model, x in setup.cases():
         for rows in (1, 5):
             given = known(model, x).slice(0, rows)
@@ -36,7 +36,7 @@ def check_prior(setup: Setup) -> None:
 
 @seeded
 def check_posterior(setup: Setup) -> None:
-    """q(z | x_S) is a Latent with one z per row, or None; all modalities have one."""
+    """The posterior is a Latent with one z per row, or None; all modalities have one."""
     for model, x in setup.cases():
         event = tuple(model.prior(known(model, x)).event_shape)
         for rows in (1, 5):
@@ -68,7 +68,7 @@ def check_posterior(setup: Setup) -> None:
 
 @seeded
 def check_decode(setup: Setup) -> None:
-    """p(x_k | z) has z's batch shape, whatever it is, and the modality's shape."""
+    """Likelihoods have z's batch shape, whatever it is, and the modality's shape."""
     for model, x in setup.cases():
         q, given = joint_posterior(model, x), x.select(model.decoder_given) or None
         z = q.rsample(torch.Size([3]))
@@ -96,7 +96,7 @@ def check_decode(setup: Setup) -> None:
 
 @seeded
 def check_generation(setup: Setup) -> None:
-    """Z is drawn given anything that it generates from, by encoders or by iterative sampling."""
+    """All that it generates from gives z, by an encoder or by iterative sampling."""
     for model, x in setup.cases():
         if model.directions is None:
             event = tuple(model.imputed_posterior(x).event_shape)
@@ -144,7 +144,7 @@ def check_temperature(setup: Setup) -> None:
 
 @seeded
 def check_densities(setup: Setup) -> None:
-    """log_prob of z is the density that z are drawn from: ratios of densities average to 1."""
+    """Densities are those that z are drawn from: their ratios average to 1."""
     model, x = next(iter(setup.cases(rows=2)))
     with torch.no_grad():
         for what, q in latents(model, x):

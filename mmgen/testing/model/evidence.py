@@ -33,7 +33,7 @@ SLACK = 0.03
 
 @seeded
 def check_learns(setup: Setup) -> None:
-    """A few steps on few rows lower the loss that it is chosen by, and raise log p(x | z)."""
+    """A few steps on few rows lower the loss that it is chosen by, and make rows likelier."""
     modalities = toys.mixed(3)
     model = setup.build(modalities)
     x = toys.observed(modalities, 16).select(model.names)

@@ -29,7 +29,7 @@ def check_state(setup: Setup) -> None:
         values = []
         for each in (model, twin):
             torch.manual_seed(5)
-            values.append([term.value for term in each(x)])
+            values.append([term.weight * term.value for term in each(x)])
         require(
             all(torch.equal(one, other) for one, other in zip(*values, strict=True)),
             "a model that loads the state_dict() has another objective, so that a run that is "
