@@ -118,7 +118,7 @@ def commands(command=None, path=("mmgen",)):
 def test_every_option_is_told_in_a_sentence(name, command):
     assert command.help, name
     for parameter in command.params:
-        if parameter.name == "help":
+        if parameter.name == "help" or getattr(parameter, "hidden", False):
             continue
         words = parameter.help or ""
         assert re.fullmatch(r"(?s)[A-Z].{8,}[.?]", words), f"{name} {parameter.name}: {words!r}"
