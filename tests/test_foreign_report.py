@@ -214,7 +214,7 @@ def test_a_conditional_model_has_the_page_of_its_direction(small_glyphs, tmp_pat
     for way in ("z from t(z | heard), at its mean.", "z from t(z | all), at its mean."):
         assert way in page.text
     assert [a for a in (img["alt"] for img in page.all("img")) if a.endswith("z from t(z | heard)")]
-    assert "β, the weight of" not in page.text
+    assert "β" not in page.text
     rows = [" ".join(r.split()) for r in page.text_in("tr")]
     (own,) = [r for r in rows if r.startswith("telling this run")]
     assert own.startswith("telling this run1")

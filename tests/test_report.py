@@ -487,6 +487,8 @@ def test_the_warm_up_is_shaded_to_where_it_ends():
         m["beta"] = 0.5
     assert [panel.warm_up for panel in curves(metrics, {}).panels] == [3, 3]
     assert [panel.warm_up for panel in curves(epochs(FALLING), {}).panels] == [None, None]
+    # Of a model of which nothing is warmed up, β changes nothing.
+    assert [panel.warm_up for panel in curves(metrics, ALONE).panels] == [None, None]
     assert curves([], {}) is None
 
 

@@ -100,14 +100,15 @@ def curves(metrics: Metrics, terms: Mapping[str, Term]) -> Curves | None:
     if not metrics:
         return None
     names = sorted(metrics[-1]["train"], key=lambda name: name != "loss")
+    warms_up = any(t.warmed_up for t in terms.values()) or not terms  # else β changes nothing
     return Curves(
-        panels=[_panel(metrics, name, title(name, terms)) for name in names[:MOST]],
+        panels=[_panel(metrics, name, title(name, terms), warms_up) for name in names[:MOST]],
         left_out=len(names[MOST:]),
         validated=any(m["validation"] for m in metrics),
     )
 
 
-def _panel(metrics: Metrics, name: str, called: str) -> Panel:
+def _panel(metrics: Metrics, name: str, called: str, warms_up: bool) -> Panel:
     from matplotlib.ticker import MaxNLocator
 
     first, last = metrics[0]["epoch"], metrics[-1]["epoch"]
@@ -124,7 +125,7 @@ def _panel(metrics: Metrics, name: str, called: str) -> Panel:
     low, high = (min(shown), max(shown)) if shown else (0.0, 1.0)
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 0.5
     low, high = low - margin, high + margin
-    warming = [m["epoch"] for m in metrics if m["beta"] < 1]
+    warming = [m["epoch"] for m in metrics if m["beta"] < 1 and warms_up]
     epochs = [int(t) for t in MaxNLocator(5, integer=True).tick_values(first, last)]
     heights = [float(t) for t in MaxNLocator(4).tick_values(low, high)]
     return Panel(
@@ -164,8 +165,8 @@ def loss_curves(
     layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.1)
     figure = Figure(size, dpi=110, facecolor="white", layout=layout)
     figure.suptitle(title, x=0.015, ha="left", fontsize=13, fontweight="bold", color=INK)
-    note = "Means over observations in nats; validation always with β = 1"
-    note += "; shaded: warm-up, β < 1" if drawn.warms_up else ""
+    note = "Means over observations in nats"
+    note += "; validation always with β = 1; shaded: warm-up, β < 1" if drawn.warms_up else ""
     note += f"; {drawn.left_out} more terms are in metrics.jsonl" if drawn.left_out else ""
     figure.supxlabel(f"{note}.", x=0.015, ha="left", fontsize=9, color=GREY)
     places = [*figure.subplots(rows, columns, squeeze=False).flat]

@@ -208,7 +208,7 @@ def held_out(
     Args:
         run: The trained run.
         x: Observations ``(n, *shape)`` of all modalities of the model.
-        subsets: What is given, a row each; those from which nothing is generated are left out.
+        subsets: What is given, row by row; from some of them nothing may be generated.
         names: Which modalities are generated, whether they are given or not; by default what a
             subset lacks, and all if it lacks nothing.
         seed: Fixes the noise.
