@@ -50,7 +50,7 @@ def growth(
         models = {kind: registry.model(kind) for kind in model or registry.models}
     built = counting.candidates(models, k, levels)
     with progress("{task.completed:,}/{task.total:,} nets") as bar:
-        task = bar.add_task("building", total=sum(c.nets or c.modalities for c in built))
+        task = bar.add_task("building", total=sum(c.expected for c in built))
         rows = counting.growth(
             models,
             modality,

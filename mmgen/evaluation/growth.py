@@ -89,6 +89,11 @@ class Candidate(OneLine):
         """Its encoder nets by its formula, if it has one."""
         return self.model.encoder_count(self.settings, self.modalities)
 
+    @property
+    def expected(self) -> int:
+        """Its nets as far as they are known before it is built: K if it has no formula."""
+        return self.nets or self.modalities
+
 
 def candidates(
     models: Mapping[str, type[Model]],
@@ -117,7 +122,7 @@ def candidates(
                 own = shared if L is None else {**shared, "layers": L}
                 candidate = Candidate(cls, cls.Settings(**own), K, L)
                 found.append(candidate)
-                total += candidate.nets or K
+                total += candidate.expected
                 if K > 64 or total > MOST_NETS:  # 2^K is a number that none can be compared with
                     raise ConfigError(
                         f"growth up to {max(modalities)} modalities and {max(layers)} layers: "
@@ -151,7 +156,7 @@ def growth(
         modality: What all K modalities are.
         modalities: Values of K, each at least 2.
         layers: Values of L for models that have layers.
-        done: Is told the nets of each model when it was counted.
+        done: Is told the expected nets of each model when it was counted.
         settings: See :func:`candidates`.
 
     Returns:
@@ -171,7 +176,7 @@ def growth(
         with torch.device("meta"):
             model = candidate.model(copies, candidate.settings)
         rows.append(_row(model, candidate, size))
-        done(rows[-1].formula)
+        done(candidate.expected)
     return rows
 
 
