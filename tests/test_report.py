@@ -288,7 +288,7 @@ def test_another_data_set_is_not_taken_for_its_own(trained, tmp_path):
     made = {"modalities": drawn.modalities, "splits": drawn.splits}
     write_dataset(tmp_path / "d", name="d", about="", **made)
     page = report(trained, data=tmp_path / "d", out=tmp_path / "r.html")
-    assert f"{tmp_path / 'd'} is not the data set that {trained} was trained on" in page.text
+    assert f"{tmp_path / 'd'} is not the data set that this run was trained on" in page.text
     assert "space" not in page.ids
 
 
