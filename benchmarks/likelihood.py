@@ -18,18 +18,18 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
-from mmgen.nets.posterior import rows as row
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from mmgen import build
+from mmgen.batch import Batch
 from mmgen.data.store import Split
 from mmgen.evaluation.directions import all_directions
 from mmgen.evaluation.likelihood.estimates import SamplingBudget
 from mmgen.evaluation.likelihood.estimators import likelihoods
 from mmgen.experiment import Experiment
-from mmgen.models import Model
+from mmgen.model import Model
 
 CONFIGURATION = {
     "data": {"source": "synthetic", "rows": 1000},
@@ -72,11 +72,11 @@ def theirs(model: Model, device: torch.device) -> Callable[[dict[str, Tensor], i
         def __init__(self):
             super().__init__()
             self.latent_dim = model.latent
-            self.net = model.encoder
+            self.model = model
 
         def forward(self, x):
-            q = row(self.net(x), -1).base_dist
-            return ModelOutput(embedding=q.loc, log_covariance=2 * q.scale.log())
+            q = self.model.posterior(Batch(x))
+            return ModelOutput(embedding=q.mean, log_covariance=q.variance.log())
 
     shapes = {n: m.shape for n, m in model.modalities.items()}
     config = JMVAEConfig(
@@ -85,7 +85,7 @@ def theirs(model: Model, device: torch.device) -> Callable[[dict[str, Tensor], i
         input_dims=shapes,
         decoders_dist={"image": "bernoulli", "label": "categorical"},
     )
-    nets = {n: d.net for n, d in zip(model.names, model.decoders, strict=True)}
+    nets = {n: decoder.net for n, decoder in model.decoders.items()}
     decoders = {n: Decoder(net, shapes[n]) for n, net in nets.items()}
     peer = JMVAE(config, {n: Encoder() for n in nets}, decoders, Joint()).to(device).eval()
 
@@ -109,7 +109,7 @@ def main() -> None:
     registry = build.registry()
     dataset = build.dataset(experiment, registry)
     modalities = build.modalities(experiment, registry, dataset.modalities)
-    model = build.model(experiment, modalities, device).eval()
+    model = build.model(experiment, modalities, device, registry).eval()
     stored = dataset.splits["train"].take(torch.arange(arguments.rows))
     # Pixels of 0 or 1, so that observing them draws nothing: both see the same.
     stored["image"] = (stored["image"] > 127).to(torch.uint8) * 255

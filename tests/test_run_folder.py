@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from toys import (
     KINDS,
+    PLUGIN,
     batches,
     differing,
     experiment,
@@ -427,3 +428,39 @@ def test_damaged_metrics_are_an_error(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
     with pytest.raises(RunError, match=r"metrics\.jsonl"):
         run_folder.read_metrics(tmp_path)
+
+
+# Modalities in another order.
+
+
+ALIKE = """
+data = {{source = "synthetic", rows = 40, classes = 3}}
+model = {{kind = "{kind}", latent = 2}}
+train = {{epochs = {epochs}, batch_size = 20, device = "cpu"}}
+[modalities.{first}]
+kind = "numbers"
+[modalities.{second}]
+kind = "numbers"
+"""
+
+
+@pytest.mark.parametrize("kind", ["jmvae-kl", "hierarchical"])
+def test_modalities_of_one_shape_in_another_order_are_refused(mmgen, tmp_path, kind):
+    """All weights would fit, and every net would read the other modality."""
+    config, out = tmp_path / "config.toml", tmp_path / "run"
+
+    def train(first, second, epochs, *words):
+        text = ALIKE.format(kind=kind, first=first, second=second, epochs=epochs)
+        config.write_text(text)
+        return mmgen("-p", PLUGIN, "train", config, "--out", out, "--no-figures", *words)
+
+    assert train("left", "right", 1)[0] == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+    code, _, err = train("right", "left", 2, "--resume")
+    assert code == 2
+    assert "in the order left, right" in " ".join(err.split())
+    assert err.count("error") == 1
+    assert {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()} == before
+    code, _, err = train("left", "right", 2, "--resume")
+    assert code == 0, err
+    assert [line["epoch"] for line in run_folder.read_metrics(out)] == [1, 2]
