@@ -613,6 +613,12 @@ class WrongWay(Changing):
         return with_value(term, term.value, -term.weight)
 
 
+@caught_by("learns", "of a log-likelihood the weight is −1")
+class WrongWayFromOthers(Conditioned):
+    def objective(self, x):
+        return Objective(with_value(term, term.value, -term.weight) for term in self.terms(x))
+
+
 @caught_by("evidence", "bound=False")
 class HalfKL(Changing):
     def changed(self, term, x):
