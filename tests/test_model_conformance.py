@@ -31,6 +31,7 @@ from mmgen.testing import (
     run_checks,
 )
 from mmgen.testing.model import evidence, toys
+from mmgen_experts import MMVAE, MVAE, MVTCAE, MoPoE
 
 
 @parametrize_with_checks(JMVAE, JMVAEKL, Hierarchical, CVAE, CMMA)
@@ -48,6 +49,12 @@ def test_first_party_models_keep_the_contract(model, check):
     Setup(Hierarchical, {"layers": 3, "widths": (9,)}),
 )
 def test_first_party_models_keep_the_contract_with_other_settings(model, check):
+    check(model)
+
+
+@pytest.mark.ci
+@parametrize_with_checks(MVAE, MMVAE, MoPoE, MVTCAE, Setup(MMVAE, {"gradient": "iwae"}))
+def test_models_of_experts_keep_the_contract(model, check):
     check(model)
 
 
@@ -611,6 +618,12 @@ class ExtraState(Plain):
 class WrongWay(Changing):
     def changed(self, term, x):
         return with_value(term, term.value, -term.weight)
+
+
+@caught_by("learns", "of a log-likelihood the weight is −1")
+class WrongWayFromOthers(Conditioned):
+    def objective(self, x):
+        return Objective(with_value(term, term.value, -term.weight) for term in self.terms(x))
 
 
 @caught_by("evidence", "bound=False")

@@ -96,7 +96,7 @@ def test_a_new_model_is_installed_found_checked_trained_and_generates(mmgen, tmp
         "growth --modalities 2-3 --layers 1",
         cwd=tmp_path,
     )
-    assert re.search(r"^mine +mmgen-mine +0\.1\.0 +ok", listing, flags=re.MULTILINE)
+    assert re.search(r"^mine +mmgen-mine +0\.1\.0 +ok +models: mine", listing, flags=re.MULTILINE)
     assert (checks.count("  ok "), checks.count("failed")) == (len(MODEL_CHECKS), 0)
     assert "mine, any of image, label, attributes from any; 3 encoder nets" in trained
     assert "image: 4 pictures in three.png" in drawn

@@ -11,7 +11,7 @@ from mmgen.inference.importance import importance_sample
 from mmgen.model import Model, log_likelihoods
 from mmgen.settings import TrainConfig
 from mmgen.testing.model import toys
-from mmgen.testing.model.setup import Setup, joint_posterior, known
+from mmgen.testing.model.setup import Setup, known
 from mmgen.testing.tools import require, seeded
 from mmgen.training.loop import Training
 
@@ -27,6 +27,9 @@ STEPS = 80
 FEW = 40
 """The steps after which a loss is lower."""
 
+NOISE = 0.3
+"""The nats by which log p(x) may fall where there is little to learn."""
+
 SLACK = 0.03
 """Nats, beside five standard errors: the logarithm of a mean is a little too low."""
 
@@ -37,7 +40,7 @@ def check_learns(setup: Setup) -> None:
     modalities = toys.mixed(3)
     model = setup.build(modalities)
     x = toys.observed(modalities, 16).select(model.names)
-    before, log_p = _chosen_by(model, x), _reconstructed(model, x)
+    before, log_p = _chosen_by(model, x), _likelihood(model, x)
     _train(model, x, FEW, 0.005)
     after = _chosen_by(model, x)
     require(
@@ -45,10 +48,10 @@ def check_learns(setup: Setup) -> None:
         f"after {FEW} steps on 16 rows the loss that it is chosen by is {after:.4g}, "
         f"from {before:.4g}; see which terms train which group of parameters, and how fast",
     )
-    then = _reconstructed(model, x)
+    then = _likelihood(model, x)
     require(
-        then > log_p,
-        f"after {FEW} steps on 16 rows log p(x | z) is {then:.4g}, from {log_p:.4g}; what is "
+        then > log_p - NOISE,
+        f"after {FEW} steps on 16 rows log p(x) is {then:.4g}, from {log_p:.4g}; what is "
         "minimised is Σ weight · value: of a log-likelihood the weight is −1",
     )
 
@@ -68,10 +71,10 @@ def _chosen_by(model: Model, x: Batch) -> float:
 
 
 @torch.no_grad()
-def _reconstructed(model: Model, x: Batch) -> float:
-    """Returns the mean log p(x | z) with z of the posterior."""
-    z = joint_posterior(model, x).rsample(torch.Size([20]))
-    return float(torch.stack([*log_likelihoods(model, x, z).values()]).sum(0).mean())
+def _likelihood(model: Model, x: Batch) -> float:
+    """Returns the mean log p(x) of rows, by importance weights."""
+    torch.manual_seed(5)
+    return _weighed(model, x, 200)[0]
 
 
 @seeded
@@ -111,15 +114,20 @@ def _check_bound(model: Model, x: Batch, truth: float, error: float) -> None:
 
 
 def _check_weights(model: Model, x: Batch, truth: float, error: float) -> None:
-    drawn = importance_sample(model, x, model.names, DRAWS)
-    log_p = log_likelihoods(model, x, drawn.z)
-    estimate, noise = _log_mean(drawn.log_weight + torch.stack([*log_p.values()]).sum(0))
+    estimate, noise = _weighed(model, x, DRAWS)
     require(
         abs(estimate - truth) <= 5 * math.hypot(error, noise) + SLACK,
         f"importance weights average to log p(x) = {estimate:.4g} nats, but z of the prior to "
         f"{truth:.4g}; prior() and posterior() must return the densities that their z are drawn "
         "from, and posterior() the one that objective() trains",
     )
+
+
+def _weighed(model: Model, x: Batch, draws: int) -> tuple[float, float]:
+    """Returns the mean log p(x) of rows, and its standard error: by importance weights."""
+    drawn = importance_sample(model, x, model.names, draws)
+    log_p = log_likelihoods(model, x, drawn.z)
+    return _log_mean(drawn.log_weight + torch.stack([*log_p.values()]).sum(0))
 
 
 def _exact(model: Model, x: Batch) -> tuple[float, float]:
