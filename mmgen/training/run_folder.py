@@ -141,7 +141,6 @@ def add_command(path: Path, command: str) -> None:
     """
     values = environment(path)
     values["continued"] = [*values.get("continued", []), command]
-    values["format"] = FORMAT
     write(path / "environment.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
