@@ -52,7 +52,8 @@ def data(tmp_path):
 def resolved(experiment):
     registry = build.registry()
     stored = build.dataset(experiment, registry).modalities
-    return build.resolved(experiment, build.modalities(experiment, registry, stored))
+    modalities = build.modalities(experiment, registry, stored)
+    return build.resolved(experiment, modalities, build.model_settings(experiment, registry))
 
 
 def typed(mmgen, text, *more):
@@ -372,7 +373,7 @@ def said(words):
     assert not {"torch", "matplotlib", "PIL"} & {*sys.modules}, "too late"
     print(words)
     sys.exit(7)
-module = getattr(mmgen.commands, sys.argv[1])
+module = getattr(mmgen.cli, sys.argv[1])
 module.status = said
 mmgen.cli.app.main()
 """

@@ -2,11 +2,10 @@ from copy import deepcopy
 
 import pytest
 import torch
-from mmgen.nets.posterior import features
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from mmgen.nets.blocks import convolutional_encoder, mlp
+from mmgen.nets.blocks import convolutional_encoder, features, mlp
 from mmgen.nets.replicate import Looped, Vectorised, replicate, vectorised
 from mmgen.nets.wide import WideLinear
 
