@@ -92,7 +92,7 @@ def test_init_writes_what_the_data_set_is_trained_with(mmgen, data, tmp_path):
     table = tomllib.loads(out)
     assert table["name"] == 'my "data"\nof \'24'
     assert table["modalities"] == {"word": {}, "size": {}}  # as the data set has them
-    for section in (settings.JMVAEKLConfig, settings.TrainConfig):
+    for section in (toys.REGISTRY.model("jmvae-kl").Settings, settings.TrainConfig):
         for name in section.model_fields:
             assert f"\n{name} = " in out or f"\n# {name} = " in out
     assert all(line.isprintable() for line in out.splitlines())
