@@ -52,7 +52,8 @@ def data(tmp_path):
 def resolved(experiment):
     registry = build.registry()
     stored = build.dataset(experiment, registry).modalities
-    return build.resolved(experiment, build.modalities(experiment, registry, stored))
+    modalities = build.modalities(experiment, registry, stored)
+    return build.resolved(experiment, modalities, build.model_settings(experiment, registry))
 
 
 def typed(mmgen, text, *more):
@@ -91,7 +92,7 @@ def test_init_writes_what_the_data_set_is_trained_with(mmgen, data, tmp_path):
     table = tomllib.loads(out)
     assert table["name"] == 'my "data"\nof \'24'
     assert table["modalities"] == {"word": {}, "size": {}}  # as the data set has them
-    for section in (settings.JMVAEKLConfig, settings.TrainConfig):
+    for section in (toys.REGISTRY.model("jmvae-kl").Settings, settings.TrainConfig):
         for name in section.model_fields:
             assert f"\n{name} = " in out or f"\n# {name} = " in out
     assert all(line.isprintable() for line in out.splitlines())
@@ -372,7 +373,7 @@ def said(words):
     assert not {"torch", "matplotlib", "PIL"} & {*sys.modules}, "too late"
     print(words)
     sys.exit(7)
-module = getattr(mmgen.commands, sys.argv[1])
+module = getattr(mmgen.cli, sys.argv[1])
 module.status = said
 mmgen.cli.app.main()
 """
