@@ -746,6 +746,25 @@ def test_a_plugin_s_modalities_and_models_are_checked_by_kind_and_by_file():
     assert list(check_plugin("plain", [__file__])) == ["model plain"]
 
 
+@pytest.mark.ci
+@pytest.mark.usefixtures("hurried")
+def test_an_installed_plugin_is_checked_by_its_name():
+    kinds = ("cmma", "cvae", "hierarchical", "jmvae", "jmvae-kl")
+    assert [*check_plugin("models")] == [f"model {kind}" for kind in kinds]
+
+
+@pytest.mark.usefixtures("hurried")
+def test_the_command_line_says_what_is_broken_and_which_file_tells_how_to_fix_it(mmgen, tmp_path):
+    (tmp_path / "saved.py").write_text(SAVED)
+    code, out, err = mmgen("plugins", "check", tmp_path / "saved.py")
+    assert code == 2
+    assert out.startswith("model saved\n  ok     settings\n")
+    assert "  failed pickle\n         its module uses pickle; files of pickles run code" in out
+    assert err.splitlines()[-1] == (
+        "the contract is broken: see above, and mmgen/model.py for the recipe"
+    )
+
+
 def test_a_kind_that_is_not_there_is_looked_for_among_both():
     with pytest.raises(PluginError, match="modality or model kind 'jmva'") as caught:
         check_plugin("jmva")

@@ -134,3 +134,10 @@ def test_a_loss_has_the_gradient_of_its_sum():
     assert a.grad.tolist() == [-1, 0]
     assert b.grad.tolist() == [0.25, 0.25]
     assert c.grad.tolist() == [0.75, 0.75]
+
+
+def test_a_model_without_a_bound_is_chosen_by_its_own_loss():
+    own = Term("own", values(1.0, 3.0), weight=2.0, bound=False)
+    critic = Term("critic", values(5.0, 5.0), trains=("critic",), bound=False)
+    assert Objective([own, critic]).bound().item() == 4
+    assert Objective([own, critic, Term("kl", values(1.0, 1.0))]).bound().item() == 1
