@@ -147,7 +147,7 @@ def test_one_modality_alone_is_refused_before_the_model_is_built(mmgen, run):
 # What makes that so.
 
 APART = {"models"}
-"""The models themselves, and the paper's experiments, which are about some of them."""
+"""The models themselves."""
 
 CORE = [p for p in sorted((ROOT / "mmgen").rglob("*.py")) if not APART & {*p.parts}]
 KINDS = {cls.kind for cls in models.mmgen_models()}
