@@ -20,10 +20,10 @@ from pathlib import Path
 from mmgen.training import plan
 from mmgen.cli.app import main
 
-plan, told = plan.plan, Path(sys.argv.pop())
+plain, told = plan.plan, Path(sys.argv.pop())
 
 def noting(*args, **kwargs):
-    made = plan(*args, **kwargs)
+    made = plain(*args, **kwargs)
     told.write_text(json.dumps({**vars(made.memory), "peak": made.memory.peak}))
     return made
 
