@@ -15,7 +15,8 @@ class Batch(Mapping[str, Tensor], OneLine):
     Attributes:
         tensors: By modality name.
         present: Which rows have a value, a mask ``(B,)`` by modality name; a modality without a
-            mask is there in every row.
+            mask is there in every row. Rows without a value hold zeros: a NaN would pass through
+            nets and densities into every gradient, masked or not.
 
     Examples:
         >>> import torch

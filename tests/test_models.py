@@ -149,6 +149,20 @@ def test_the_terms_are_named_after_modalities_and_subsets(of):
     assert [found[f"subset/{name(s)}"].about for s in subsets] == subsets
 
 
+def test_rows_that_lack_a_modality_are_left_out_of_its_term_alone(of):
+    built, x = of
+    (target, *_), there = built.targets, torch.tensor([True, False, True, False])
+    mask = there.view(-1, *[1] * (x[target].dim() - 1))
+    holes = Batch({**x, target: torch.where(mask, x[target], 0)}, {target: there})
+    objective = built.objective(holes)
+    for term in objective:
+        lacking = term.name == f"reconstruction/{target}"
+        expected = term.value[there] if lacking else term.value
+        torch.testing.assert_close(term.mean, expected.mean())
+    objective.losses()[MODEL].backward()
+    assert all(p.grad.isfinite().all() for p in built.parameters())
+
+
 def test_every_parameter_gets_a_gradient_and_belongs_to_one_group(case):
     kind, modalities, settings = case
     built = toy_model(kind, modalities, **settings)
