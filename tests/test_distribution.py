@@ -1,6 +1,7 @@
 """The distribution is ``mmgen-vae``; ``mmgen`` is another project, and its presence is told."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -125,7 +126,9 @@ def test_runs_of_the_former_name_are_read_as_of_this_one(tmp_path):
 def test_a_run_says_which_mmgen_trained_it(trained):
     environment = run_folder.environment(trained)
     assert environment["versions"][NAME] == mmgen.__version__
-    assert FORMER not in (trained / "environment.json").read_text().split('"')
+    written = json.loads((trained / "environment.json").read_text())
+    assert FORMER not in written["versions"]
+    assert all(f"({FORMER} " not in provider for provider in written["plugins"].values())
 
 
 def test_the_project_says_the_same_of_itself():

@@ -78,7 +78,7 @@ def test_a_stop_leaves_nothing_half_and_puts_the_handlers_back(
         os.kill(os.getpid(), number)
         pytest.fail("went on")
 
-    monkeypatch.setattr("mmgen.data.store._write_split", write)
+    monkeypatch.setattr("mmgen.data.store.write_split", write)
     before = [signal.getsignal(s) for s in SIGNALS]
     counts = ("--train", 20, "--validation", 5, "--test", 5)
     code, _, err = mmgen("data", "glyphs", "--out", tmp_path / "data", *counts)

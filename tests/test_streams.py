@@ -177,7 +177,7 @@ def test_help_is_plain_where_it_has_to_be(environment):
 
 def test_no_file_gets_the_number_of_a_stream_that_was_closed():
     code = (
-        "import os\nfrom mmgen import streams\nstreams.outlast()\n"
+        "import os\nfrom mmgen.cli import streams\nstreams.outlast()\n"
         "assert os.open('.', os.O_RDONLY) > 2\nprint('never seen')\ninput\n"
         "assert __import__('sys').stdin.read() == ''"
     )
