@@ -226,8 +226,8 @@ def _inherited(section: ModelConfig, registry: Registry) -> dict[str, Any]:
 
     Those that the other kind alone has are left out; those that neither has are a mistake to tell.
     """
-    settings = {key: value for key, value in section.inherited.items() if key != "kind"}
-    before = registry.models.get(str(section.inherited.get("kind")))
+    settings = {key: value for key, value in section.replaced.items() if key != "kind"}
+    before = registry.models.get(str(section.replaced.get("kind")))
     now = registry.models.get(section.kind)
     known = before.Settings.model_fields if before else settings
     alone = {*known} - {*(now.Settings.model_fields if now else ())}

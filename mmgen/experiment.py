@@ -107,6 +107,7 @@ class Experiment(Section):
             ConfigError: If a key or value is wrong.
         """
         named, touched = list(_section(table, "modalities")), set[str]()
+        replaced: dict[str, Any] = {}
         # The kind first: it decides which of the file's settings of the model stay.
         for override in sorted(overrides, key=lambda text: not text.startswith("model.kind=")):
             former = _section(table, "model").get("kind")
@@ -114,7 +115,7 @@ class Experiment(Section):
             if path[0] == "modalities":
                 touched |= {*path[1:2]} or {*_section(table, "modalities")}
             if override.startswith("model.kind="):
-                _set_aside(table["model"], former)
+                replaced = {"kind": former, **_set_aside(table["model"]), **replaced}
             if override.startswith("data.path=") and table["data"].get("source") == "synthetic":
                 kept = ("path", "modalities")
                 table["data"] = {k: v for k, v in table["data"].items() if k in kept}
@@ -126,6 +127,9 @@ class Experiment(Section):
         if isinstance(data.get("path"), str):
             data["path"] = str(Path.cwd() / data["path"])
         experiment = cls.checked(table, where)
+        if replaced:
+            model = experiment.model.replacing(replaced)
+            experiment = experiment.model_copy(update={"model": model})
         for name in sorted(touched):
             _check_takes_part(name, experiment, named, where)
         return experiment
@@ -190,13 +194,12 @@ def _check_takes_part(name: str, experiment: Experiment, named: Sequence[str], w
     )
 
 
-def _set_aside(model: dict[str, Any], former: Any) -> None:
-    """Sets aside what a table says of the model that an override of its kind replaces.
+def _set_aside(model: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of a table what it says of the model that an override of its kind replaces.
 
     Which of these settings the new kind has too is known when plugins are loaded.
     """
-    settings = {key: model.pop(key) for key in [*model] if key != "kind"}
-    model["inherited"] = {"kind": former, **settings}
+    return {key: model.pop(key) for key in [*model] if key != "kind"}
 
 
 def _fields(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

@@ -4,7 +4,7 @@ Nothing here imports torch, so that a misspelt key is reported at once.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveFloat,
+    PrivateAttr,
     Tag,
     field_validator,
 )
@@ -139,18 +140,28 @@ class ModelConfig(Section):
 
     Attributes:
         kind: Names the model.
-        inherited: What the configuration says of a model that an override of ``kind`` replaces.
     """
 
     model_config = ConfigDict(extra="allow")
 
     kind: str
-    inherited: dict[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
+    _replaced: dict[str, Any] = PrivateAttr(default_factory=dict)  # no key that a file can set
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything but what belongs to the model that an override has replaced."""
+        """What the configuration sets of the model."""
         return self.model_extra or {}
+
+    @property
+    def replaced(self) -> dict[str, Any]:
+        """What a file says of the model, ``kind`` included, that an override of it replaces."""
+        return self._replaced
+
+    def replacing(self, section: dict[str, Any]) -> Self:
+        """Returns the same as a replacement of another model's section."""
+        other = self.model_copy()
+        other._replaced = section  # noqa: SLF001 - of its own class
+        return other
 
 
 class TrainConfig(Section):

@@ -421,3 +421,10 @@ def test_a_setting_that_neither_kind_has_is_told_though_the_kind_is_another(tmp_
     # Of a kind that no plugin provides, nobody knows.
     file.write_text(file.read_text().replace("jmvae-kl", "elsewhere"))
     assert model_settings(Experiment.read(file, overrides)).latent == 7
+
+
+def test_what_an_override_has_replaced_is_no_setting_of_a_file():
+    table = {"data": {"path": "x"}, "model": {"kind": "jmvae", "inherited": {"latent": 3}}}
+    experiment = Experiment.checked(table, "file")
+    with pytest.raises(ConfigError, match=r"model\.inherited: unknown key"):
+        build.model_settings(experiment, REGISTRY)
