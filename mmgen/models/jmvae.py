@@ -29,7 +29,33 @@ from mmgen.subsets import Subset, chosen, ordered, subset_encoder_nets
 JOINT = "q(z | x)"
 
 
-class JMVAE(Model):
+class JointlyEncoded(Model):
+    """One latent z ~ N(0, I), and q(z|x) by an encoder of all modalities together.
+
+    Attributes:
+        encoder: The encoders of the subsets that have one, all modalities among them.
+    """
+
+    encoder: SubsetEncoder
+
+    def prior(self, given: Batch) -> DiagonalGaussian:  # noqa: ARG002
+        """Returns N(0, I)."""
+        return standard_normal(self.latent, like=self.like)
+
+    def encode_each(self, x: Batch) -> dict[str, Tensor]:
+        """Encodes modalities by the joint encoder's nets, ``(B, ·)`` each."""
+        return self.encoder.encode_each(x, self.names)
+
+    def join(self, encoded: Mapping[str, Tensor]) -> DiagonalGaussian:
+        """Returns q(z|x) of modalities that are encoded."""
+        return gaussian(self.encoder.join(encoded, self.names)[0], JOINT)
+
+    def imputed_posterior(self, x: Batch) -> DiagonalGaussian:
+        """Returns q(z|x), imputed or not."""
+        return self.join(self.encode_each(x))
+
+
+class JMVAE(JointlyEncoded):
     """One latent z behind all modalities: one encoder reads them together, one decoder each.
 
     Maximises, with the joint encoder q(z|x) (eq. 5),
@@ -57,10 +83,6 @@ class JMVAE(Model):
         super().__init__(modalities, settings)
         self.encoder = SubsetEncoder(modalities, [self.names], 2 * self.latent, settings.fusion)
 
-    def prior(self, given: Batch) -> DiagonalGaussian:  # noqa: ARG002
-        """Returns N(0, I)."""
-        return standard_normal(self.latent, like=self.like)
-
     def posterior(self, x: Batch) -> DiagonalGaussian | None:
         """Returns q(z|x) of all modalities."""
         return gaussian(self.encoder(x)[0], JOINT) if {*x} == {*self.names} else None
@@ -70,25 +92,13 @@ class JMVAE(Model):
         q = gaussian(self.encoder(x)[0], JOINT)
         return Objective(evidence_bound(self, x, q, q.rsample()))
 
-    def encode_each(self, x: Batch) -> dict[str, Tensor]:
-        """Encodes modalities by the joint encoder's nets, ``(B, ·)`` each."""
-        return self.encoder.encode_each(x, self.names)
-
-    def join(self, encoded: Mapping[str, Tensor]) -> DiagonalGaussian:
-        """Returns q(z|x) of modalities that are encoded."""
-        return gaussian(self.encoder.join(encoded, self.names)[0], JOINT)
-
-    def imputed_posterior(self, x: Batch) -> DiagonalGaussian:
-        """Returns q(z|x), imputed or not."""
-        return self.join(self.encode_each(x))
-
     @classmethod
     def encoder_count(cls, settings: ModelSettings, modalities: int) -> int:  # noqa: ARG003
         """Returns K."""
         return modalities
 
 
-class JMVAEKL(Model):
+class JMVAEKL(JointlyEncoded):
     """One latent z behind all modalities, which an encoder for each subset of them learns to find.
 
     Maximises, with a weight α for every subset S that has an encoder (eq. 10),
@@ -141,10 +151,6 @@ class JMVAEKL(Model):
         """What the posteriors given proper subsets are."""
         return self.flow or Gaussians(self.latent)
 
-    def prior(self, given: Batch) -> DiagonalGaussian:  # noqa: ARG002
-        """Returns N(0, I)."""
-        return standard_normal(self.latent, like=self.like)
-
     def posterior(self, x: Batch) -> Latent | None:
         """Returns q(z|x_S) of a subset that has an encoder; the full one always has."""
         subset = ordered(self.names, x)
@@ -170,18 +176,6 @@ class JMVAEKL(Model):
     @staticmethod
     def _title(subset: Subset) -> str:
         return f"KL to {symbol('q', subset)}"
-
-    def encode_each(self, x: Batch) -> dict[str, Tensor]:
-        """Encodes modalities by the joint encoder's nets, ``(B, ·)`` each."""
-        return self.encoder.encode_each(x, self.names)
-
-    def join(self, encoded: Mapping[str, Tensor]) -> DiagonalGaussian:
-        """Returns q(z|x) of modalities that are encoded."""
-        return gaussian(self.encoder.join(encoded, self.names)[0], JOINT)
-
-    def imputed_posterior(self, x: Batch) -> DiagonalGaussian:
-        """Returns q(z|x), imputed or not."""
-        return self.join(self.encode_each(x))
 
     @classmethod
     def encoder_count(cls, settings: ModelSettings, modalities: int) -> int | None:
