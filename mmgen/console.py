@@ -5,67 +5,50 @@ printed here is markup; what should be bold or coloured is a :func:`styled` text
 that would steer the terminal are shown as pictures of themselves.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
-from rich.text import Text
-
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
-
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_SURROGATES = re.compile("[\ud800-\udfff]")
+    from rich.text import Text
 
 
-def printable(words: str) -> str:
-    r"""Returns words without what would steer a terminal: control and direction characters.
-
-    Tabs and line breaks stay; of the others, one character becomes one, so that columns stay
-    aligned. Half characters, of file names that are no UTF-8, become question marks.
-
-    Examples:
-        >>> printable("a\x1b[31mb\u202ec")
-        'a␛[31mb�c'
-    """
-    return _SURROGATES.sub("?", _STEERING.sub(_picture, words))
-
-
-def _picture(match: re.Match[str]) -> str:
-    number = ord(match[0])
-    return chr(0x2400 + number) if number < 0x20 else "␡" if number == 0x7F else "\ufffd"
-
-
-def styled(*parts: str | tuple[str, str]) -> Text:
+def styled(*parts: str | tuple[str, str]) -> "Text":
     """Joins words to one text, some in a style: ``styled(("error:", "bold red"), " no file")``."""
+    from rich.text import Text
+
     return Text.assemble(*parts)
 
 
-class _Plain(Console):
-    """A console without markup, emoji and highlighting, on which no word steers the terminal."""
+class _OnFirstUse:
+    """A console that is made when something is printed: to import rich takes as long as help."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(soft_wrap=True, highlight=False, markup=False, emoji=False, **options)
+        self._options = options
 
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Makes a text of words, whose width is that of what will be shown."""
-        return super().render_str(printable(text), **options)
+    @cached_property
+    def _made(self) -> "Console":
+        from mmgen.terminal import Plain
 
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterable[Segment]:
-        """Renders what has a text of its own, which :meth:`render_str` did not see."""
-        for text, style, control in super().render(renderable, options):
-            yield Segment(text if control else printable(text), style, control)
+        return Plain(**self._options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made, name)
+
+    def __enter__(self) -> "Console":  # special methods are looked up on the class
+        return self._made.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._made.__exit__(*error)
 
 
-stdout = _Plain()
+stdout: "Console" = _OnFirstUse()  # type: ignore[assignment]
 """For results."""
 
-stderr = _Plain(stderr=True)
+stderr: "Console" = _OnFirstUse(stderr=True)  # type: ignore[assignment]
 """For progress, hints and errors."""
 
 
@@ -85,8 +68,10 @@ def status(words: str) -> Iterator[Callable[[str], None]]:
     Yields:
         What says something else from then on.
     """
+    from mmgen.terminal import printable
+
     if not stderr.is_terminal:  # where a line cannot vanish
         yield lambda _other: None
         return
-    with stderr.status(Text(printable(words))) as shown:
-        yield lambda other: shown.update(Text(printable(other)))
+    with stderr.status(styled(printable(words))) as shown:
+        yield lambda other: shown.update(styled(printable(other)))

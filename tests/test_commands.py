@@ -9,7 +9,7 @@ from test_plugins import Site, fakes
 
 from mmgen.cli.app import app
 from mmgen.command import OWN, Command
-from mmgen.registry.discovery import words
+from mmgen.registry.discovery import installed, words
 from mmgen.registry.loading import load
 
 ECHO = '''
@@ -213,4 +213,4 @@ def test_a_command_is_equal_to_itself_alone():
 
 
 def test_nothing_is_listed_twice():
-    assert not set(words("mmgen.commands", None)) & set(OWN)
+    assert not set(words("mmgen.commands", installed(None))) & set(OWN)

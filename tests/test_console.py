@@ -7,13 +7,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mmgen import console
+from mmgen.terminal import Plain
 
 WORDS = ["[/x]", "[red]no[/]", ":x:", "[link=file:///etc/passwd]a[/link]", "\\[bold]", "100 %"]
 
 
 def printed(renderable, **options):
     file = io.StringIO()
-    plain = console._Plain(file=file, width=60, **options)
+    plain = Plain(file=file, width=60, **options)
     plain.print(renderable)
     return file.getvalue()
 

@@ -11,7 +11,7 @@ from mmgen import build, settings
 from mmgen.command import OWN
 from mmgen.distribution import COMMANDS
 from mmgen.experiment import Experiment
-from mmgen.registry.discovery import words
+from mmgen.registry.discovery import installed, words
 from mmgen.testing import CHECKS
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -26,7 +26,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda path: path.name)
 def test_verbs_exist(mmgen, page):
-    known = {*OWN, *words(COMMANDS, None)}
+    known = {*OWN, *words(COMMANDS, installed(None))}
     fences = re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL)
     calls = r"^(?:\$ )?mmgen (\w+)"  # not of a plugin that is written on the page
     verbs = [v for fence in fences for v in re.findall(calls, fence, flags=re.MULTILINE)]

@@ -12,7 +12,18 @@ PLUGINS = ROOT / "plugins"
 # Each may import those before it, and its own package.
 ORDER = (
     "distribution",
-    *("brief", "stopping", "errors", "formatting", "memory", "files", "console", "shell", "toml"),
+    *(
+        "brief",
+        "stopping",
+        "errors",
+        "formatting",
+        "memory",
+        "files",
+        "terminal",
+        "console",
+        "shell",
+        "toml",
+    ),
     *("drawing", "tables"),
     *("settings", "experiment", "batch", "subsets", "seeding", "modality", "isolation"),
     *("nets", "latent", "objective", "model", "source", "command", "inference", "hooks", "models"),

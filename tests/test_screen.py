@@ -13,6 +13,7 @@ from mmgen import console
 from mmgen.cli.app import app
 from mmgen.cli.epochs import legend, line
 from mmgen.objective import prior_kl, reconstruction, subset_kl
+from mmgen.terminal import Plain, printable
 from mmgen.training.loop import Epoch
 
 
@@ -59,7 +60,7 @@ def test_an_epoch_fits_80_columns(terms, beta, validated):
     more = {} if validated else {"validation": {}}
     for number, epochs in ((7, 40), (999, 100_000)):
         text = line(epoch(terms, number, beta=beta, **more), epochs, known(*terms)).plain
-        assert cell_len(console.printable(text)) <= 80
+        assert cell_len(printable(text)) <= 80
         assert re.match(rf"epoch +{number}/{epochs}  loss -723.25", text)
         assert text.endswith("  12,346/s best")
         assert ("β 0.05" in text) == (beta < 1)
@@ -85,7 +86,7 @@ def test_an_epoch_shows_what_is_most_of_its_loss():
 
 def test_a_status_is_shown_as_it_is_and_vanishes(monkeypatch):
     file = io.StringIO()
-    monkeypatch.setattr(console, "stderr", console._Plain(file=file, force_terminal=True))
+    monkeypatch.setattr(console, "stderr", Plain(file=file, force_terminal=True))
     with console.status("reading [red]x[/red] :smile: ..."):
         pass
     with console.status("") as say:
@@ -98,7 +99,7 @@ def test_a_status_is_shown_as_it_is_and_vanishes(monkeypatch):
 
 def test_a_status_is_quiet_where_no_one_looks(monkeypatch):
     file = io.StringIO()
-    monkeypatch.setattr(console, "stderr", console._Plain(file=file))
+    monkeypatch.setattr(console, "stderr", Plain(file=file))
     with console.status("reading ...") as say:
         say("reading on ...")
     assert file.getvalue() == ""

@@ -11,7 +11,7 @@ from test_plugins import Site, fakes
 from mmgen.cli.data import app as data_app
 from mmgen.data.sources import Glyphs, mmgen_sources
 from mmgen.data.store import read_dataset
-from mmgen.registry.discovery import words
+from mmgen.registry.discovery import installed, words
 from mmgen.registry.loading import load
 from mmgen.registry.options import options
 from mmgen.source import OWN, Content, Source
@@ -322,7 +322,7 @@ def test_own_sources_come_through_the_hook_and_are_listed():
     assert {"glyphs", "mnist", "fashion-mnist", "kmnist"} <= set(own)
     registry = load(environ={})
     assert {kind: registry.sources[kind] for kind in own} == own
-    listed = words("mmgen.sources", None)
+    listed = words("mmgen.sources", installed(None))
     assert {word for word, record in listed.items() if record.name == "sources"} == set(own)
     assert registry.source_provider("glyphs").name == "sources"
 

@@ -16,8 +16,8 @@ from conftest import ROOT, small
 from rich.table import Table
 from test_kill import Server, all_readable
 
-from mmgen import console
 from mmgen.cli import streams
+from mmgen.terminal import Plain
 
 FULL = Path("/dev/full")
 CONFIG = ROOT / "examples" / "glyphs.toml"
@@ -52,7 +52,7 @@ def test_every_letter_is_printed(pipe, encoding):
 
 def test_a_table_is_drawn_with_plain_letters_where_there_are_no_others(pipe):
     reader, writer = pipe
-    plain = console._Plain(file=lasting(writer, "ascii"), width=40)
+    plain = Plain(file=lasting(writer, "ascii"), width=40)
     table = Table("β", "±")
     table.add_row("α = 1", "∅ → image")
     plain.print(table)

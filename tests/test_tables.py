@@ -5,9 +5,9 @@ import io
 
 import pytest
 
-from mmgen import console
 from mmgen.errors import ConfigError
 from mmgen.tables import Table, comma_separated, save
+from mmgen.terminal import Plain
 
 HOSTILE = ["a|b", "50 % & more", "[red]x[/red]", "a_b", "log p(a | b) ± 1", "–"]
 TABLE = Table(
@@ -23,7 +23,7 @@ TABLE = Table(
 
 def printed(table, width=60):
     file = io.StringIO()
-    console._Plain(file=file, width=width).print(table.rich())
+    Plain(file=file, width=width).print(table.rich())
     return file.getvalue().splitlines()
 
 

@@ -20,7 +20,7 @@ from mmgen.cli import (
     streams,
     train,
 )
-from mmgen.cli.common import Settings
+from mmgen.cli.common import Settings, group
 from mmgen.cli.words import Words
 from mmgen.console import stderr
 from mmgen.distribution import COMMANDS
@@ -37,7 +37,7 @@ class Commands(Words):
     def found(self, registry: "Registry", word: str) -> typer.Typer:
         """Returns an app with a plugin's command."""
         command = registry.command(word)
-        made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        made = group()
         if isinstance(command.app, typer.Typer):
             made.add_typer(command.app, name=word, help=command.help)
         else:
@@ -49,13 +49,11 @@ class Commands(Words):
         return registry.commands[word].help if word in registry.commands else ""
 
 
-app = typer.Typer(
+app = group(
     name="mmgen",
     cls=Commands,
     help="Deep generative models over K modalities: any subset generates any other.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.add_typer(data.app, name="data")
 app.command()(init.init)
@@ -85,6 +83,7 @@ def options(
         typer.Option(
             "-p",
             "--plugin",
+            metavar="FILE|MODULE",
             help="Load a one-file plugin: the path of a .py file, or a module. May be repeated.",
         ),
     ] = None,

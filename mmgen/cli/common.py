@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mmgen.errors import ConfigError, GenerationError
 
@@ -20,6 +21,38 @@ class Settings:
 
     plugins: list[str] = field(default_factory=list)
     debug: bool = False
+
+
+class Group(TyperGroup):
+    """A group of commands, of which the help shows a line each, whole."""
+
+    def sections(self, ctx: Any) -> dict[str, list[str]]:
+        """Returns the commands by the title that stands above them."""
+        return {"Commands": self.list_commands(ctx)}
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the sections that are not empty."""
+        for title, words in self.sections(ctx).items():
+            commands = [(word, self.get_command(ctx, word)) for word in words]
+            shown = [(word, made) for word, made in commands if made and not made.hidden]
+            lines = [(word, made.get_short_help_str(limit=1_000)) for word, made in shown]
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
+
+
+def group(*, cls: type[Group] = Group, **options: Any) -> typer.Typer:
+    """Returns an app to which commands are added, whose help is plain text.
+
+    Typer's boxes are drawn by rich, which takes longer to import than all of the help to write.
+    """
+    return typer.Typer(
+        cls=cls,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        **options,
+    )
 
 
 def reachable(path: Path | None) -> Path | None:
@@ -62,7 +95,9 @@ def _weights(name: str) -> str:
     return name
 
 
-RunFolder = Annotated[Path, typer.Argument(help="The run's folder.", callback=storable)]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The run's folder.", callback=storable)
+]
 
 MOST = 1_000_000
 """The most draws per row, iterations and the like that anyone would wait for."""

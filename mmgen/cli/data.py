@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmgen.cli import data_card, data_table
-from mmgen.cli.common import Force, Settings, reachable, storable
+from mmgen.cli.common import Force, Settings, group, reachable, storable
 from mmgen.cli.words import Words
 from mmgen.console import progress
 from mmgen.distribution import SOURCES
@@ -36,7 +36,7 @@ class Sources(Words):
 
     def found(self, registry: "Registry", word: str) -> typer.Typer:
         """Returns an app with the command that writes the data set of a source."""
-        made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        made = group()
         made.command(word)(command(registry.source(word), registry))
         return made
 
@@ -45,9 +45,7 @@ class Sources(Words):
         return _help(registry.sources[word]) if word in registry.sources else ""
 
 
-app = typer.Typer(
-    help="Write a data set, or show what one holds.", no_args_is_help=True, cls=Sources
-)
+app = group(help="Write a data set, or show what one holds.", no_args_is_help=True, cls=Sources)
 app.command()(data_table.table)
 app.command()(data_table.folder)
 

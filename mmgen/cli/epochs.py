@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from mmgen.console import printable, styled
+from mmgen.console import styled
+from mmgen.terminal import printable
 
 if TYPE_CHECKING:
     from mmgen.objective import Term

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from mmgen.cli.common import Json, Settings, reachable
+from mmgen.cli.common import Json, Settings, group, reachable
 from mmgen.console import stderr, stdout, styled
 from mmgen.errors import listed
 
 if TYPE_CHECKING:
     from mmgen.registry.discovery import Record
 
-app = typer.Typer(help="List plugins, check whether one works, or start a new one.")
+app = group(help="List plugins, check whether one works, or start a new one.")
 
 
 @app.callback(invoke_without_command=True)
 def show(context: typer.Context, as_json: Json = False) -> None:
     """List plugins: versions, status, what each provides, and what is wrong with a broken one."""
+    from rich.table import Table
+
     from mmgen.registry.loading import load
 
     if context.invoked_subcommand is not None:

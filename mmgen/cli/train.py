@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmgen import shell, stopping
-from mmgen.cli import epochs as shown
 from mmgen.cli.common import Device, Force, Settings, reachable, storable
 from mmgen.console import progress, status, stderr, stdout, styled
 from mmgen.errors import ConfigError, MmgenError, RunError
@@ -175,6 +174,8 @@ def _show_plan(planned: "Plan") -> None:
 
 
 def _announce(prepared: "Prepared", folder: Path) -> None:
+    from mmgen.cli.epochs import legend
+
     training, experiment = prepared.training, prepared.experiment
     count = sum(p.numel() for p in training.model.parameters())
     nets = sum(copies for copies, _ in training.model.encoder_nets())
@@ -186,12 +187,13 @@ def _announce(prepared: "Prepared", folder: Path) -> None:
             f"{experiment.train.precision}; to {folder}",
         )
     )
-    stderr.print(shown.legend(prepared.validation is not None))
+    stderr.print(legend(prepared.validation is not None))
     if training.epoch or training.batch:
         stderr.print(f"going on after epoch {training.epoch}, batch {training.batch}")
 
 
 def _loop(prepared: "Prepared", folder: Path) -> None:
+    from mmgen.cli import epochs as shown
     from mmgen.inference.terms import terms
     from mmgen.training import session
     from mmgen.training.loop import Epoch, Step

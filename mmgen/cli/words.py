@@ -6,20 +6,22 @@ is named by hand, with ``mmgen -p``, is imported for any word that is not mmgen'
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 from typer.main import get_command
 
+from mmgen.cli.common import Group
+
 if TYPE_CHECKING:
-    from mmgen.registry.discovery import Record
+    from mmgen.registry.discovery import Found, Record
     from mmgen.registry.loading import Registry
 
 
-class Words(TyperGroup):
+class Words(Group):
     """A group of commands to which plugins add.
 
     Attributes:
@@ -45,11 +47,17 @@ class Words(TyperGroup):
         raise NotImplementedError
 
     @cached_property
+    def _installed(self) -> "list[Found]":
+        from mmgen.registry.discovery import ALLOW_LIST, installed
+
+        return [*installed(os.environ.get(ALLOW_LIST))]
+
+    @cached_property
     def listed(self) -> "dict[str, Record]":
         """The words that plugins list, and each's plugin; it may be disabled."""
-        from mmgen.registry.discovery import ALLOW_LIST, words
+        from mmgen.registry.discovery import words
 
-        found = words(self.group, os.environ.get(ALLOW_LIST))
+        found = words(self.group, self._installed)
         return {word: record for word, record in found.items() if word not in self.commands}
 
     @cached_property
@@ -64,15 +72,20 @@ class Words(TyperGroup):
         Plugins that come with mmgen are asked: they import nothing heavy. Of others, which may
         import anything, the name is told.
         """
-        from mmgen.registry.discovery import Bringing, first_party
-        from mmgen.registry.loading import load
+        from mmgen.registry.discovery import first_party
 
         own = {word for word, record in self.added.items() if first_party(record)}
         lines = {word: f"Of the plugin {record}." for word, record in self.added.items()}
         if own:
-            registry = load(bringing=Bringing(self.group, own))
+            registry = self._registry(own)
             lines |= {word: line for word in own if (line := self.told(registry, word))}
         return lines
+
+    def _registry(self, words: Collection[str], modules: Sequence[str] = ()) -> "Registry":
+        from mmgen.registry.discovery import listing
+        from mmgen.registry.loading import load
+
+        return load(modules, found=listing(self.group, words, self._installed))
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Lists mmgen's own commands, then those of plugins."""
@@ -83,7 +96,12 @@ class Words(TyperGroup):
         own = super().get_command(ctx, cmd_name)
         if own is not None or cmd_name not in self.added:
             return own
-        return TyperCommand(cmd_name, help=self.lines[cmd_name], rich_help_panel=self.title)
+        return TyperCommand(cmd_name, help=self.lines[cmd_name], rich_markup_mode=None)
+
+    def sections(self, ctx: Any) -> dict[str, list[str]]:
+        """Returns mmgen's own commands, then those of plugins."""
+        own = super().list_commands(ctx)
+        return {"Commands": own, self.title: [w for w in self.added if w not in own]}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Finds the command that was typed: of a plugin, it is imported now."""
@@ -98,10 +116,7 @@ class Words(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def _load(self, word: str, modules: Sequence[str]) -> None:
-        from mmgen.registry.discovery import Bringing
-        from mmgen.registry.loading import load
-
-        registry = load(modules, bringing=Bringing(self.group, {word}))
+        registry = self._registry({word}, modules)
         healthy = all(record.status == "ok" for record in registry.records)
         if healthy and word not in self.listed and word not in getattr(registry, self.plural):
             return  # misspelt

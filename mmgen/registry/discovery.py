@@ -9,15 +9,14 @@ import re
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 import pluggy
 
@@ -82,7 +81,8 @@ class Found(OneLine):
         record: Where it comes from, and why it is not loaded if it is not.
         load: Imports it; ``None`` if it is not to be loaded.
         listed: The words of the command line that its distribution lists for it, by entry-point
-            group; ``None`` of a plugin that was named by hand, which need not list any.
+            group; ``None`` of a plugin that was named by hand, which need not list any, and of
+            a distribution whose list is damaged.
     """
 
     record: Record
@@ -90,25 +90,11 @@ class Found(OneLine):
     listed: Mapping[str, Collection[str]] | None = None
 
 
-@dataclass(frozen=True, repr=False)
-class Bringing(OneLine):
-    """The plugins that list a word of the command line.
-
-    Attributes:
-        group: The entry-point group.
-        words: The words; a plugin lists at least one of them.
-    """
-
-    group: str
-    words: Collection[str]
-
-
-def installed(allow: str | None, bringing: Bringing | None = None) -> Iterator[Found]:
+def installed(allow: str | None) -> Iterator[Found]:
     """Yields the installed plugins, in the order of distributions, then of names.
 
     Args:
         allow: The names of the entry points to load, joined by commas; ``None`` loads all.
-        bringing: Only those that list a word.
     """
     allowed = None if allow is None else {word.strip() for word in allow.split(",")} - {""}
     names = set()
@@ -122,31 +108,36 @@ def installed(allow: str | None, bringing: Bringing | None = None) -> Iterator[F
                 group: {p.name for p in points.select(group=group) if p.value == point.value}
                 for group in (SOURCES, COMMANDS)
             }
-            if bringing and not {*bringing.words} & listed[bringing.group]:
-                continue
             record = replace(origin, name=point.name)
             if allowed is None or point.name in allowed:
                 yield Found(record, point.load, listed)
                 continue
             cause = f"not listed in {ALLOW_LIST}={allow}"
             yield Found(replace(record, status="disabled", cause=cause), None, listed)
-    for name in sorted((allowed or set()) - names) if bringing is None else ():
+    for name in sorted((allowed or set()) - names):
         cause = f"{ALLOW_LIST} lists it, but no installed plugin has that name"
         cause += nearest(name, sorted(names))
-        yield Found(Record(name, status="broken", cause=cause), None)
+        yield Found(Record(name, status="broken", cause=cause), None, {})
 
 
-def words(group: str, allow: str | None) -> dict[str, Record]:
-    """Returns the words that installed plugins list in an entry-point group, and each's plugin.
+def words(group: str, found: Iterable[Found]) -> dict[str, Record]:
+    """Returns the words that plugins list in an entry-point group, and each's plugin.
 
     Nothing is imported. A word that several list is here the first one's that is not disabled.
     """
-    found: dict[str, Record] = {}
-    for each in installed(allow):
+    result: dict[str, Record] = {}
+    for each in found:
         for word in sorted((each.listed or {}).get(group, ())):
-            if word not in found or found[word].status == "disabled":
-                found[word] = each.record
-    return found
+            if word not in result or result[word].status == "disabled":
+                result[word] = each.record
+    return result
+
+
+def listing(group: str, words: Collection[str], found: Iterable[Found]) -> list[Found]:
+    """Returns the plugins that list one of these words, or whose list is damaged."""
+    return [
+        each for each in found if each.listed is None or {*words} & {*each.listed.get(group, ())}
+    ]
 
 
 def _distributions() -> Iterator[tuple[Record, importlib.metadata.EntryPoints | Exception]]:
@@ -206,7 +197,8 @@ def first_party(record: Record) -> bool:
             return True
         origin = json.loads(distribution.read_text("direct_url.json") or "{}")
         if origin.get("dir_info", {}).get("editable"):
-            root = Path(url2pathname(urlsplit(origin["url"]).path)).resolve()
+            path = unquote(urlsplit(origin["url"]).path)
+            root = Path(path.removeprefix("/") if os.name == "nt" else path).resolve()
             if here.parents[2] in (root, root / "src"):
                 return True
     except Exception:  # damaged, and so not the one that works here

@@ -9,7 +9,7 @@ Nothing here imports torch, or pydantic: a plugin that needs neither is loaded w
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +22,6 @@ from mmgen.isolation import attempt
 from mmgen.registry.contracts import CONTRACTS, offered
 from mmgen.registry.discovery import (
     ALLOW_LIST,
-    Bringing,
     Found,
     Record,
     broken,
@@ -220,7 +219,7 @@ def _made(cls: type[M], settings: Mapping[str, Any], where: str, plugin: str) ->
 def load(
     modules: Sequence[str | Path] = (),
     environ: Mapping[str, str] = os.environ,
-    bringing: Bringing | None = None,
+    found: Iterable[Found] | None = None,
 ) -> Registry:
     """Loads every installed plugin, and those named by hand.
 
@@ -228,13 +227,13 @@ def load(
         modules: Importable modules, or paths of ``.py`` files: plugins that are not installed.
         environ: Where the allow-list ``MMGEN_PLUGINS`` is looked up; it does not concern
             ``modules``.
-        bringing: Of the installed ones, only those that list one of these words.
+        found: The installed ones to load, instead of all that the allow-list leaves.
 
     Returns:
         What can be used, and one record per plugin. No fault of a plugin raises.
     """
     named_by_hand = tuple(map(str, modules))  # in Python, files are often a Path
-    found = [*installed(environ.get(ALLOW_LIST), bringing)]
+    found = [*(installed(environ.get(ALLOW_LIST)) if found is None else found)]
     found += [Found(Record(module), named(module)) for module in named_by_hand]
     loaded = [_load(each) for each in found]
     # Two plugins may hand over the very same class: that is no conflict.
@@ -300,7 +299,8 @@ def _load(found: Found) -> tuple[Record, Offers]:
     record, load = found.record, found.load
     if load is None:
         return record, {}
-    notice = threading.Timer(PATIENCE, stderr.print, [f"still importing plugin {record} ..."])
+    words = f"still importing plugin {record} ..."
+    notice = threading.Timer(PATIENCE, lambda: stderr.print(words))
     notice.daemon = True
     notice.start()
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.cli.common import MOST, Device, Settings, storable
+from mmgen.cli.common import MOST, Device, Settings, group, storable
 from mmgen.console import status, stderr, stdout
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmgen_suzuki2018.folder import Reproduction
     from mmgen_suzuki2018.jobs import Job
 
-app = typer.Typer(help="Reproduce the paper's tables and figures.", no_args_is_help=True)
+app = group(help="Reproduce the paper's tables and figures.", no_args_is_help=True)
 
 
 @app.callback()
