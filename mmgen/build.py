@@ -253,6 +253,17 @@ def resolved(
     )
 
 
+def completed(experiment: Experiment, registry: Registry) -> Experiment:
+    """Returns a run's experiment with the settings that have come since, at their defaults.
+
+    Raises:
+        ConfigError: If a setting is no longer one.
+        PluginError: If no plugin provides a kind any more.
+    """
+    own = {name: registry.create(name, s) for name, s in experiment.modalities.items()}
+    return resolved(experiment, own, model_settings(experiment, registry))
+
+
 def sketch(experiment: Experiment, modalities: Mapping[str, Modality], registry: Registry) -> Model:
     """Builds the model on the ``meta`` device, where it takes no memory: its shapes are known.
 

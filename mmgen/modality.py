@@ -206,6 +206,14 @@ class Modality(OneLine, BaseModel, ABC):
         """
         return self
 
+    @property
+    def needs_fit(self) -> bool:
+        """Whether something is still to be measured before a training, by :meth:`fit`.
+
+        An experiment may have settings that the data set was not written with.
+        """
+        return False
+
     @classmethod
     def example_settings(cls) -> dict[str, Any]:
         """Returns the first of ``Field(examples=[...])`` for every field without a default."""

@@ -21,6 +21,12 @@ SMALL = {"encoder_widths": (16,), "decoder_widths": (16,)}
     Image(height=1, width=1, likelihood="gaussian", standard_deviation=0.2, **SMALL),
     Image(channels=3, height=9, width=14, net="convolution", convolution_channels=(4, 6)),
     Image(height=4, width=4, encoder_widths=(), decoder_widths=()),
+    Image(height=3, width=3, likelihood="gaussian", scale="signed", **SMALL),
+    Image(height=2, width=1, likelihood="gaussian", standard_deviation="learned", **SMALL),
+    Image(height=2, width=1, likelihood="gaussian", scale="standardised", **SMALL).fit(
+        torch.arange(8, dtype=torch.uint8).reshape(4, 1, 2, 1)
+    ),
+    Image(channels=3, height=8, width=8, net="convolution", batch_norm=True),
 )
 def test_contract(modality, check):
     check(modality)
@@ -54,6 +60,102 @@ def test_gaussian_log_likelihood_is_the_squared_error_and_a_constant():
     squares = ((x - out.sigmoid()) ** 2).flatten(1).sum(1) / (2 * 0.3**2)
     expected = -squares - 20 * math.log(0.3 * math.sqrt(2 * math.pi))
     torch.testing.assert_close(p.log_prob(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def photographs(count=200):
+    """Colour pictures of 4 × 5 whose pixels have means and deviations of their own."""
+    rising = torch.linspace(20, 200, 60).reshape(3, 4, 5)
+    noise = torch.randn(count, 3, 4, 5, generator=generator())
+    return (rising + (5 + rising / 10) * noise).clamp(0, 255).to(torch.uint8)
+
+
+GAUSSIAN = {"channels": 3, "height": 4, "width": 5, "likelihood": "gaussian", **SMALL}
+
+
+def test_signed_pictures_are_observed_around_tanh():
+    image = Image(**GAUSSIAN, scale="signed")
+    stored = photographs(5)
+    x = image.observe(stored)
+    torch.testing.assert_close(x, stored / 127.5 - 1)
+    out, p = decoded(image)
+    torch.testing.assert_close(p.mean, out.tanh())
+    assert ((image.render(x) * 255).round() == stored).all()
+
+
+def test_standardised_pixels_have_mean_0_and_deviation_1_on_the_training_split():
+    stored = photographs()
+    image = Image(**GAUSSIAN, scale="standardised")
+    assert image.needs_fit
+    image = image.fit(stored)
+    assert not image.needs_fit
+    assert image == Image(**{k: v for k, v in image.to_config().items() if k != "kind"})
+    x = image.observe(stored)
+    # Statistics have 8 bits: half a grey level of the mean, half a 512th of the deviation.
+    deviation = (stored / 255.0).std(0, correction=0)
+    assert (x.mean(0).abs() * deviation <= 0.51 / 255).all()
+    assert ((x.std(0, correction=0) - 1).abs() * deviation <= 0.51 / 512 * 1.02).all()
+    assert ((image.render(x) * 255).round() == stored).all()
+    out, p = decoded(image)
+    torch.testing.assert_close(p.mean, out)
+
+
+def test_a_constant_pixel_is_standardised_too():
+    stored = torch.full((7, 1, 2, 2), 9, dtype=torch.uint8)
+    settings = {"height": 2, "width": 2, "likelihood": "gaussian", "scale": "standardised"}
+    image = Image(**settings, **SMALL).fit(stored)
+    assert image.observe(stored).abs().max() == 0
+
+
+def test_averaged_colours_divide_the_log_likelihood_and_nothing_else():
+    plain = decoded(Image(**GAUSSIAN))[1]
+    image = Image(**GAUSSIAN, average_colours=True)
+    x = image.observe(photographs(5))
+    p = decoded(image)[1]
+    torch.testing.assert_close(p.log_prob(x), plain.log_prob(x) / 3)
+    torch.testing.assert_close(p.mean, plain.mean)
+    torch.testing.assert_close(p.entropy(), plain.entropy() / 3)
+
+
+def test_a_constant_picture_has_the_paper_s_floor():
+    """−5,812 nats: 4,096 pixels of mean 0 and variance 1, averaged over colours."""
+    settings = {"channels": 3, "height": 64, "width": 64, "likelihood": "gaussian"}
+    image = Image(**settings, scale="standardised", average_colours=True)
+    p = image._gaussian(torch.zeros(100, 3 * 64 * 64), 1.0)
+    x = torch.randn(100, 3, 64, 64, generator=generator())
+    assert p.log_prob(x).mean().item() == pytest.approx(-5812, abs=3)
+
+
+def test_one_deviation_is_learned_for_all_pixels():
+    image = Image(**GAUSSIAN, standard_deviation="learned")
+    x = image.observe(photographs())
+    decoder = image.decoder(2)
+    optimiser = torch.optim.Adam([decoder.log_deviation], lr=0.05)
+    h = torch.zeros(len(x), 2)
+    for _ in range(300):
+        optimiser.zero_grad()
+        p = decoder(h)
+        (-p.log_prob(x).mean()).backward()
+        optimiser.step()
+    residual = (x - p.mean).square().mean().sqrt()  # the deviation of most likelihood
+    torch.testing.assert_close(p.variance.sqrt().mean(), residual, rtol=1e-3, atol=1e-4)
+    decoder.log_deviation.data.fill_(-1e9)
+    assert decoder(h).variance.min() > 0
+
+
+def test_the_nets_of_the_paper_s_faces():
+    image = Image(
+        channels=3, height=64, width=64, net="convolution", batch_norm=True,
+        convolution_channels=(64, 128, 256, 256),
+    )  # fmt: skip
+    names = [type(layer).__name__ for layer in image.encoder()]
+    block = ["Conv2d", "BatchNorm2d", "ReLU"]
+    assert names == ["Conv2d", "ReLU", *block, *block, *block, "Flatten"]  # C64R-C128BR-…-F
+    net = image.decoder(128).net
+    block = ["ConvTranspose2d", "BatchNorm2d", "ReLU"]
+    names = [type(layer).__name__ for layer in net]
+    assert names == ["Linear", "ReLU", "Unflatten", *block * 3, "ConvTranspose2d"]
+    assert net[0].out_features == 4096
+    assert [layer.out_channels for layer in net if hasattr(layer, "stride")] == [256, 128, 64, 3]
 
 
 def test_grey_values_have_the_continuous_bernoulli_s_closed_form():
@@ -198,6 +300,13 @@ def test_the_class_decides_synthetic_pictures_up_to_noise():
         ({"standard_deviation": 0.0}, "greater than 0"),
         ({"encoder_widths": (8, 0)}, "greater than 0"),
         ({"hieght": 3}, "Extra inputs are not permitted"),
+        ({"scale": "signed"}, 'needs likelihood = "gaussian"'),
+        ({**GAUSSIAN, "scale": "standardised", "pixel_means": "AAAA"}, "set together"),
+        (
+            {**GAUSSIAN, "pixel_means": "AAAA", "pixel_deviations": "AAAA"},
+            "have 3 of the 60 bytes",
+        ),
+        ({**GAUSSIAN, "pixel_means": "!", "pixel_deviations": "!"}, "are base64 text"),
     ],
 )
 def test_impossible_settings_are_refused(settings, words):

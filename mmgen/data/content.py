@@ -45,10 +45,19 @@ def fitted(
             continue
         if type(modality).fit is Modality.fit:
             continue
-        count = max(1, split.count * SEEN // max(SEEN, split.nbytes([name])))
-        with blaming(type(modality), registry, "be fitted to the training split"):
-            known[name] = modality.fit(split.spread(count, [name]).load([name])[name]).to_config()
+        known[name] = fit(name, modality, split, registry).to_config()
     return known
+
+
+def fit(name: str, modality: Modality, split: Split, registry: Registry) -> Modality:
+    """Returns a modality fitted to a split, or to evenly spread rows of a large one.
+
+    Raises:
+        PluginError: If the kind fails to measure.
+    """
+    count = max(1, split.count * SEEN // max(SEEN, split.nbytes([name])))
+    with blaming(type(modality), registry, "be fitted to the training split"):
+        return modality.fit(split.spread(count, [name]).load([name])[name])
 
 
 @contextmanager

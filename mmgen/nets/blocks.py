@@ -6,7 +6,7 @@ that :mod:`mmgen.nets.replicate` runs as one wide operation.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +19,24 @@ from torch.distributions import (
     Independent,
     Normal,
     OneHotCategorical,
+    constraints,
 )
 
 
-def mlp(in_features: int, widths: Sequence[int], out_features: int | None = None) -> nn.Sequential:
+def mlp(
+    in_features: int,
+    widths: Sequence[int],
+    out_features: int | None = None,
+    *,
+    batch_norm: bool = False,
+) -> nn.Sequential:
     """Builds linear layers with ReLU between: ``(B, in_features) -> (B, out)``.
 
     Args:
         in_features: The number of inputs.
         widths: The widths of the hidden layers, each followed by a ReLU.
         out_features: The width of a last, linear layer; without it the net ends in a ReLU.
+        batch_norm: Whether a batch normalisation stands before every ReLU but the first.
 
     Examples:
         >>> mlp(784, [512, 512])
@@ -41,16 +49,20 @@ def mlp(in_features: int, widths: Sequence[int], out_features: int | None = None
     """
     layers: list[nn.Module] = []
     for before, after in pairwise([in_features, *widths]):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+        normed = [nn.BatchNorm1d(after)] if batch_norm and layers else []
+        layers += [nn.Linear(before, after), *normed, nn.ReLU()]
     if out_features is not None:
         layers.append(nn.Linear([in_features, *widths][-1], out_features))
     return nn.Sequential(*layers)
 
 
-def convolutional_encoder(shape: tuple[int, int, int], channels: Sequence[int]) -> nn.Sequential:
+def convolutional_encoder(
+    shape: tuple[int, int, int], channels: Sequence[int], *, batch_norm: bool = False
+) -> nn.Sequential:
     """Builds 4×4 convolutions of stride 2: ``(B, C, H, W) -> (B, features)``.
 
-    Each layer halves height and width, rounding down, and is followed by a ReLU.
+    Each layer halves height and width, rounding down, and is followed by a ReLU; with
+    ``batch_norm``, all but the first by a batch normalisation before it.
 
     Raises:
         ValueError: If the picture is too small for that many halvings.
@@ -58,16 +70,22 @@ def convolutional_encoder(shape: tuple[int, int, int], channels: Sequence[int]) 
     _halvings(shape, channels)
     layers: list[nn.Module] = []
     for before, after in pairwise([shape[0], *channels]):
-        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+        normed = [nn.BatchNorm2d(after)] if batch_norm and layers else []
+        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), *normed, nn.ReLU()]
     return nn.Sequential(*layers, nn.Flatten())
 
 
 def convolutional_decoder(
-    in_features: int, shape: tuple[int, int, int], channels: Sequence[int]
+    in_features: int,
+    shape: tuple[int, int, int],
+    channels: Sequence[int],
+    *,
+    batch_norm: bool = False,
 ) -> nn.Sequential:
     """Builds the mirror image of the encoder: ``(B, in_features) -> (B, *shape)``.
 
-    ``channels`` are given in the encoder's order, from the picture inwards. The output is linear.
+    ``channels`` are given in the encoder's order, from the picture inwards. The output is linear;
+    with ``batch_norm``, a batch normalisation stands before every ReLU but the first.
     """
     sizes = _halvings(shape, channels)
     height, width = sizes[-1]
@@ -82,9 +100,10 @@ def convolutional_decoder(
         odd = (size[0] % 2, size[1] % 2)
         layers += [
             nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, output_padding=odd),
+            *([nn.BatchNorm2d(after)] if batch_norm else []),
             nn.ReLU(),
         ]
-    return nn.Sequential(*layers[:-1])
+    return nn.Sequential(*layers[: -2 if batch_norm else -1])  # the output is linear
 
 
 def _halvings(shape: tuple[int, int, int], channels: Sequence[int]) -> list[tuple[int, int]]:
@@ -120,6 +139,31 @@ class Likelihood(nn.Module):
         return self.family(self.net(h).to(h.dtype))
 
 
+class LearnedDeviation(nn.Module):
+    """p(x | z) of real values around a net's output, with one standard deviation, which is learned.
+
+    Args:
+        net: ``(B, in_features) -> (B, *)``.
+        family: The net's output and the deviation to a distribution of batch shape ``(B,)``.
+
+    References:
+        O. Rybkin, K. Daniilidis, S. Levine, "Simple and effective VAE training with calibrated
+        decoders", ICML 2021.
+    """
+
+    def __init__(self, net: nn.Module, family: Callable[[Tensor, Tensor], Distribution]) -> None:
+        super().__init__()
+        self.net = net
+        self.family = family
+        self.log_deviation = nn.Parameter(torch.zeros(()))
+
+    def forward(self, h: Tensor) -> Distribution:
+        """Maps ``(B, in_features)`` to a distribution of batch shape ``(B,)``."""
+        # Not below exp(-6): values that are reproduced exactly would draw it to 0.
+        deviation = (F.softplus(self.log_deviation + 6) - 6).exp()
+        return self.family(self.net(h).to(h.dtype), deviation)
+
+
 # The usual families. None validates its values, which would wait for the device in every step.
 
 
@@ -138,9 +182,12 @@ def continuous_bernoulli(logits: Tensor) -> Distribution:
     return _independent(ContinuousBernoulli(logits=logits, validate_args=False))
 
 
-def gaussian(mean: Tensor, standard_deviation: float) -> Distribution:
-    """Returns independent real values of one fixed variance, around ``mean`` ``(B, *event)``."""
-    deviation = torch.full_like(mean, standard_deviation)
+def gaussian(mean: Tensor, standard_deviation: float | Tensor) -> Distribution:
+    """Returns independent real values of one variance, around ``mean`` ``(B, *event)``."""
+    if isinstance(standard_deviation, Tensor):
+        deviation = standard_deviation.expand_as(mean)
+    else:
+        deviation = torch.full_like(mean, standard_deviation)
     return _independent(Normal(mean, deviation, validate_args=False))
 
 
@@ -163,6 +210,70 @@ def gaussian_with_variance(parameters: Tensor, floor: float = 1e-4) -> Distribut
 def one_hot(logits: Tensor) -> Distribution:
     """Returns a one-hot categorical distribution over n classes, from logits ``(B, n)``."""
     return _OneHot(logits)
+
+
+class Averaged(Distribution):
+    """A distribution whose log density is divided by a number, as by that of the colours.
+
+    Args:
+        base: The distribution, of which all else is.
+        by: The number.
+
+    Examples:
+        >>> p = Averaged(gaussian(torch.zeros(2, 3, 8, 8), 1.0), 3)
+        >>> p.log_prob(torch.zeros(2, 3, 8, 8)) / 64  # −log √2π, whatever the number of colours
+        tensor([-0.9189, -0.9189])
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self, base: Distribution, by: int) -> None:
+        self.base, self.by = base, by
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns log p(value) / by, in nats."""
+        return self.base.log_prob(value) / self.by
+
+    def entropy(self) -> Tensor:
+        """Returns the mean of −:meth:`log_prob`."""
+        return self.base.entropy() / self.by
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether gradients flow through what is drawn."""
+        return self.base.has_rsample
+
+    @property
+    def support(self) -> Any:
+        """What values can be."""
+        return self.base.support
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean."""
+        return self.base.mean
+
+    @property
+    def mode(self) -> Tensor:
+        """The mode."""
+        return self.base.mode
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance."""
+        return self.base.variance
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws values."""
+        return self.base.sample(sample_shape)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws values that gradients flow through."""
+        return self.base.rsample(sample_shape)
+
+    def __repr__(self) -> str:
+        return f"Averaged({type(self.base).__name__}, {self.by})"
 
 
 def _independent(each: Distribution) -> Distribution:

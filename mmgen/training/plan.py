@@ -11,6 +11,7 @@ from mmgen import build
 from mmgen.brief import OneLine
 from mmgen.checking import check_stored
 from mmgen.data.batches import fits_on_device
+from mmgen.data.content import fit
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import ConfigError, DataError, MmgenError, listed
 from mmgen.experiment import Experiment
@@ -106,12 +107,16 @@ def plan(
         dataset = build.dataset(experiment, registry)
         modalities = build.modalities(experiment, registry, dataset.modalities)
         check_stored(dataset, modalities, registry)
-    experiment = build.resolved(experiment, modalities, build.model_settings(experiment, registry))
-    device = build.device(experiment.train.device, "train.device")
     if "train" not in splits(dataset):
         raise DataError(
             f"{dataset.path}: there is no training split, only {listed(dataset.splits)}"
         )
+    modalities = {
+        n: fit(n, m, dataset.splits["train"], registry) if m.needs_fit else m
+        for n, m in modalities.items()
+    }
+    experiment = build.resolved(experiment, modalities, build.model_settings(experiment, registry))
+    device = build.device(experiment.train.device, "train.device")
     used = [s for n, s in splits(dataset).items() if n in ("train", "validation")]
     data = sum(s.nbytes(modalities) for s in used if fits_on_device(s, modalities, device))
     rows = min(experiment.train.batch_size, splits(dataset)["train"].count)

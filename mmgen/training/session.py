@@ -16,6 +16,7 @@ import torch
 from mmgen import __version__, build, distribution, shell, template
 from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
+from mmgen.data.sources.synthetic import digest
 from mmgen.data.store import Dataset
 from mmgen.errors import MmgenError, RunError, WriteError, listed
 from mmgen.experiment import EXPERIMENT, Experiment
@@ -25,6 +26,7 @@ from mmgen.files.locks import writing
 from mmgen.files.reading import Reader, exists
 from mmgen.modality import Modality
 from mmgen.registry.loading import Registry
+from mmgen.settings import SyntheticConfig
 from mmgen.training import nonfinite, plan, run_folder
 from mmgen.training.loop import Epoch, NotFiniteError, Step, Training, fit
 
@@ -167,7 +169,8 @@ def resume(prepared: Prepared, out: Path) -> bool:
     with writing(out), build.note_plugin_changes(prepared.registry, plugins):
         trained = run_folder.experiment(out)
         different = _differences(
-            trained.model_dump(mode="json"), prepared.experiment.model_dump(mode="json")
+            build.completed(trained, prepared.registry).model_dump(mode="json"),
+            prepared.experiment.model_dump(mode="json"),
         )
         order = [*trained.modalities]
         if order != [*prepared.experiment.modalities]:
@@ -180,7 +183,7 @@ def resume(prepared: Prepared, out: Path) -> bool:
                 f"{out}: was trained with other settings of {listed(keys)}; "
                 "drop them, or choose another --out"
             )
-        if environment.get("dataset", {}).get("hash") != prepared.dataset.hash:
+        if environment.get("dataset", {}).get("hash") not in _hashes(prepared, trained):
             raise RunError(f"{out}: was trained on another data set than {prepared.dataset.path}")
         if exists(out / "last.safetensors"):
             run_folder.resume(out, prepared.training, len(prepared.train))
@@ -218,6 +221,14 @@ def _settings(config: str) -> str:
 
 def _command() -> str:
     return shlex.join(["mmgen", *sys.argv[1:]])
+
+
+def _hashes(prepared: Prepared, trained: Experiment) -> Iterator[str]:
+    """Yields what the hash of the data set can have been when a run began."""
+    yield prepared.dataset.hash
+    if isinstance(prepared.experiment.data, SyntheticConfig):  # some settings have come since
+        splits = {n: split.load() for n, split in prepared.dataset.splits.items()}
+        yield digest(trained.modalities, splits)
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:

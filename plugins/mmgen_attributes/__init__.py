@@ -27,6 +27,9 @@ class Attributes(Modality):
     standard_deviation: PositiveFloat = Field(1.0, description="gaussian: around tanh(net(z))")
     encoder_widths: Widths = Field((512, 512), description="hidden layers")
     decoder_widths: Widths = Field((512, 512), description="hidden layers")
+    batch_norm: bool = Field(
+        False, description="batch normalisation before every ReLU but each net's first"
+    )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -35,11 +38,12 @@ class Attributes(Modality):
 
     def encoder(self) -> nn.Module:
         """Builds an MLP ``(B, A) -> (B, features)``."""
-        return mlp(len(self.names), self.encoder_widths)
+        return mlp(len(self.names), self.encoder_widths, batch_norm=self.batch_norm)
 
     def decoder(self, in_features: int) -> nn.Module:
         """Builds an MLP ``(B, in_features)`` to a distribution of attributes ``(A,)``."""
-        return Likelihood(mlp(in_features, self.decoder_widths, len(self.names)), self._each)
+        net = mlp(in_features, self.decoder_widths, len(self.names), batch_norm=self.batch_norm)
+        return Likelihood(net, self._each)
 
     def _each(self, out: Tensor) -> Distribution:
         if self.likelihood == "gaussian":

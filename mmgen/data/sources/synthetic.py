@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,15 +79,22 @@ def synthetic_dataset(
     counts = {"train": rows, "validation": held_out, "test": held_out}
     splits = synthetic(modalities, counts, classes, seed)
     settings = {n: m.fit(splits["train"][n]).to_config() for n, m in modalities.items()}
-    content = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for values in splits.values():
-        for value in values.values():
-            content.update(value.contiguous().numpy().tobytes())
     return Dataset(
         path=Path("synthetic"),
         name="synthetic",
         about=f"Made up: rows of one of {classes} classes show examples of it, seed {seed}.",
         modalities=settings,
         splits={split: Split((values,)) for split, values in splits.items()},
-        hash=content.hexdigest(),
+        hash=digest(settings, splits),
     )
+
+
+def digest(
+    settings: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Mapping[str, Tensor]]
+) -> str:
+    """Returns SHA-256 over the configurations of modalities and the values of all splits."""
+    content = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for values in splits.values():
+        for value in values.values():
+            content.update(value.contiguous().numpy().tobytes())
+    return content.hexdigest()
