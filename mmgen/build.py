@@ -9,6 +9,7 @@ import torch
 from torch.distributions import Distribution
 
 from mmgen import shell
+from mmgen.adversarial import with_critic
 from mmgen.console import stderr
 from mmgen.data.sources.synthetic import synthetic_dataset
 from mmgen.data.store import Dataset, read_dataset
@@ -288,6 +289,8 @@ def model(
     """Builds the model on the device; ``train.seed`` fixes its first weights."""
     settings = model_settings(experiment, registry)
     cls = registry.model(experiment.model.kind)
+    if settings.adversarial is not None:
+        cls = with_critic(cls)
     torch.manual_seed(experiment.train.seed)
     with kept([], numbers=False), device:  # what is changed here was told of when it was probed
         return cls(modalities, settings)

@@ -23,8 +23,9 @@ A plugin hands the class over with the hook ``mmgen_models``.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -36,8 +37,34 @@ from mmgen.modality import Modality
 from mmgen.nets.by_modality import ByModality
 from mmgen.nets.unflattened import unflattened
 from mmgen.objective import MODEL, Objective
-from mmgen.settings import Section, Size
+from mmgen.settings import MOST, Section, Size, Widths
 from mmgen.subsets import Subset, ordered
+
+
+class AdversarialSettings(Section):
+    """A critic that the decoder of one modality learns to fool: :mod:`mmgen.adversarial`.
+
+    Attributes:
+        modality: The one whose decoder is trained against it.
+        likelihood_weight: λ, the weight of −log p(x | z) in that decoder's loss.
+        sample_z: Where z of fakes that no observation led to come from: the prior, or uniform in
+            (−1, 1), as in the authors' code.
+        learning_rate: Adam's step size, of the critic and of that decoder.
+        betas: Adam's decay rates of the two moments, of both.
+        channels: Of pictures: of the critic's 4×4 convolutions, from outside in.
+        widths: Of the critic's linear layers after them.
+    """
+
+    modality: str
+    likelihood_weight: Annotated[float, Field(ge=0, le=MOST)] = 1.0
+    sample_z: Literal["prior", "uniform"] = "prior"
+    learning_rate: PositiveFloat = 1e-4
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.5,
+        0.999,
+    )
+    channels: Widths = (64, 128, 256, 256)
+    widths: Widths = (1024,)
 
 
 class ModelSettings(Section):
@@ -45,9 +72,12 @@ class ModelSettings(Section):
 
     Attributes:
         latent: Z, the size of z: by how many numbers a row is described.
+        adversarial: A critic that the decoder of one modality learns to fool, such as
+            {modality = "image"}.
     """
 
     latent: Size = 64
+    adversarial: AdversarialSettings | None = None
 
 
 @dataclass(frozen=True, repr=False)
