@@ -17,7 +17,7 @@ A plugin hands the class over with the hook ``mmgen_sources``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,7 +40,8 @@ class Content(OneLine):
     """The content of a data set: what its modalities are, and the rows of each split.
 
     Attributes:
-        about: One or two sentences for the data set's card: where it comes from, how it was made.
+        about: One or two sentences for the data set's card: where it comes from, how it was made;
+            or a function that returns them when all rows are read, to tell what was left out.
         modalities: The configuration of each modality by name: its ``kind``, which any plugin may
             provide, and the kind's settings, in JSON values. What a kind measures on the training
             split (:meth:`mmgen.modality.Modality.fit`) is measured when the rows are written.
@@ -53,7 +54,7 @@ class Content(OneLine):
         rows: How many rows there will be in all, for the bar that shows progress; 0: not known.
     """
 
-    about: str
+    about: str | Callable[[], str]
     modalities: Mapping[str, Mapping[str, Any]]
     splits: Mapping[str, Iterable[Mapping[str, Tensor]]]
     rows: int = 0

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ MOST = 2**20
 def write(
     path: Path,
     name: str,
-    about: str,
+    about: str | Callable[[], str],
     modalities: Mapping[str, Mapping[str, Any]],
     splits: "Mapping[str, Rows]",
     settings: Settings,
@@ -65,7 +65,7 @@ def write(
             made = _modalities(dataset.modalities, registry)
             sheet = contact_sheet(folder / SHEET, name, made, next(iter(splits.values())))
             command = shlex.join(["mmgen", *sys.argv[1:]])
-            text = card(name, about, made, splits, command=command, bad=bad, sheet=sheet)
+            text = card(name, dataset.about, made, splits, command=command, bad=bad, sheet=sheet)
         except (OSError, WriteError):
             raise
         except Exception as error:  # of a plugin: it costs the card, never the data set

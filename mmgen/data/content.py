@@ -43,7 +43,9 @@ def fitted(
             modality = registry.create(name, configuration)
         except MmgenError:
             continue
-        if type(modality).fit is Modality.fit:
+        cls = type(modality)
+        says = cls.needs_fit is not Modality.needs_fit  # rows are read for those that may need it
+        if cls.fit is Modality.fit or (says and not modality.needs_fit):
             continue
         known[name] = fit(name, modality, split, registry).to_config()
     return known

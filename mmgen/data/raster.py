@@ -8,7 +8,7 @@ only regular files, only so many bytes and pixels. Some of Pillow's other format
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from io import BytesIO
@@ -103,8 +103,13 @@ _QUIET = _Quiet()
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator["Image"]:
+def opened(path: str | Path, content: Callable[[], bytes] | None = None) -> Iterator["Image"]:
     """Opens a picture file: size and mode are known, nothing is decoded yet.
+
+    Args:
+        path: The file.
+        content: Reads it where it is no file by itself, but in an archive; ``path`` is then its
+            name in messages.
 
     Raises:
         ValueError: If it is no picture of a format on the list, is damaged or too large, or if
@@ -112,10 +117,10 @@ def opened(path: str | Path) -> Iterator["Image"]:
     """
     name = os.fspath(path)
     try:
-        with _content(name) as content, _QUIET, _identified(content) as picture:
+        with _content(name, content) as held, _QUIET, _identified(held) as picture:
             check_size(picture)
             if picture.format in {"JPEG", "MPO"}:
-                _check_scans(content.getvalue())
+                _check_scans(held.getvalue())
             yield picture
     except MemoryError:
         raise
@@ -178,7 +183,10 @@ class _TooLargeError(ValueError):
 
 
 @contextmanager
-def _content(name: str) -> Iterator[BytesIO]:
+def _content(name: str, read: Callable[[], bytes] | None) -> Iterator[BytesIO]:
+    if read is not None:
+        yield BytesIO(read())
+        return
     with os.fdopen(open_regular(Path(name)), "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MOST_BYTES:

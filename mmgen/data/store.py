@@ -128,7 +128,7 @@ def write_dataset(
     path: Path,
     *,
     name: str,
-    about: str,
+    about: str | Callable[[], str],
     modalities: Mapping[str, Mapping[str, Any]],
     splits: Mapping[str, Rows],
     force: bool = False,
@@ -144,7 +144,7 @@ def write_dataset(
     Args:
         path: The folder to make.
         name: The name of the data set.
-        about: Where it comes from, how it was made.
+        about: Where it comes from, how it was made; a function is asked after the last row.
         modalities: Each modality's configuration with its ``"kind"``, in JSON values, by name.
         splits: The rows of each split; a split is iterated once, in the order of this mapping.
         force: Replace the data set (or the empty folder) at ``path``. Anything else that is there
@@ -173,7 +173,7 @@ def write_dataset(
                 modalities = fit(_open(folder, records, modalities))
             Index(
                 name=name,
-                about=about,
+                about=about if isinstance(about, str) else about(),
                 modalities=json.loads(json.dumps({key: {**modalities[key]} for key in modalities})),
                 splits=records,
             ).write(folder)

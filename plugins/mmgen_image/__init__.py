@@ -11,6 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from mmgen.data.crops import Crop
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Widths
 from mmgen.nets import blocks
@@ -25,7 +26,7 @@ class Image(Modality):
     kind: ClassVar[str] = "image"
     api_version: ClassVar[int] = 1
     cells_are_paths: ClassVar[bool] = True
-    stored_with: ClassVar[tuple[str, ...]] = ("channels", "height", "width")
+    stored_with: ClassVar[tuple[str, ...]] = ("channels", "height", "width", "crop")
     channels: Literal[1, 3] = Field(1, description="1 is grey, 3 is colour")
     height: PositiveInt = Field(28, description="H in pixels")
     width: PositiveInt = Field(28, description="W in pixels")
@@ -43,6 +44,11 @@ class Image(Modality):
         False,
         description="whether log p(pixel | z) is averaged over colours, as in the paper's CelebA, "
         "instead of summed: log-likelihoods are then a third, and no density",
+    )
+    crop: Crop = Field(
+        "none",
+        description="which part of a photograph is seen: all, the largest square, or the square "
+        "around the largest face (extra faces); one of this very size is seen whole",
     )
     net: Literal["mlp", "convolution"] = Field("mlp", description="what both nets are made of")
     encoder_widths: Widths = Field((512, 512), description="mlp: hidden layers")
@@ -109,7 +115,7 @@ class Image(Modality):
 
     def parse(self, cell: str) -> Tensor:
         """Reads a picture file of any size; what is no picture is a ``ValueError``."""
-        return files.read_picture(cell, self.shape)
+        return files.read_picture(cell, self.shape, self.crop)
 
     def accept(self, value: Any) -> Tensor:
         """Takes a file name, a PIL picture, or an array of pixels, of any size.
@@ -119,7 +125,7 @@ class Image(Modality):
         """
         if isinstance(value, str | PathLike):
             return self.parse(str(fspath(value)))
-        return files.from_memory(value, self.shape)
+        return files.from_memory(value, self.shape, self.crop)
 
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Scales to [0, 1] or as ``scale`` says; if ``binarise``, draws 1 with that probability."""

@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from mmgen.data import raster
+from mmgen.data import crops, raster
 from mmgen_image import pixels
 
 LONGEST = 64
 """The longer side of stored pictures in pixels, at most, if nothing else is asked for."""
 
+FINER = 4
+"""How much larger than it will be a photograph is decoded of which a part is seen."""
+
 SEEN = 16
 """The most pictures that are opened to infer settings."""
 
 
-def read_picture(path: str, shape: tuple[int, int, int]) -> Tensor:
+def read_picture(path: str, shape: tuple[int, int, int], crop: crops.Crop = "none") -> Tensor:
     """Reads a picture file of any size as uint8 ``(C, H, W)``, antialiased.
 
     See :func:`mmgen_image.pixels.pixels` for what becomes of its pixels.
@@ -28,15 +30,17 @@ def read_picture(path: str, shape: tuple[int, int, int]) -> Tensor:
     Args:
         path: The file.
         shape: C (1 is grey, 3 is colour), H and W in pixels.
+        crop: Which part of it is seen; of one that has this size already, all.
 
     Raises:
-        ValueError: If it cannot be read as a picture, or is too large.
+        ValueError: If it cannot be read as a picture, is too large, or has no face to crop.
     """
     channels, height, width = shape
-    return resized(pixels.decoded(path, channels, max(height, width)), shape)
+    longest = max(height, width) * (1 if crop == "none" else FINER)
+    return _fitted(pixels.decoded(path, channels, longest), shape, crop, repr(path))
 
 
-def from_memory(value: Any, shape: tuple[int, int, int]) -> Tensor:
+def from_memory(value: Any, shape: tuple[int, int, int], crop: crops.Crop = "none") -> Tensor:
     """Turns a picture in memory, of any size, into uint8 ``(C, H, W)``.
 
     Args:
@@ -44,15 +48,16 @@ def from_memory(value: Any, shape: tuple[int, int, int]) -> Tensor:
             or four channels, or just ``(C, H, W)``: whole numbers from 0 to 255, or other numbers
             from 0 to 1.
         shape: C (1 is grey, 3 is colour), H and W in pixels.
+        crop: Which part of it is seen; of one that has this size already, all.
 
     Raises:
-        ValueError: If it is no picture, or its numbers are out of range.
+        ValueError: If it is no picture, its numbers are out of range, or it has no face to crop.
     """
-    wanted = shape[0], max(shape[1:])
+    wanted = shape[0], max(shape[1:]) * (1 if crop == "none" else FINER)
     module = sys.modules.get("PIL.Image")  # who has a picture has imported it
     if module is not None and isinstance(value, module.Image):
         raster.check_listed(value)
-        return resized(pixels.pixels(value, *wanted), shape)
+        return _fitted(pixels.pixels(value, *wanted), shape, crop, "the picture")
     if not isinstance(value, np.ndarray | Tensor | list | tuple):
         raise ValueError(
             f"a {type(value).__name__} is no picture: give a file's name, a PIL picture or "
@@ -61,19 +66,21 @@ def from_memory(value: Any, shape: tuple[int, int, int]) -> Tensor:
     array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
     if array.shape == shape:
         array = array.transpose(1, 2, 0)
-    return resized(pixels.pixels(pixels.from_array(array), *wanted), shape)
+    return _fitted(pixels.pixels(pixels.from_array(array), *wanted), shape, crop, "the picture")
 
 
-def resized(values: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
-    """Resizes uint8 ``(H', W', C)`` to uint8 ``(C, H, W)``, antialiased."""
-    from torchvision.transforms.v2 import functional  # not before a picture is read: it is slow
-
-    whole = torch.from_numpy(values).permute(2, 0, 1)
-    if whole.shape == shape:
-        return whole.contiguous()
-    bicubic = functional.InterpolationMode.BICUBIC
-    small: Tensor = functional.resize(whole, [*shape[1:]], bicubic, antialias=True)
-    return small.contiguous()
+def _fitted(values: np.ndarray, shape: tuple[int, int, int], crop: crops.Crop, name: str) -> Tensor:
+    """Crops uint8 ``(H', W', C)``, unless it has the shape already, and resizes it."""
+    _, height, width = shape
+    if values.shape[:2] != (height, width):
+        part = crops.box(values, crop)
+        if part is None:
+            raise ValueError(
+                f"no face is found in {name} that lies inside it and is large enough; cut it out "
+                "by hand, or take another crop"
+            )
+        values = crops.cut(values, part)
+    return crops.resized(values, height, width)
 
 
 def column_score(cells: Sequence[str]) -> float:

@@ -5,7 +5,7 @@ memory of the modalities that an experiment names, and is never written.
 """
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -37,6 +37,66 @@ class Glyphs(Source):
             glyphs.MODALITIES,
             glyphs.drawn(counts, self.seed),
             sum(counts.values()),
+        )
+
+
+class Celeba(Source):
+    """Read CelebA, or a part of it, in the layout in which it is handed out."""
+
+    kind: ClassVar[str] = "celeba"
+    api_version: ClassVar[int] = 1
+    root: Path = Field(
+        description="The folder with list_attr_celeba.txt, list_eval_partition.txt and "
+        "img_align_celeba, which may be a .zip file."
+    )
+    crop: Literal["center", "face"] = Field(
+        "center",
+        description="The square to take: the picture's, or that of the largest face (extra faces); "
+        "pictures without a face are left out.",
+    )
+    size: Annotated[int, Field(ge=8, le=512)] = Field(64, description="Its height in pixels.")
+    split: Literal["official", "random"] = Field(
+        "official", description="Which rows to hold out: in the official one, other people."
+    )
+    validation: Rows = Field(1_000, description="random: how many rows to hold out to validate.")
+    test: Rows = Field(1_000, description="random: how many rows to hold out for tests.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="random: fixes which.")
+
+    def read(self) -> Content:
+        """Returns pictures with 40 attributes, decoded when they are asked for."""
+        from mmgen.data import crops
+        from mmgen.data.sources.celeba import CelebA
+
+        if self.crop == "face":
+            crops.check_detector()
+        celeba = CelebA(self.root, self.crop, self.size)
+        counts = {"validation": self.validation, "test": self.test}
+        official = self.split == "official"
+        splits = celeba.official() if official else celeba.drawn(counts, self.seed)
+        image = {
+            "kind": "image",
+            "channels": 3,
+            "height": self.size,
+            "width": self.size,
+            "crop": self.crop,
+            "likelihood": "gaussian",
+            "standard_deviation": 0.3,
+            "net": "convolution",
+            "convolution_channels": [64, 128, 256, 256][: self.size.bit_length() - 3],
+            "batch_norm": True,
+        }
+        return Content(
+            celeba.about,
+            {
+                "image": image,
+                "attributes": {
+                    "kind": "attributes",
+                    "names": celeba.names,
+                    "likelihood": "gaussian",
+                },
+            },
+            {split: celeba.chunks(names) for split, names in splits.items()},
+            sum(map(len, splits.values())),
         )
 
 
@@ -86,5 +146,5 @@ class Kmnist(_OfMnistsForm):
 
 @hookimpl
 def mmgen_sources() -> list[type[Source]]:
-    """Provides ``glyphs``, ``mnist``, ``fashion-mnist`` and ``kmnist``."""
-    return [Glyphs, Mnist, FashionMnist, Kmnist]
+    """Provides ``glyphs``, ``celeba``, ``mnist``, ``fashion-mnist`` and ``kmnist``."""
+    return [Glyphs, Celeba, Mnist, FashionMnist, Kmnist]
