@@ -101,12 +101,15 @@ def test_init_writes_what_the_data_set_is_trained_with(mmgen, data, tmp_path):
 def test_what_init_writes_as_comments_holds_when_it_is_made_a_line(mmgen, data, tmp_path):
     text = mmgen("init", data)[1]
     head, _, rest = text.partition("[modalities.word]")
-    lines = re.sub(r"^# (\w+ = )", r"\1", rest, flags=re.MULTILINE).replace(" = ...", " = 9.0")
+    lines = re.sub(r"^# (\w+ = )", r"\1", rest, flags=re.MULTILINE)
+    lines = lines.replace("adversarial = ...", 'adversarial = {modality = "word"}')
+    lines = lines.replace(" = ...", " = 9.0")
     file = tmp_path / "my.toml"
     file.write_text(head + "[modalities.word]" + lines)
     table = tomllib.loads(file.read_text())
     assert table["modalities"]["word"]["classes"] == list(HOSTILE[:2] + HOSTILE[4:7])
     words = ["train.gradient_clip=9.0", "train.warmup_epochs=10.0"]
+    words.append('model.adversarial={modality = "word"}')
     assert resolved(Experiment.read(file)) == resolved(default_experiment(data, words))
 
 

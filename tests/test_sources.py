@@ -364,7 +364,7 @@ def test_records_tell_sources_as_json(mmgen):
     records = json.loads(mmgen("plugins", "--json")[1])
     [own] = [record for record in records if record["name"] == "sources"]
     assert "glyphs" in own["sources"]
-    assert "sources: glyphs, mnist" in " ".join(mmgen("plugins")[1].split())
+    assert "sources: glyphs, celeba, mnist" in " ".join(mmgen("plugins")[1].split())
 
 
 def test_the_contract_s_example_is_one():
