@@ -8,10 +8,11 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -70,10 +71,14 @@ class CelebA:
         self.damaged: list[str] = []
         folder, packed = root / PICTURES, root / f"{PICTURES}.zip"
         if folder.is_dir():
-            self.zip = None
+            self.zip: zipfile.ZipFile | None = None
             there = {entry.name for entry in os.scandir(folder)}
         elif packed.is_file():
-            self.zip, there = _opened(packed)
+            self.zip = _opened(packed)
+            finalize(self, self.zip.fp.close)  # type: ignore[union-attr]
+            within = f"{PICTURES}/"
+            inside = (n for n in self.zip.namelist() if n.startswith(within))
+            there = {name.removeprefix(within) for name in inside}
         else:
             raise DataError(f"{root}: there is neither {PICTURES}/ nor {PICTURES}.zip")
         self.names, self.rows, self.annotated = _attributes(root / ATTRIBUTES, there)
@@ -164,14 +169,16 @@ def _member(packed: zipfile.ZipFile, name: str) -> bytes:
         return file.read(info.file_size)
 
 
-def _opened(path: Path) -> tuple[zipfile.ZipFile, set[str]]:
-    try:
-        packed = zipfile.ZipFile(os.fdopen(open_regular(path), "rb"))
-    except (ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    within = f"{PICTURES}/"
-    there = {n.removeprefix(within) for n in packed.namelist() if n.startswith(within)}
-    return packed, there
+def _opened(path: Path) -> zipfile.ZipFile:
+    """Opens a zip file, which does not close what it reads from."""
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(os.fdopen(open_regular(path), "rb"))
+            packed = zipfile.ZipFile(file)
+        except (ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from None
+        opened.pop_all()
+        return packed
 
 
 def _attributes(path: Path, there: set[str]) -> tuple[list[str], dict[str, bytes], int]:
