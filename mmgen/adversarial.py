@@ -29,6 +29,9 @@ from mmgen.subsets import Subset
 GENERATOR, CRITIC = "generator", "critic"
 """The parameter groups: of the decoder that is trained against the critic, and of the critic."""
 
+ACCURACY = "adversarial/accuracy"
+"""The term that says how often the critic is right."""
+
 _GAME = (
     ((GENERATOR,), "−log p(x | z), for the decoder beside the critic"),
     ((GENERATOR,), "softplus(−D(G)): how well fakes are told, for the decoder"),
@@ -87,7 +90,7 @@ class Adversarial(Model):
             Term("likelihood", log_p, self.game.likelihood_weight),
             Term("generator", fooled),
             Term("critic", F.softplus(-real) + wrong),
-            Term("accuracy", right, 0.0),
+            Term("accuracy", right, 0.0, unit="share"),
         )
         about: dict[str, Any] = {
             "about": (self.picture,),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ MODEL = "model"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Term(OneLine):
-    """One term of an objective, in nats.
+    """One term of an objective.
 
     Attributes:
         name: ``reconstruction/photo``, ``kl/prior``: unique in the objective.
@@ -28,6 +29,7 @@ class Term(OneLine):
         bound: Whether it is part of the bound on the evidence that a model is chosen by.
         present: The rows that have it, a mask ``(B,)``; all without one.
         title: What it is, in words for a reader: ``"KL to q(z | label)"``; empty: its name.
+        unit: Of the value: nats, or ``share`` of what is only measured, from 0 to 1.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Term(OneLine):
     bound: bool = True
     present: Tensor | None = None
     title: str = ""
+    unit: Literal["nats", "share"] = "nats"
 
     @property
     def mean(self) -> Tensor:

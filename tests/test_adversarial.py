@@ -8,8 +8,11 @@ from torch import nn
 from toys import batches, differing, gradients, observations, toy_modalities, toy_model, training
 
 from mmgen import build
-from mmgen.adversarial import CRITIC, GENERATOR, Adversarial, critic, with_critic
+from mmgen.adversarial import ACCURACY, CRITIC, GENERATOR, Adversarial, critic, with_critic
+from mmgen.cli import epochs
 from mmgen.errors import ConfigError
+from mmgen.gallery import diagnostics
+from mmgen.gallery.curves import curves
 from mmgen.inference.terms import terms
 from mmgen.objective import MODEL
 from mmgen.registry.loading import Registry
@@ -196,6 +199,25 @@ def test_what_is_not_generated_cannot_be_judged():
         toy_model("jmvae", modalities, adversarial={"modality": "pictur"})
     with pytest.raises(ConfigError, match="generates point, not 'picture'"):
         toy_model("cvae", modalities, targets=["point"], adversarial=GAME)
+
+
+def test_who_wins_is_told_in_the_progress_and_in_the_report():
+    model = judged()
+    told = terms(model)
+    values = dict.fromkeys(told, 1.0) | {"loss": 5.0, ACCURACY: 0.93}
+    epoch = Epoch(1, 1.0, values, {}, 1.0, 100.0, best=False)
+    assert "  accuracy 93%  " in epochs.line(epoch, 9, told).plain
+    # What trains others is no part of the subsets' KL, of which there are six.
+    assert epochs._short(values, told)["subsets"] == "6.00"
+    metrics = [{"epoch": n, "beta": 1.0, "train": values, "validation": {}} for n in range(1, 4)]
+    assert diagnostics.of_training(metrics, told, 3, "run") == []
+    won = [{**m, "train": {**values, ACCURACY: 0.99}} for m in metrics]
+    (found,) = diagnostics.of_training(won, told, 3, "run")
+    assert found.title == "The critic wins"
+    assert "at least 99% of cases" in found.text
+    drawn = curves(metrics, told)
+    (panel,) = [p for p in drawn.panels if p.title == "how often the critic is right"]
+    assert panel.summary == "how often the critic is right over the epochs; at the end train 0.93"
 
 
 def test_the_report_s_words():

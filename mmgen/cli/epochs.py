@@ -7,6 +7,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from mmgen.console import styled
+from mmgen.objective import MODEL
 from mmgen.terminal import printable
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ def legend(validated: bool) -> Text:
 def line(epoch: "Epoch", epochs: int, terms: "Mapping[str, Term]") -> Text:
     """Writes an epoch: both losses, as many terms of the last one as fit, speed, whether best.
 
-    First what is warmed up, together: the KL to the prior. Then what is maximised, the largest
-    first, and what is minimised. ``…`` says that something is left out.
+    First what is warmed up, together: the KL to the prior; then shares, such as how often a critic
+    is right; then what is maximised, the largest first, and what is minimised; last what trains
+    other groups of parameters. ``…`` says that something is left out.
 
     Args:
         epoch: The epoch.
@@ -57,28 +59,34 @@ def number(value: float, digits: int = 2) -> str:
     return f"{value:,.0f}" if abs(value) < 10_000_000 else f"{value:.3g}"
 
 
-def _short(values: Mapping[str, float], terms: "Mapping[str, Term]") -> dict[str, float]:
+def _short(values: Mapping[str, float], terms: "Mapping[str, Term]") -> dict[str, str]:
     """Names the terms in short; those of subsets, up to 2^K − 2, are one."""
-    own = {name: terms[name] for name in values if name in terms}
+    every = {name: terms[name] for name in values if name in terms}
+    shares = [name for name, term in every.items() if term.unit == "share"]
+    others = [name for name, term in every.items() if term.trains and MODEL not in term.trains]
+    own = {name: term for name, term in every.items() if name not in (*shares, *others)}
     warmed = [name for name, term in own.items() if term.warmed_up]
     minimised = [name for name, term in own.items() if term.about and term.weight > 0]
     subsets = [name for name in minimised if name not in warmed]
-    shown = {"kl": sum(values[name] for name in warmed)} if warmed else {}
-    rest = [name for name in values if name not in (*warmed, *subsets, "loss")]
+    shown = {"kl": number(sum(values[name] for name in warmed))} if warmed else {}
+    shown |= {name.rpartition("/")[2]: f"{values[name]:.0%}" for name in shares}
+    rest = [n for n in values if n not in (*warmed, *subsets, *shares, *others, "loss")]
     for name in sorted(rest, key=lambda name: -abs(values[name])):
         about = "+".join(own[name].about) if name in own else ""
-        shown[about if about and about not in shown else name] = values[name]
-    return shown | ({"subsets": sum(values[name] for name in subsets)} if subsets else {})
+        shown[about if about and about not in shown else name] = number(values[name])
+    if subsets:
+        shown["subsets"] = number(sum(values[name] for name in subsets))
+    return shown | {name: number(values[name]) for name in others if name not in shown}
 
 
-def _fitting(terms: Mapping[str, float], width: int) -> str:
+def _fitting(terms: Mapping[str, str], width: int) -> str:
     """Writes as many terms as fit, in their order."""
     words, left_out = "", False
     for done, (name, value) in enumerate(terms.items(), start=1):
         short = printable(name)
         if cell_len(short) > LONGEST:
             short = set_cell_size(short, LONGEST - 1) + "…"
-        more = f"  {short} {number(value)}"
+        more = f"  {short} {value}"
         mark = len(" …") if left_out or done < len(terms) else 0
         if cell_len(words + more) + mark <= width:
             words += more

@@ -79,6 +79,10 @@ def about(run: Run, registry: Registry, terms: Mapping[str, Term]) -> About:
 
 
 def _written(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return cut(", ".join(f"{key} {_written(v)}" for key, v in value.items()), 200)
     if isinstance(value, list):
         return cut(", ".join(map(str, value)), 100) or "none"
     if isinstance(value, float):

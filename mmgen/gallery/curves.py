@@ -33,6 +33,7 @@ class Panel(OneLine):
 
     Attributes:
         title: What it is.
+        unit: Of its values, in words.
         lines: Epochs and values by split, as far as there are finite ones.
         epochs: The first and the last.
         scale: The least and the greatest value that is drawn.
@@ -42,6 +43,7 @@ class Panel(OneLine):
     """
 
     title: str
+    unit: str
     lines: dict[str, list[tuple[int, float]]]
     epochs: tuple[int, int]
     scale: tuple[float, float]
@@ -53,7 +55,7 @@ class Panel(OneLine):
     def summary(self) -> str:
         """The panel in one sentence, for who cannot see it."""
         ends = ", ".join(f"{split} {number(line[-1][1])}" for split, line in self.lines.items())
-        return f"{self.title} over the epochs in nats; at the end {ends}"
+        return f"{self.title} over the epochs{self.unit}; at the end {ends}"
 
     def place(self, epoch: float, value: float) -> tuple[float, float]:
         """Returns where a point lies, from (0, 0) at the top left to (1, 1) at the bottom right.
@@ -102,13 +104,13 @@ def curves(metrics: Metrics, terms: Mapping[str, Term]) -> Curves | None:
     names = sorted(metrics[-1]["train"], key=lambda name: name != "loss")
     warms_up = any(t.warmed_up for t in terms.values()) or not terms  # else β changes nothing
     return Curves(
-        panels=[_panel(metrics, name, title(name, terms), warms_up) for name in names[:MOST]],
+        panels=[_panel(metrics, name, terms, warms_up) for name in names[:MOST]],
         left_out=len(names[MOST:]),
         validated=any(m["validation"] for m in metrics),
     )
 
 
-def _panel(metrics: Metrics, name: str, called: str, warms_up: bool) -> Panel:
+def _panel(metrics: Metrics, name: str, terms: Mapping[str, Term], warms_up: bool) -> Panel:
     from matplotlib.ticker import MaxNLocator
 
     first, last = metrics[0]["epoch"], metrics[-1]["epoch"]
@@ -129,7 +131,8 @@ def _panel(metrics: Metrics, name: str, called: str, warms_up: bool) -> Panel:
     epochs = [int(t) for t in MaxNLocator(5, integer=True).tick_values(first, last)]
     heights = [float(t) for t in MaxNLocator(4).tick_values(low, high)]
     return Panel(
-        title=called,
+        title=title(name, terms),
+        unit="" if name in terms and terms[name].unit == "share" else " in nats",
         lines={split: line for split, line in lines.items() if line},
         epochs=(first, last),
         scale=(low, high),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgen import shell
+from mmgen.adversarial import ACCURACY
 from mmgen.brief import OneLine
 from mmgen.formatting import counted, joined, number
 from mmgen.objective import Term
@@ -19,6 +20,9 @@ TELLS_NOTHING = 0.05
 
 STILL_FALLING = 0.02
 """A share of all that the validation loss fell: more in the last tenth of the epochs is much."""
+
+WON, WON_FOR = 0.98, 3
+"""A critic that is right this often for so many epochs has won."""
 
 Metrics = Sequence[Mapping[str, Any]]
 Terms = Mapping[str, Term]
@@ -62,7 +66,23 @@ def of_training(metrics: Metrics, terms: Terms, epochs: int, folder: str) -> lis
     if can_judge(metrics):
         validated = _validated(metrics)
         found += _overfitting(validated, terms) or _still_falling(validated, epochs)
-    return found
+    return [*found, *_critic_wins(metrics)]
+
+
+def _critic_wins(metrics: Metrics) -> list[Diagnostic]:
+    """Looks at the critic beside a model, if there is one."""
+    last = [m["train"].get(ACCURACY, 0.0) for m in metrics[-WON_FOR:]]
+    if len(last) < WON_FOR or min(last) < WON:
+        return []
+    return [
+        Diagnostic(
+            "The critic wins",
+            f"It tells what is generated from what is real in at least {min(last):.0%} of cases, "
+            f"for {WON_FOR} epochs: the decoder beside it learns little from it.",
+            "Try a larger model.adversarial.likelihood_weight, or a smaller "
+            "model.adversarial.learning_rate.",
+        )
+    ]
 
 
 def can_judge(metrics: Metrics) -> bool:

@@ -58,9 +58,11 @@ class Celeba(Source):
     split: Literal["official", "random"] = Field(
         "official", description="Which rows to hold out: in the official one, other people."
     )
-    validation: Rows = Field(1_000, description="random: how many rows to hold out to validate.")
-    test: Rows = Field(1_000, description="random: how many rows to hold out for tests.")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="random: fixes which.")
+    validation: Rows = Field(1_000, description="Of a random split: rows to hold out to validate.")
+    test: Rows = Field(1_000, description="Of a random split: rows to hold out for tests.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="Of a random split: fixes which rows."
+    )
 
     def read(self) -> Content:
         """Returns pictures with 40 attributes, decoded when they are asked for."""
