@@ -9,6 +9,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +19,6 @@ from torch import Tensor
 from mmgen.data import crops, pixels
 from mmgen.errors import DataError, listed
 from mmgen.files.reading import open_regular
-from mmgen.formatting import size as in_words
 from mmgen.seeding import generator
 
 PICTURES, ATTRIBUTES, PARTITION = (
@@ -70,10 +70,12 @@ class CelebA:
         self.members: dict[str, zipfile.ZipInfo] = {}
         folder, packed = root / PICTURES, root / f"{PICTURES}.zip"
         if folder.is_dir():
-            self.zip = None
+            self.zip: Path | None = None
             there = {entry.name for entry in os.scandir(folder)}
         elif packed.is_file():
-            self.zip, self.members = _opened(packed)
+            self.zip = packed
+            with _opened(packed) as file:
+                self.members = _pictures(file)
             there = {*self.members}
         else:
             raise DataError(
@@ -130,10 +132,12 @@ class CelebA:
             DataError: If none of them can.
         """
         used = 0
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        with ExitStack() as opened:
+            packed = None if self.zip is None else opened.enter_context(_opened(self.zip))
+            threads = opened.enter_context(ThreadPoolExecutor(min(8, os.cpu_count() or 1)))
             for start in range(0, len(names), CHUNK):
                 part = names[start : start + CHUNK]
-                read = [*zip(part, threads.map(self._read, part), strict=True)]
+                read = [*zip(part, threads.map(partial(self._read, packed), part), strict=True)]
                 kept = [(name, image) for name, image in read if isinstance(image, Tensor)]
                 self.faceless += sum(image is None for _, image in read)
                 self.damaged += [name for name, image in read if isinstance(image, ValueError)]
@@ -160,8 +164,8 @@ class CelebA:
             told.append(f"{len(self.damaged):,} could not be read: {listed(few)}.")
         return " ".join([*told, TERMS])
 
-    def _read(self, name: str) -> Tensor | ValueError | None:
-        content = None if self.zip is None else partial(_member, self.zip, self.members[name])
+    def _read(self, packed: zipfile.ZipFile | None, name: str) -> Tensor | ValueError | None:
+        content = None if packed is None else partial(_member, packed, self.members[name])
         try:  # as a photograph is read that a user gives
             whole = pixels.decoded(self.root / PICTURES / name, 3, crops.FINER * self.size, content)
         except ValueError as error:
@@ -179,19 +183,26 @@ class _Limited(io.BufferedReader):
         whole = size is None or size < 0
         content = super().read(DIRECTORY + 1 if whole else min(size or 0, DIRECTORY + 1))
         if len(content) > DIRECTORY:
-            raise zipfile.BadZipFile(f"its list of members is larger than {in_words(DIRECTORY)}")
+            raise zipfile.BadZipFile(f"its list of members has more than {DIRECTORY:,} bytes")
         return content
 
 
-def _opened(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """Opens a zip file; returns its pictures by name, without their folder. Nothing is unpacked."""
-    try:
-        packed = zipfile.ZipFile(_Limited(io.FileIO(open_regular(path))))
-    except Exception as error:  # damaged ones make it raise whatever it meets
-        raise DataError(f"{path}: is no zip file that can be read: {error}") from None
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    with ExitStack() as held:
+        try:
+            file = held.enter_context(_Limited(io.FileIO(open_regular(path))))
+            packed = held.enter_context(zipfile.ZipFile(file))
+        except Exception as error:  # damaged ones make it raise whatever it meets
+            raise DataError(f"{path}: is no zip file that can be read: {error}") from None
+        yield packed
+
+
+def _pictures(packed: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Returns the pictures of a zip file by name, without their folder; nothing is unpacked."""
     found = {PurePosixPath(info.filename): info for info in packed.infolist()}
     within = (PurePosixPath(PICTURES), PurePosixPath())
-    return packed, {path.name: info for path, info in found.items() if path.parent in within}
+    return {path.name: info for path, info in found.items() if path.parent in within}
 
 
 def _member(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
