@@ -13,11 +13,13 @@ import PIL.Image
 import pytest
 import torch
 
+from mmgen.build import registry
 from mmgen.data import crops
-from mmgen.data.sources import Celeba
+from mmgen.data.content import content
+from mmgen.data.sources import Celeba, celeba
 from mmgen.data.sources.celeba import CelebA
 from mmgen.data.store import read_dataset
-from mmgen.errors import DataError
+from mmgen.errors import DataError, MmgenError
 from mmgen_image import Image
 
 NAMES = ("Smiling", "Male", "Young")
@@ -69,6 +71,7 @@ def test_a_part_is_read_by_the_official_split(tmp_path, mmgen, packed):
     code, _, err = mmgen("data", "celeba", root, "--size", 16, "--out", tmp_path / "data")
     assert code == 0, err
     dataset = read_dataset(tmp_path / "data")
+    assert dataset.about == err.strip()  # it is told on the terminal too
     assert {n: split.count for n, split in dataset.splits.items()} == {"train": 4, "validation": 4}
     assert dataset.about.startswith("CelebA: 8 of the 10 pictures that have attributes, the center")
     assert "not to be passed on" in dataset.about
@@ -86,14 +89,14 @@ def test_a_part_is_read_by_the_official_split(tmp_path, mmgen, packed):
 
 
 def test_a_random_split_is_disjoint_and_repeats(tmp_path):
-    celeba = CelebA(layout(tmp_path / "celeba"), "center", 16)
-    first = celeba.drawn({"validation": 2, "test": 1}, 5)
-    assert first == celeba.drawn({"validation": 2, "test": 1}, 5)
-    assert first != celeba.drawn({"validation": 2, "test": 1}, 6)
+    found = CelebA(layout(tmp_path / "celeba"), "center", 16)
+    first = found.drawn({"validation": 2, "test": 1}, 5)
+    assert first == found.drawn({"validation": 2, "test": 1}, 5)
+    assert first != found.drawn({"validation": 2, "test": 1}, 6)
     assert {n: len(names) for n, names in first.items()} == {"train": 5, "validation": 2, "test": 1}
-    assert sorted(name for names in first.values() for name in names) == sorted(celeba.rows)
+    assert sorted(name for names in first.values() for name in names) == sorted(found.rows)
     with pytest.raises(DataError, match="8 pictures, so that 8 to hold out leave none"):
-        celeba.drawn({"validation": 5, "test": 3}, 5)
+        found.drawn({"validation": 5, "test": 3}, 5)
 
 
 def test_pictures_that_cannot_be_used_are_counted_and_left_out(tmp_path, monkeypatch):
@@ -116,13 +119,21 @@ def test_pictures_that_cannot_be_used_are_counted_and_left_out(tmp_path, monkeyp
 
 BROKEN = {
     "no pictures": (None, "there is neither img_align_celeba/ nor img_align_celeba.zip"),
-    "no zip": (("img_align_celeba.zip", b"PK"), "img_align_celeba.zip cannot be read"),
+    "no zip": (("img_align_celeba.zip", b"PK"), "img_align_celeba.zip: is no zip file"),
     "attributes": (("list_attr_celeba.txt", b"1\nA B\n000001.jpg 1\n"), "line 3: needs a picture"),
     "values": (("list_attr_celeba.txt", b"1\nA B\n000001.jpg 1 2\n"), "1 or -1 for each of 2"),
     "names": (("list_attr_celeba.txt", b"1\nA A\n"), "line 2: needs the names of attributes"),
     "none": (("list_attr_celeba.txt", b"1\nA B\nother.jpg 1 1\n"), "none of its pictures is in"),
     "long": (("list_attr_celeba.txt", b"1\nA B\n" + b"x" * 10**6), "line 3: is longer than an"),
+    "count": (("list_attr_celeba.txt", b"many\nA B\n"), "line 1: needs the number of pictures"),
+    "digits": (("list_attr_celeba.txt", b"9" * 9_000), "line 1: needs the number of pictures"),
+    "cut": (("list_attr_celeba.txt", b"2\nA B\n000001.jpg 1 1\n"), "has 1 pictures, but line 1"),
     "parts": (("list_eval_partition.txt", b"000001.jpg 3\n"), "line 1: needs a picture and 0, 1"),
+    "no part": (
+        ("list_eval_partition.txt", b"a.jpg 0\n"),
+        "no line for 1 of the pictures, such as",
+    ),
+    "no train": (("list_eval_partition.txt", b"000001.jpg 1\n"), "is one to train on"),
 }
 
 
@@ -145,9 +156,64 @@ def test_a_zip_that_unpacks_to_very_much_is_not_unpacked(tmp_path):
     root = layout(tmp_path / "celeba", packed=True)
     with zipfile.ZipFile(root / "img_align_celeba.zip", "a", zipfile.ZIP_DEFLATED) as file:
         file.writestr("img_align_celeba/000009.jpg", bytes(2**25))
-    celeba = CelebA(root, "center", 16)
-    assert list(celeba.chunks(["000009.jpg"])) == []
-    assert celeba.damaged == ["000009.jpg"]
+    found = CelebA(root, "center", 16)
+    assert [len(chunk["image"]) for chunk in found.chunks(["000008.jpg", "000009.jpg"])] == [1]
+    assert found.damaged == ["000009.jpg"]
+
+
+def test_a_zip_that_unpacks_without_bound_is_not_unpacked(tmp_path):
+    root = layout(tmp_path / "celeba", ())
+    (root / "img_align_celeba").rmdir()
+    with zipfile.ZipFile(root / "img_align_celeba.zip", "w", zipfile.ZIP_BZIP2) as file:
+        file.writestr("img_align_celeba/000001.jpg", jpeg(1))
+    with pytest.raises(DataError, match=r"none of 1 pictures .* neither stored"):
+        list(CelebA(root, "center", 16).chunks(["000001.jpg"]))
+
+
+def test_a_zip_that_lists_too_much_is_not_read(tmp_path, monkeypatch):
+    root = layout(tmp_path / "celeba", packed=True)
+    monkeypatch.setattr(celeba, "DIRECTORY", 500)
+    with pytest.raises(DataError, match="its list of members has more than 500 bytes"):
+        CelebA(root, "center", 16)
+
+
+def test_names_in_a_zip_that_lead_elsewhere_are_none_of_the_pictures(tmp_path):
+    root = layout(tmp_path / "celeba", packed=True)
+    with zipfile.ZipFile(root / "img_align_celeba.zip", "a") as file:
+        for name in ("../000009.jpg", "img_align_celeba/../000009.jpg", "/000010.jpg"):
+            file.writestr(name, jpeg(9))
+    before = sorted(tmp_path.rglob("*"))
+    found = CelebA(root, "center", 16)
+    assert len(found.rows) == 8
+    assert len(next(found.chunks(sorted(found.rows)))["image"]) == 8
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_rows_are_decoded_when_they_are_asked_for_and_in_order(tmp_path, monkeypatch):
+    seen = []
+    read = CelebA._read
+    monkeypatch.setattr(celeba, "CHUNK", 2)
+    monkeypatch.setattr(CelebA, "_read", lambda *a: seen.append(a[-1]) or read(*a))
+    source = Celeba(root=layout(tmp_path / "celeba"), size=16)
+    chunks = content(source, registry()).splits["train"]
+    assert not seen
+    for n in (1, 3):
+        pictures = next(chunks)["image"]
+        assert sorted(seen) == [f"{i:06}.jpg" for i in range(1, n + 2)]
+        assert [round((int(p[0, 0, -1]) - 40) / 8) for p in pictures] == [n, n + 1]
+
+
+def test_no_face_in_any_picture_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(crops, "_face", lambda _: None)
+    found = CelebA(layout(tmp_path / "celeba"), "face", 16)
+    with pytest.raises(DataError, match="none of 2 pictures can be used: no face"):
+        list(found.chunks(["000001.jpg", "000002.jpg"]))
+
+
+def test_counts_of_the_official_split_are_its_own(mmgen, tmp_path):
+    root = layout(tmp_path / "celeba")
+    code, _, err = mmgen("data", "celeba", root, "--test", 2, "--out", tmp_path / "data")
+    assert (code, "--split random" in err) == (2, True)
 
 
 def test_the_centre_is_the_largest_square():
@@ -193,27 +259,44 @@ def test_a_photograph_without_a_face_is_refused_in_one_sentence(tmp_path):
     assert torch.equal(image.accept(small), torch.from_numpy(small).permute(2, 0, 1))
 
 
-def test_without_opencv_it_is_said_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cv2", None)
+def test_a_turned_photograph_is_upright_before_it_is_cropped(tmp_path):
+    pixels = np.zeros((20, 60, 3), np.uint8)
+    pixels[:, 20:40] = 255
+    pixels[:10, 20:40] = 128  # the upper half of the middle
+    exif = PIL.Image.Exif()
+    exif[274] = 6  # to be turned by 90°: the upper half is the right one
+    PIL.Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
+    seen = Image(channels=3, height=8, width=8, crop="center").parse(str(tmp_path / "x.png"))
+    assert abs(int(seen[0, 4, 6]) - 128) < 8
+    assert int(seen[0, 4, 1]) > 247
+
+
+@pytest.mark.parametrize("fault", ["absent", "version 5"])
+def test_without_opencv_it_is_said_what_to_install(fault, monkeypatch):
+    cv2 = pytest.importorskip("cv2")
+    if fault == "absent":
+        monkeypatch.setitem(sys.modules, "cv2", None)
+    else:  # it has no cascades any more
+        monkeypatch.delattr(cv2, "CascadeClassifier")
     monkeypatch.delattr(crops._THREAD, "detector", raising=False)
-    with pytest.raises(Exception, match=r'pip install "mmgen-vae\[faces\]"'):
+    with pytest.raises(MmgenError, match=r'pip install "mmgen-vae\[faces\]"'):
         crops.check_detector()
 
 
 @needs_celeba
 def test_real_faces_are_found(tmp_path):
     pytest.importorskip("cv2")
-    celeba = CelebA(REAL, "face", 64)
-    assert len(celeba.names) == 40
-    splits = celeba.official()
+    found = CelebA(REAL, "face", 64)
+    assert len(found.names) == 40
+    splits = found.official()
     assert {n: len(names) for n, names in splits.items()} == {
         "train": 14_283,
         "validation": 780,
         "test": 660,
     }
-    [chunk] = celeba.chunks(splits["test"][:100])
+    [chunk] = found.chunks(splits["test"][:100])
     assert chunk["image"].shape[1:] == (3, 64, 64)
-    assert 90 <= len(chunk["image"]) == 100 - celeba.faceless
+    assert 90 <= len(chunk["image"]) == 100 - found.faceless
 
 
 PEAK = """

@@ -1,4 +1,4 @@
-"""The pixels of the image plugin: ink, 16 bits, orientation and transparency as people see them."""
+"""The pixels of pictures: ink, 16 bits, orientation and transparency as people see them."""
 
 import io
 import struct
@@ -9,7 +9,8 @@ import PIL.Image
 import pytest
 from pictures import png
 
-from mmgen_image import Image, pixels
+from mmgen.data import pixels
+from mmgen_image import Image
 from mmgen_image.files import read_picture
 
 

@@ -12,7 +12,7 @@ import typer
 from mmgen.cli import data_card, data_table
 from mmgen.cli.common import Force, Settings, group, reachable, storable
 from mmgen.cli.words import Words
-from mmgen.console import progress
+from mmgen.console import progress, stderr
 from mmgen.distribution import SOURCES
 from mmgen.errors import DataError
 
@@ -151,9 +151,11 @@ def _write(out: Path, kind: str, read: "Content", settings: Settings, force: boo
             name: passed(chunks, last=number == len(read.splits))
             for number, (name, chunks) in enumerate(read.splits.items(), start=1)
         }
-        data_card.write(
+        written = data_card.write(
             out, kind, read.about, read.modalities, splits, settings, force=force, fit=True
         )
+    if not isinstance(read.about, str):  # it tells what is known only now
+        stderr.print(written.about)
 
 
 def _check_room(out: Path, chunks: float, values: "Iterable[Tensor]") -> None:

@@ -32,8 +32,8 @@ def write(
     force: bool,
     fit: bool = False,
     bad: "Sequence[BadRow]" = (),
-) -> None:
-    """Writes a data set with its card and contact sheet, and says so.
+) -> "Dataset":
+    """Writes a data set with its card and contact sheet, says so, and opens it.
 
     A kind that cannot be shown costs the card, never the data set.
 
@@ -86,6 +86,7 @@ def write(
     )
     counts = ", ".join(f"{split.count:,} {n}" for n, split in dataset.splits.items())
     stdout.print(f"{path}: {counts}; modalities {', '.join(dataset.modalities)}")
+    return dataset
 
 
 def show(dataset: "Dataset", settings: Settings) -> None:

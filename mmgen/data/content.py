@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -90,7 +91,20 @@ def content(source: Source, registry: Registry) -> Content:
             raise TypeError(f"read() gave {type(content).__name__}; give a Content")
         splits = {str(split): iter(chunks) for split, chunks in content.splits.items()}
     passed = {split: _chunks(kind, chunks, registry) for split, chunks in splits.items()}
-    return replace(content, splits=passed)
+    about = (
+        content.about
+        if isinstance(content.about, str)
+        else partial(_about, source, content, registry)
+    )
+    return replace(content, about=about, splits=passed)
+
+
+def _about(source: Source, content: Content, registry: Registry) -> str:
+    with _blaming_source(source.kind, registry):
+        about = content.about if isinstance(content.about, str) else content.about()
+        if not isinstance(about, str):
+            raise TypeError(f"about() gave {type(about).__name__}; give a text")
+        return about
 
 
 def _chunks(kind: str, chunks: Iterator[Any], registry: Registry) -> Iterator[Mapping[str, Tensor]]:

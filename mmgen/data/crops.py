@@ -19,6 +19,9 @@ AROUND, LEAST = 1.3, 0.4
 """The side of a face's square, in sides of what the detector finds; and the least height of that
 square, in heights of the picture: Suzuki et al. (2018), section 4.5."""
 
+FINER = 4
+"""How much larger than it will be a photograph is decoded of which a part is seen."""
+
 _THREAD = threading.local()
 
 
@@ -87,12 +90,13 @@ def _detector() -> Any:
     if not hasattr(_THREAD, "detector"):
         try:
             import cv2
-        except ImportError:
+
+            cv2.setNumThreads(1)  # pictures are looked at side by side
+            cascade = f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml"  # type: ignore[attr-defined]
+            _THREAD.detector = cv2.CascadeClassifier(cascade)
+        except (ImportError, AttributeError):  # OpenCV 5 has no cascades
             raise MmgenError(
-                'looking for faces needs OpenCV: pip install "mmgen-vae[faces]", or take '
+                'looking for faces needs OpenCV 4: pip install "mmgen-vae[faces]", or take '
                 "another crop"
             ) from None
-        cv2.setNumThreads(1)  # pictures are looked at side by side
-        cascade = f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml"  # type: ignore[attr-defined]
-        _THREAD.detector = cv2.CascadeClassifier(cascade)
     return _THREAD.detector

@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mmgen.data import crops, raster
-from mmgen_image import pixels
+from mmgen.data import crops, pixels, raster
 
 LONGEST = 64
 """The longer side of stored pictures in pixels, at most, if nothing else is asked for."""
-
-FINER = 4
-"""How much larger than it will be a photograph is decoded of which a part is seen."""
 
 SEEN = 16
 """The most pictures that are opened to infer settings."""
@@ -25,7 +21,7 @@ SEEN = 16
 def read_picture(path: str, shape: tuple[int, int, int], crop: crops.Crop = "none") -> Tensor:
     """Reads a picture file of any size as uint8 ``(C, H, W)``, antialiased.
 
-    See :func:`mmgen_image.pixels.pixels` for what becomes of its pixels.
+    See :func:`mmgen.data.pixels.pixels` for what becomes of its pixels.
 
     Args:
         path: The file.
@@ -36,7 +32,7 @@ def read_picture(path: str, shape: tuple[int, int, int], crop: crops.Crop = "non
         ValueError: If it cannot be read as a picture, is too large, or has no face to crop.
     """
     channels, height, width = shape
-    longest = max(height, width) * (1 if crop == "none" else FINER)
+    longest = max(height, width) * (1 if crop == "none" else crops.FINER)
     return _fitted(pixels.decoded(path, channels, longest), shape, crop, repr(path))
 
 
@@ -53,7 +49,7 @@ def from_memory(value: Any, shape: tuple[int, int, int], crop: crops.Crop = "non
     Raises:
         ValueError: If it is no picture, its numbers are out of range, or it has no face to crop.
     """
-    wanted = shape[0], max(shape[1:]) * (1 if crop == "none" else FINER)
+    wanted = shape[0], max(shape[1:]) * (1 if crop == "none" else crops.FINER)
     module = sys.modules.get("PIL.Image")  # who has a picture has imported it
     if module is not None and isinstance(value, module.Image):
         raster.check_listed(value)

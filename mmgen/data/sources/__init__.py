@@ -5,9 +5,9 @@ memory of the modalities that an experiment names, and is never written.
 """
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmgen.hooks import hookimpl
 from mmgen.source import Content, Source
@@ -58,11 +58,24 @@ class Celeba(Source):
     split: Literal["official", "random"] = Field(
         "official", description="Which rows to hold out: in the official one, other people."
     )
-    validation: Rows = Field(1_000, description="Of a random split: rows to hold out to validate.")
-    test: Rows = Field(1_000, description="Of a random split: rows to hold out for tests.")
+    validation: Rows | None = Field(
+        None, description="Of a random split: rows to hold out to validate; 1000 if left out."
+    )
+    test: Rows | None = Field(
+        None, description="Of a random split: rows to hold out for tests; 1000 if left out."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="Of a random split: fixes which rows."
     )
+
+    @model_validator(mode="after")
+    def _counts_are_drawn(self) -> Self:
+        if self.split == "official" and (self.validation, self.test) != (None, None):
+            raise ValueError(
+                "the official split has its own counts: --validation and --test "
+                "belong to --split random"
+            )
+        return self
 
     def read(self) -> Content:
         """Returns pictures with 40 attributes, decoded when they are asked for."""
@@ -72,7 +85,7 @@ class Celeba(Source):
         if self.crop == "face":
             crops.check_detector()
         celeba = CelebA(self.root, self.crop, self.size)
-        counts = {"validation": self.validation, "test": self.test}
+        counts = {"validation": self.validation or 1_000, "test": self.test or 1_000}
         official = self.split == "official"
         splits = celeba.official() if official else celeba.drawn(counts, self.seed)
         image = {

@@ -1,5 +1,6 @@
 """Turns decoded pictures of any mode into the 8-bit grey values or colours that people see."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,15 @@ LARGE = 2**22
 """Pixels above which a picture is averaged in squares before it is resized, to save memory."""
 
 
-def decoded(path: str | Path, channels: int, longest: int) -> np.ndarray:
-    """Reads a picture file as :func:`pixels` does.
+def decoded(
+    path: str | Path, channels: int, longest: int, content: Callable[[], bytes] | None = None
+) -> np.ndarray:
+    """Reads a picture file, or one in an archive by ``content``, as :func:`pixels` does.
 
     Raises:
         ValueError: If it cannot be read as a picture, or is too large. The message names the file.
     """
-    with raster.opened(path) as picture:
+    with raster.opened(path, content) as picture:
         whole = picture.width * picture.height
         # A JPEG is decoded at a fraction of its size, still twice as large as it will be.
         picture.draft("L" if channels == 1 else "RGB", (2 * longest, 2 * longest))
