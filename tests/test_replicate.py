@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from mmgen.nets.blocks import convolutional_encoder, features, mlp
+from mmgen.nets.blocks import convolutional_decoder, convolutional_encoder, features, mlp
 from mmgen.nets.replicate import Looped, Vectorised, replicate, vectorised
 from mmgen.nets.wide import WideLinear
 
@@ -61,6 +61,34 @@ NETS = {
             nn.Conv2d(4, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 4, 3, groups=4), nn.Flatten()
         ),
         (4, 7, 7),
+    ),
+    "the decoder of faces": (
+        lambda: nn.Sequential(
+            convolutional_decoder(3, (2, 9, 8), [4, 6], batch_norm=True), nn.Flatten()
+        ),
+        (3,),
+    ),
+    "transposed: stride, padding, dilation": (
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(2, 4, (3, 2), stride=(2, 1), padding=(1, 0), output_padding=(1, 0)),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4, 3, 3, dilation=2, bias=False),
+            nn.Flatten(),
+        ),
+        (2, 5, 4),
+    ),
+    "transposed: groups, first and later": (
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(4, 8, 3, groups=2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(8, 4, 3, groups=4),
+            nn.Flatten(),
+        ),
+        (4, 4, 5),
+    ),
+    "transposed in one dimension": (
+        lambda: nn.Sequential(nn.ConvTranspose1d(2, 4, 3), nn.ReLU(), nn.Flatten()),
+        (2, 8),
     ),
     "convolution in one dimension": (
         lambda: nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Conv1d(4, 3, 2), nn.Flatten()),

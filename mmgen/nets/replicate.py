@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgen.nets.wide import BATCH_NORMS, CONVOLUTIONS, Wide, unflatten, widen
+from mmgen.nets.wide import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED, Wide, unflatten, widen
 
 ELEMENTWISE = (
     nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid,
@@ -140,7 +140,7 @@ def _known(layer: Any) -> bool:
     if _hooked(layer):
         return False
     kind = type(layer)
-    if kind in CONVOLUTIONS:
+    if kind in CONVOLUTIONS or kind in TRANSPOSED:
         return bool(layer.padding_mode == "zeros")
     if kind in BATCH_NORMS:
         return bool(layer.momentum is not None and layer.track_running_stats and layer.affine)

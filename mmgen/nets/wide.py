@@ -15,6 +15,11 @@ CONVOLUTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv2d: F.conv2d,
     nn.Conv3d: F.conv3d,
 }
+TRANSPOSED: dict[type[nn.Module], Callable[..., Tensor]] = {
+    nn.ConvTranspose1d: F.conv_transpose1d,
+    nn.ConvTranspose2d: F.conv_transpose2d,
+    nn.ConvTranspose3d: F.conv_transpose3d,
+}
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -110,6 +115,36 @@ class WideConvolution(Wide):
         return unflatten(x, 1, copies, out)
 
 
+class WideTransposedConvolution(Wide):
+    """Transposed convolutions: one wide one on a shared input, else one grouped one."""
+
+    reads_shared_input = True
+
+    def __init__(self, same: Sequence[Any]) -> None:
+        super().__init__(same)
+        self._stack(same, "weight", "bias")  # (C, in, out / groups, *kernel), (C, out)
+        first = same[0]
+        self.convolve = TRANSPOSED[type(first)]
+        self.stride, self.padding, self.dilation = first.stride, first.padding, first.dilation
+        self.output_padding, self.groups = first.output_padding, first.groups
+        self.reads_shared_input = self.groups == 1  # wide channels would leave their groups
+
+    def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
+        weight, bias = self._pick("weight", chosen), self._pick("bias", chosen)
+        copies = weight.shape[0]
+        x = self.convolve(
+            x if shared else x.flatten(1, 2),
+            weight.movedim(0, 1).flatten(1, 2) if shared else weight.flatten(0, 1),
+            None if bias is None else bias.flatten(),
+            self.stride,
+            self.padding,
+            self.output_padding,
+            1 if shared else copies * self.groups,
+            self.dilation,
+        )
+        return unflatten(x, 1, copies, weight.shape[2] * self.groups)
+
+
 class WideBatchNorm(Wide):
     """Batch normalisation: the copies' channels side by side."""
 
@@ -180,6 +215,7 @@ def widen(same: Sequence[nn.Module]) -> nn.Module:
         nn.LayerNorm: WideLayerNorm,
         nn.Dropout: WideDropout,
         **dict.fromkeys(CONVOLUTIONS, WideConvolution),
+        **dict.fromkeys(TRANSPOSED, WideTransposedConvolution),
         **dict.fromkeys(BATCH_NORMS, WideBatchNorm),
     }
     kind = type(same[0])

@@ -59,13 +59,13 @@ class Celeba(Source):
         "official", description="Which rows to hold out: in the official one, other people."
     )
     validation: Rows | None = Field(
-        None, description="Of a random split: rows to hold out to validate; 1000 if left out."
+        None, description="How many rows a random split holds out to validate; 1000 if left out."
     )
     test: Rows | None = Field(
-        None, description="Of a random split: rows to hold out for tests; 1000 if left out."
+        None, description="How many rows a random split holds out for tests; 1000 if left out."
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        0, description="Of a random split: fixes which rows."
+        0, description="Fixes which rows a random split holds out."
     )
 
     @model_validator(mode="after")
