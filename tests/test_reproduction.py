@@ -68,7 +68,8 @@ def test_the_authors_adam_is_a_profile(tmp_path):
     here.begin()
     for planned in RUNS:
         train = Experiment.read(here.configuration(planned)).train
-        assert (train.eps, train.gradient_clip) == (1e-4, 1.0)
+        assert train.eps == 1e-4
+        assert (train.gradient_clip, train.gradient_clip_value) == (5.0, 1.0)
         assert train.learning_rate == 1e-3
     paper = reproduction(tmp_path / "other", profile="paper")
     paper.begin()
