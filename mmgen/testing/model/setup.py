@@ -98,6 +98,10 @@ def joint_posterior(model: Model, x: Batch) -> Latent:
     return q
 
 
+IMPUTED = "imputed_posterior()"
+"""What :func:`latents` calls the one of them that needs no density."""
+
+
 def latents(model: Model, x: Batch) -> Iterator[tuple[str, Latent]]:
     """Yields every distribution of z that the model has, and which call gives it."""
     yield "prior()", model.prior(known(model, x))
@@ -105,4 +109,4 @@ def latents(model: Model, x: Batch) -> Iterator[tuple[str, Latent]]:
         if (q := model.posterior(x.select(subset))) is not None:
             yield f"posterior() of {', '.join(subset)}", q
     if model.directions is None:
-        yield "imputed_posterior()", model.imputed_posterior(x)
+        yield IMPUTED, model.imputed_posterior(x)
