@@ -36,7 +36,7 @@ class Hierarchical(Model):
 
     L = Σ_k E_q(z_1|x)[log p(x_k|z_1)] − β Σ_l E_q(z_{l+1}|x) KL(q(z_l|x) ‖ p(z_l|z_{l+1})),
 
-    with p(z_L|z_{L+1}) := N(0, I). With ``bottom_up`` = sample, h_l = path_l(z_{l−1}): q is the chain
+    with p(z_L|z_{L+1}) := N(0, I). With ``bottom_up`` = sample, h_l = path_l(z_{l−1}): then q is
     q(z_1|x) Π_l q(z_l|z_{l−1}), and below L the KL is log q(z_l|·) − log p(z_l|z_{l+1}) at the
     draws. L = 1 is JMVAE.
     """
@@ -57,9 +57,9 @@ class Hierarchical(Model):
             latent: Z, the size of every z_l.
             layers: L, the stochastic layers; 2 in the paper.
             fusion: Widths of layers that join the encoders of the modalities.
-            bottom_up: What q(z_l|·) reads of the layer below: features, of the path that q(z_{l−1}|·)
-                is read off too; mean, that of z_{l−1}, as in the authors' code; or sample, a draw
-                of z_{l−1}.
+            bottom_up: What q(z_l|·) reads of the layer below: features, which q(z_{l−1}|·) is read
+                off too; mean, that of z_{l−1}, as in the authors' code; or sample, a draw of
+                z_{l−1}.
             widths: Widths of the nets between layers, of the posterior's path and of the prior;
                 D512R-D512R in the paper.
         """

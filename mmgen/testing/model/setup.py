@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from mmgen.batch import Batch
 from mmgen.brief import OneLine
@@ -99,7 +100,18 @@ def joint_posterior(model: Model, x: Batch) -> Latent:
 
 
 IMPUTED = "imputed_posterior()"
-"""What :func:`latents` calls the one of them that needs no density."""
+"""What :func:`latents` calls the one that is drawn from only."""
+
+
+def has_density(what: str, q: Latent, z: Tensor) -> bool:
+    """Tells whether one of :func:`latents` has a density: all must, but the imputed posterior."""
+    if what != IMPUTED:
+        return True
+    try:
+        q.log_prob(z)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def latents(model: Model, x: Batch) -> Iterator[tuple[str, Latent]]:
