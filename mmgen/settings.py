@@ -177,6 +177,8 @@ class TrainConfig(Section):
         eps: Adam's denominator constant.
         weight_decay: Adam's L2 penalty.
         gradient_clip: The largest norm of all gradients together; if left out, any.
+        gradient_clip_value: The largest size of each number of a gradient, after the norm is
+            clipped; if left out, any.
         seed: Fixes the first weights, the order of rows and the noise: same seed, same run.
         device: auto (CUDA, then MPS, then CPU), or a torch device such as cuda:1.
         precision: bfloat16 runs the nets in it (autocast) and keeps weights in float32.
@@ -196,6 +198,7 @@ class TrainConfig(Section):
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
     gradient_clip: PositiveFloat | None = None
+    gradient_clip_value: PositiveFloat | None = None
     seed: Seed = 0
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"

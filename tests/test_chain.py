@@ -6,7 +6,7 @@ from torch.distributions import Independent, Normal
 
 from mmgen.inference.divergence import divergence
 from mmgen.latent.base import sample
-from mmgen.latent.chain import Chain, Layers
+from mmgen.latent.chain import Ascent, Chain, Layers
 from mmgen.latent.gaussian import DiagonalGaussian, GaussianHead, standard_normal
 
 Z, L = 2, 3
@@ -28,12 +28,18 @@ def chain(seed=0):
     return Chain(top, heads, "p(z)")
 
 
+def ascent(seed=0):
+    """N(.., ..) of z_1, N(W_2 z_1 + ..), N(W_3 z_2 + ..) of batch shape ()."""
+    p = chain(seed)
+    return Ascent(p.top, p.downwards, "q(z | x)")
+
+
 def normal(q):
     return Independent(Normal(q.loc, q.scale), 1)
 
 
 def test_shapes():
-    for q, batch in ((layers(), (4,)), (chain(), ())):
+    for q, batch in ((layers(), (4,)), (chain(), ()), (ascent(), ())):
         assert (q.batch_shape, q.event_shape) == (batch, (L, Z))
         assert q.mean.shape == (*batch, L, Z)
         z = q.rsample((5,))
@@ -158,3 +164,45 @@ def test_the_divergence_of_layers_from_a_chain_is_by_draws_and_right_on_average(
     error = (found.std() + by_layers.std()) / 60_000**0.5
     assert (found.mean() - by_layers.mean()).abs() < 4 * error
     assert found.mean() > 10 * error
+
+
+@torch.no_grad()
+def test_an_ascent_is_each_layer_given_the_one_below():
+    q = ascent()
+    z = torch.randn(5, L, Z).double()
+    expected = [q.lowest, q.upwards[0](z[:, 0]), q.upwards[1](z[:, 1])]
+    total = sum(normal(q_l).log_prob(z[:, level]) for level, q_l in enumerate(expected))
+    torch.testing.assert_close(q.log_prob(z), total)
+    for one, other in zip(q.given(z), expected, strict=True):
+        assert torch.equal(one.loc, other.loc)
+        assert torch.equal(one.scale, other.scale)
+    centre = [q.lowest.loc]
+    for up in q.upwards:
+        centre.append(up(centre[-1]).loc)
+    assert torch.equal(sample(q, 0, (2,)), torch.stack(centre).expand(2, L, Z))
+    torch.manual_seed(0)
+    drawn = sample(q, 0.3, (4,))
+    torch.manual_seed(0)
+    below = q.lowest.tempered(0.3).rsample((4,))
+    assert torch.equal(drawn[:, 0], below)  # z_1 first
+    assert torch.equal(drawn[:, 1], q.upwards[0](below).tempered(0.3).rsample())
+    twice = q.tempered(0.5).tempered(0.6)
+    assert isinstance(twice, Ascent)
+    for one, other in zip(twice.given(z), expected, strict=True):
+        torch.testing.assert_close(one.scale, 0.3 * other.scale)
+
+
+@torch.no_grad()
+def test_the_highest_layer_of_an_ascent_can_be_drawn_from_alone():
+    q = ascent()
+    assert q.highest.event_shape == (Z,)
+    assert torch.equal(q.highest.mean, q.mean[-1])
+    for temperature in (0.3, 1.0):
+        torch.manual_seed(0)
+        expected = sample(q, temperature, (6,))[:, -1]
+        torch.manual_seed(0)
+        assert torch.equal(sample(q.highest, temperature, (6,)), expected)
+    with pytest.raises(NotImplementedError):
+        q.highest.log_prob(q.highest.mean)
+    assert Ascent(q.lowest, [], "q").highest is q.lowest
+    assert layers().highest.loc.shape == (4, Z)

@@ -47,6 +47,9 @@ def test_first_party_models_keep_the_contract(model, check):
     Setup(JMVAEKL, {"subset_gradient": False}),
     Setup(Hierarchical, {"layers": 1}),
     Setup(Hierarchical, {"layers": 3, "widths": (9,)}),
+    Setup(Hierarchical, {"bottom_up": "mean", "layers": 3, "widths": (9,)}),
+    Setup(Hierarchical, {"bottom_up": "sample", "widths": (9,)}),
+    Setup(Hierarchical, {"bottom_up": "sample", "layers": 3, "widths": (9,)}),
 )
 def test_first_party_models_keep_the_contract_with_other_settings(model, check):
     check(model)

@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from by_hand import gaussian_of, kl, log_likelihoods, moments, set_decoders, set_encoder, set_head
-from torch.distributions import Distribution, MultivariateNormal
+from torch.distributions import Distribution, MultivariateNormal, Normal
 from toys import (
     FIVE,
     JOINT,
@@ -55,6 +55,9 @@ CASES = {
     "jmvae-kl with a flow": ("jmvae-kl", ABC, {"subset_posterior": "flow", "flow_widths": (9,)}),
     "hierarchical of 1 layer": ("hierarchical", ABC, {"layers": 1}),
     "hierarchical of 3 layers": ("hierarchical", ABC, {"layers": 3}),
+    "hierarchical by means": ("hierarchical", ABC, {"layers": 3, "bottom_up": "mean"}),
+    "hierarchical by draws": ("hierarchical", ABC, {"layers": 3, "bottom_up": "sample"}),
+    "hierarchical of 1 drawn layer": ("hierarchical", PAIR, {"layers": 1, "bottom_up": "sample"}),
 }
 
 
@@ -550,26 +553,34 @@ def test_the_mean_of_z_is_the_posteriors():
 
 
 @pytest.mark.parametrize(("K", "layers"), [(2, 2), (3, 3)])
-def test_the_hierarchical_objective_is_equation_9(K, layers):
+@pytest.mark.parametrize("bottom_up", ["features", "mean", "sample"])
+def test_the_hierarchical_objective_is_equation_9(K, layers, bottom_up):
     modalities = toy_modalities(K)
-    built = toy_model("hierarchical", modalities, layers=layers)
+    built = toy_model("hierarchical", modalities, layers=layers, bottom_up=bottom_up)
     x = observations(modalities, 6)
     beta = 0.7
 
     h = built.fusion(torch.cat([built.encoders[n](x[n]) for n in modalities], dim=-1))
-    q = []
-    for level, head in enumerate(built.posteriors):
-        h = built.paths[level - 1](h) if level else h
-        q.append(moments(head.linear(h)))
+    q, z = [], []
     torch.manual_seed(3)
-    z = [mean + variance.sqrt() * torch.randn_like(mean) for mean, variance in q]
+    for level, head in enumerate(built.posteriors):
+        if level:
+            below = {"features": h, "mean": q[-1][0], "sample": z[-1]}[bottom_up]
+            h = built.paths[level - 1](below)
+        mean, variance = moments(head.linear(h))
+        q.append((mean, variance))
+        z.append(mean + variance.sqrt() * torch.randn_like(mean))
     divergences = []
     for level, (mean, variance) in enumerate(q):
         other = torch.zeros(()), torch.ones(())
         if level + 1 < layers:
             prior_mlp, head = built.priors[level]
             other = moments(head.linear(prior_mlp(z[level + 1])))
-        divergences.append(kl(mean, variance, *other))
+        if bottom_up == "sample" and level + 1 < layers:
+            one, two = (Normal(m, v.sqrt()).log_prob(z[level]) for m, v in (q[level], other))
+            divergences.append((one - two).sum(-1))
+        else:
+            divergences.append(kl(mean, variance, *other))
     bound = sum(log_likelihoods(built, x, z[0]).values()) - beta * sum(divergences)
 
     torch.manual_seed(3)
@@ -679,12 +690,17 @@ def test_jmvaes_bound_is_below_log_p_at_any_posterior(linear_jmvae):
 def linear_hierarchy():
     """z_2 → z_1 → x, all linear, of one latent dimension a layer."""
     built = toy_model("hierarchical", LINEAR, latent=1, fusion=(), layers=2).double()
+    return linear(built, read=3)
+
+
+def linear(built, read):
+    """Makes all of a hierarchy linear; q(z_2|·) reads so many numbers."""
     W = torch.tensor([[1.0], [-0.7], [0.4]]).double()
     c = torch.tensor([0.3, -0.2, 0.1]).double()
     set_decoders(built, W, c)
-    # Both posteriors are read off x itself, and p(z_1|z_2) off z_2 itself.
+    # Posteriors are read off x itself or z_1 itself, and p(z_1|z_2) off z_2 itself.
     built.paths[0] = torch.nn.Identity()
-    built.posteriors[1] = GaussianHead(3, 1).double()
+    built.posteriors[1] = GaussianHead(read, 1).double()
     built.priors[0] = GaussianHead(1, 1).double()
     return built, W, c
 
@@ -763,6 +779,46 @@ def test_the_hierarchical_bound_is_below_log_p_at_any_posterior(linear_hierarchy
         gaps.append(log_p - mean)
         assert gaps[-1] > -4 * standard_error
     assert max(gaps) > 0.1
+
+
+def test_the_bound_of_a_hierarchy_that_reads_draws_is_tight_at_the_exact_posterior():
+    """p(z_1, z_2|x) = p(z_1|x) p(z_2|z_1): unlike independent layers, the chain can hold it."""
+    built = toy_model("hierarchical", LINEAR, latent=1, fusion=(), layers=2, bottom_up="sample")
+    built, W, c = linear(built.double(), read=1)
+    double = torch.float64
+    slope, offset, variance = (torch.tensor([v], dtype=double) for v in (0.9, 0.4, 0.5))
+    set_head(built.priors[0], slope.reshape(1, 1), offset, variance)
+    marginal = slope**2 + variance  # of z_1
+    precision = (W.T @ W)[0] / NOISE + 1 / marginal
+    weight = W.T / NOISE / precision
+    bias = offset / marginal / precision - weight @ c
+    set_head(built.posteriors[0], weight, bias, 1 / precision)
+    gain = slope / marginal
+    set_head(built.posteriors[1], gain.reshape(1, 1), -gain * offset, 1 - slope * gain)
+    torch.manual_seed(0)
+    for x in (observation(0.4, -1.0, 2.0), observation(-2.0, 0.1, 0.5)):
+        mean, standard_error = bound(built, x)
+        expected = hierarchy_log_p(x, W, c, slope.item(), offset.item(), variance.item())
+        assert standard_error < 0.01
+        assert abs(mean - expected) < 4 * standard_error + 1e-6
+
+
+@torch.no_grad()
+def test_a_hierarchy_that_reads_draws_comes_down_from_a_top_that_is_drawn_anew():
+    built = toy_model("hierarchical", toy_modalities(2), layers=2, bottom_up="sample").double()
+    built.posteriors[1].linear.weight.mul_(30)  # so that z_1 matters
+    x = Batch({n: v.double() for n, v in observations(toy_modalities(2), 2).items()})
+    q, down = built.posterior(x), built.imputed_posterior(x)
+    torch.manual_seed(0)
+    climbed, drawn = q.rsample((30_000,))[..., 1, :], down.rsample((30_000,))[..., 1, :]
+    error = climbed.std(0) / math.sqrt(30_000)
+    assert ((climbed.mean(0) - drawn.mean(0)).abs() < 6 * error).all()
+    torch.testing.assert_close(climbed.std(0), drawn.std(0), rtol=0.03, atol=0)
+    # One climb for all draws would scatter less.
+    one = q.given(q.mean)[1].scale
+    assert (drawn.std(0) > 1.02 * one).any()
+    with pytest.raises(NotImplementedError):
+        down.log_prob(down.mean)
 
 
 @torch.no_grad()

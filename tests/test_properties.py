@@ -74,6 +74,7 @@ keys = st.sampled_from(
             "train.precision",
             "train.schedule",
             "train.gradient_clip",
+            "train.gradient_clip_value",
             "trian.epochs",
         ),
         *("", ".", "a.b.c.d"),

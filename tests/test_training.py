@@ -227,6 +227,30 @@ def test_gradients_are_clipped_together():
     assert (free.model.a.grad.item(), free.model.b.grad.item()) == (300, 400)
 
 
+def test_each_number_of_a_gradient_is_clipped_after_the_norm_of_all():
+    class Steep(Fake):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.a, self.b = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(()))
+            self.unused = nn.Parameter(torch.zeros(()))
+
+        def terms(self, x):
+            yield Term("steep", (self.a @ torch.tensor([3.0, -300.0]) + 400 * self.b).expand(1))
+
+    def clipped(**settings):
+        state = Training(Steep(), config(**settings), CPU)
+        state.step(Batch({}), 1.0)
+        assert state.model.unused.grad is None
+        return [*state.model.a.grad.tolist(), state.model.b.grad.item()]
+
+    norm = (3**2 + 300**2 + 400**2) ** 0.5
+    after_norm = 5 / norm * 3  # in the other order it would be 1
+    assert clipped(gradient_clip_value=1.0) == [1, -1, 1]
+    both = clipped(gradient_clip=5.0, gradient_clip_value=1.0)
+    assert both == pytest.approx([after_norm, -1, 1], rel=1e-4)
+    assert clipped(gradient_clip_value=350.0) == [3, -300, 350]
+
+
 class Duel(Fake):
     """Two groups of parameters whose losses both read both, as in an adversarial game."""
 

@@ -121,7 +121,9 @@ class JMVAEKL(JointlyEncoded):
             fusion: Widths of layers that join the encoders of the modalities.
             subsets: Which subsets of the modalities get an encoder: all, 2^K − 2 of them; single,
                 each modality; none; or a list such as ["image", "image+label"].
-            alpha: α, the weight of each subset's KL; 1 in the paper.
+            alpha: α, the weight of each subset's KL; 1 in the paper, which sums them (eq. 10). The
+                authors' published code weighs their mean: its α is α / (2^K − 2) here, 0.5 for two
+                modalities.
             subset_posterior: What q(z|x_S) is: gaussian, as in the paper, or flow, a normalising
                 flow (extra ``flow``).
             subset_gradient: Whether the subsets' KL moves the joint posterior too, as in the paper.

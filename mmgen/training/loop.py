@@ -6,14 +6,14 @@ stopping there and resuming later gives the same weights, bit for bit.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from mmgen.batch import Batch
 from mmgen.brief import OneLine
@@ -164,8 +164,7 @@ class Training(OneLine):
             inputs = None if alone else list(self.groups[name].parameters)
             loss.backward(retain_graph=not alone, inputs=inputs)
         for name, optimiser in self.optimisers.items():
-            if self.config.gradient_clip is not None:
-                clip_grad_norm_(self.groups[name].parameters, self.config.gradient_clip)
+            clip(self.groups[name].parameters, self.config)
             for group in optimiser.param_groups:
                 group["lr"] = group["scale"] * self.learning_rate(progress)
             optimiser.step()
@@ -186,6 +185,14 @@ def adam(group: ParameterGroup, config: TrainConfig) -> torch.optim.Optimizer:
     scale = settings["lr"] / config.learning_rate
     parameters = [{"params": list(group.parameters), "scale": scale}]
     return torch.optim.Adam(parameters, fused=fused, **settings)
+
+
+def clip(parameters: Sequence[nn.Parameter], config: TrainConfig) -> None:
+    """Clips the gradients of a group: their norm together, then each number of them."""
+    if config.gradient_clip is not None:
+        clip_grad_norm_(parameters, config.gradient_clip)
+    if config.gradient_clip_value is not None:
+        clip_grad_value_(parameters, config.gradient_clip_value)
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:

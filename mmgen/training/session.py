@@ -36,7 +36,7 @@ WHERE = {"train.device", "train.tensorboard", "data.path", "data.source"}
 SAME = {"train.epochs", "name"} | WHERE
 """Settings in which one experiment may differ from itself."""
 
-MENDING = {"train.learning_rate", "train.gradient_clip"}
+MENDING = {"train.learning_rate", "train.gradient_clip", "train.gradient_clip_value"}
 """Settings that may change when a run goes on, for where numbers were no longer finite."""
 
 

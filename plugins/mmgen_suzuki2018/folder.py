@@ -27,6 +27,7 @@ from mmgen_suzuki2018.mnist import (
     IMAGE,
     LABEL,
     PROFILES,
+    READINGS,
     RUNS,
     SAMPLES,
     Planned,
@@ -47,6 +48,7 @@ class Reproduction(OneLine):
         profile: Which of :data:`mmgen_suzuki2018.mnist.PROFILES`.
         epochs: Of every model of the table.
         beyond: Whether JMVAE-kl with other settings, and with a flow, are rows more.
+        readings: Whether what the paper leaves open, read otherwise, are rows more.
         device: ``auto``, or a torch device.
         plugins: One-file plugins, as ``mmgen -p``.
     """
@@ -56,6 +58,7 @@ class Reproduction(OneLine):
     profile: str
     epochs: int
     beyond: bool = False
+    readings: bool = False
     device: str = "auto"
     plugins: tuple[str, ...] = ()
 
@@ -67,7 +70,7 @@ class Reproduction(OneLine):
     @property
     def runs(self) -> tuple[Planned, ...]:
         """The runs, those that take longest first."""
-        return (*BEYOND, *RUNS) if self.beyond else RUNS
+        return (*(BEYOND if self.beyond else ()), *(READINGS if self.readings else ()), *RUNS)
 
     def run(self, name: str) -> Path:
         """Returns a run's folder."""

@@ -38,8 +38,11 @@ class Profile(OneLine):
 
 PROFILES = {
     "paper": Profile(epochs=100, iterations=50, rows=10_000, looked_at=1_000),
-    # Adam as in the authors' old code, of which the paper does not speak.
-    "authors": Profile(*(100, 50, 10_000, 1_000), train={"eps": 1e-4, "gradient_clip": 1.0}),
+    # Adam and clipping as in the authors' code, of which the paper does not speak.
+    "authors": Profile(
+        *(100, 50, 10_000, 1_000),
+        train={"eps": 1e-4, "gradient_clip": 5.0, "gradient_clip_value": 1.0},
+    ),
     "fast": Profile(epochs=2, iterations=10, rows=300, looked_at=100),
 }
 
@@ -58,6 +61,7 @@ class Planned(OneLine):
         train: What ``[train]`` has beside the epochs.
         share: Of the epochs.
         temperature: At which z is drawn from what is given.
+        about: Of a row that the paper does not have: what it is, for the page.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Planned(OneLine):
     train: Mapping[str, Any] = field(default_factory=dict)
     share: float = 1.0
     temperature: float = 1.0
+    about: str = ""
 
     @property
     def iterative(self) -> bool:
@@ -116,6 +121,7 @@ BEYOND = (
         {"schedule": "cosine"},
         share=0.8,
         temperature=0.6,
+        about="is not in the paper",
     ),
     Planned(
         "jmvae-kl-tuned",
@@ -123,10 +129,33 @@ BEYOND = (
         {"kind": "jmvae-kl", "alpha": 0.35},
         {"schedule": "cosine"},
         temperature=0.9,
+        about="is not in the paper",
     ),
 )
 """Rows beyond the paper. α weighs how well a label explains a picture against how well a picture
 explains itself; see ``docs/results.md`` for what else was tried."""
+
+READINGS = (
+    Planned(
+        "jmvae-kl-mean",
+        "JMVAE-kl, mean of KLs",
+        {"kind": "jmvae-kl", "alpha": 0.5},
+        about="weighs the mean of the subsets' KLs by 1, as the authors' code does, not the sum",
+    ),
+    Planned(
+        "hierarchical-mean",
+        "Hierarchical, mean",
+        {"kind": "hierarchical", "layers": 2, "bottom_up": "mean"},
+        about="reads q(z_2|·) off the mean of z_1, as the authors' code does, not off features",
+    ),
+    Planned(
+        "hierarchical-sample",
+        "Hierarchical, sample",
+        {"kind": "hierarchical", "layers": 2, "bottom_up": "sample"},
+        about="reads q(z_2|·) off a draw of z_1, not off features",
+    ),
+)
+"""Rows of what the paper leaves open, read otherwise; all else is as in :data:`RUNS`."""
 
 CELLS = (
     ("log p(x|w)", (IMAGE,), (LABEL,), "single"),

@@ -157,6 +157,7 @@ def page(reproduction: Reproduction, found: Sequence[Cell], judged: Sequence[Cla
         [(c.words, "yes" if c.holds else "**no**", c.evidence) for c in judged],
     )
     beyond = " --beyond" if reproduction.beyond else ""
+    readings = " --readings" if reproduction.readings else ""
     return f"""# MNIST: Table 1 and Figures 3, 4 and 5
 
 M. Suzuki, K. Nakayama, Y. Matsuo, "Deep generative models for bidirectional generation between
@@ -164,7 +165,7 @@ different modalities", IPSJ Journal 59(3), 2018, section 4, made again with
 
 ```sh
 mmgen reproduce mnist --data DATA --profile {reproduction.profile} --epochs \
-{reproduction.epochs}{beyond} --out OUT
+{reproduction.epochs}{beyond}{readings} --out OUT
 ```
 
 on {_machine(reproduction)}. x is a picture, w its label.
@@ -214,9 +215,11 @@ def _beyond(reproduction: Reproduction) -> str:
     lines = []
     for planned in reproduction.runs:
         if planned.row and planned.row not in PAPER:
-            values = {**planned.model, **planned.train, "temperature": planned.temperature}
+            values = {**planned.model, **planned.train}
+            if planned.temperature != 1:
+                values["temperature"] = planned.temperature
             settings = ", ".join(f"{key} = {value}" for key, value in values.items())
-            lines.append(f"- **{planned.row}** is not in the paper: `{settings}`.")
+            lines.append(f"- **{planned.row}** {planned.about}: `{settings}`.")
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from mmgen.batch import Batch
 from mmgen.brief import OneLine
@@ -98,6 +99,21 @@ def joint_posterior(model: Model, x: Batch) -> Latent:
     return q
 
 
+IMPUTED = "imputed_posterior()"
+"""What :func:`latents` calls the one that is drawn from only."""
+
+
+def has_density(what: str, q: Latent, z: Tensor) -> bool:
+    """Tells whether one of :func:`latents` has a density: all must, but the imputed posterior."""
+    if what != IMPUTED:
+        return True
+    try:
+        q.log_prob(z)
+    except NotImplementedError:
+        return False
+    return True
+
+
 def latents(model: Model, x: Batch) -> Iterator[tuple[str, Latent]]:
     """Yields every distribution of z that the model has, and which call gives it."""
     yield "prior()", model.prior(known(model, x))
@@ -105,4 +121,4 @@ def latents(model: Model, x: Batch) -> Iterator[tuple[str, Latent]]:
         if (q := model.posterior(x.select(subset))) is not None:
             yield f"posterior() of {', '.join(subset)}", q
     if model.directions is None:
-        yield "imputed_posterior()", model.imputed_posterior(x)
+        yield IMPUTED, model.imputed_posterior(x)
