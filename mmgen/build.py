@@ -191,21 +191,27 @@ def unchecked() -> Iterator[None]:
 
 
 @contextmanager
-def note_plugin_changes(registry: Registry, trained_with: Mapping[str, str]) -> Iterator[None]:
+def note_plugin_changes(registry: Registry, trained_with: Mapping[str, Any]) -> Iterator[None]:
     """Adds to every error which plugins are not those that a run was trained with.
 
     Args:
         registry: The plugins there are now.
-        trained_with: The provider of each kind then, as the run's ``environment.json`` has it.
+        trained_with: The run's ``environment.json``, which has the plugin of each kind and of the
+            model then; empty if there is none.
     """
     try:
         yield
     except MmgenError as error:
         lines = [str(error)]
-        for kind, then in trained_with.items():
+        for kind, then in trained_with.get("plugins", {}).items():
             now = str(registry.provider(kind)) if kind in registry.kinds else "no plugin"
             if now != then:
                 lines.append(f"kind {kind!r} was plugin {then} when it was trained; now {now}")
+        model = trained_with.get("model")
+        if model and model not in map(str, registry.records):
+            lines.append(
+                f"its model was of plugin {model} when it was trained, which is not here now"
+            )
         error.args = ("\n  ".join(lines),)
         raise
 

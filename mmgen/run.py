@@ -220,7 +220,7 @@ def load(
     environment = run_folder.environment(path)  # refuses a run of a newer version
     registry = build.registry(plugin_modules)
     where = build.device(device)
-    with build.note_plugin_changes(registry, environment.get("plugins", {})):
+    with build.note_plugin_changes(registry, environment):
         modalities = build.modalities(experiment, registry, experiment.modalities)
         with random_state(where, 0):  # weights come from the file: spare the caller's random state
             # Sizes come from a file that anyone may have written: the weights show that they are

@@ -4,6 +4,9 @@ import sys
 
 import pytest
 
+from mmgen import build
+from mmgen.errors import ConfigError
+
 TONE = """
 from typing import ClassVar
 import torch
@@ -174,3 +177,15 @@ def test_a_setting_that_is_new_has_its_default_when_training_goes_on(run, site, 
     assert code == 2
     assert "modalities.tone.noise" in err
     assert "now tone (mmgen-tone 1.1)" in err
+
+
+def test_the_plugin_of_the_model_is_named_too_if_it_is_another_now():
+    registry = build.registry()
+    now = str(registry.model_provider("jmvae"))
+    for then, told in ((now, False), ("mine (mmgen-mine 1.0)", True)):
+        with (
+            pytest.raises(ConfigError) as raised,
+            build.note_plugin_changes(registry, {"plugins": {}, "model": then}),
+        ):
+            raise ConfigError("model.gamma: unknown key")
+        assert ("model was of plugin mine (mmgen-mine 1.0)" in str(raised.value)) == told

@@ -83,7 +83,7 @@ def train(
             trained_with = {}
             resuming = resume and out is not None and (out / EXPERIMENT).is_file()
             if resuming and out is not None:
-                trained_with = run_folder.environment(out).get("plugins", {})
+                trained_with = run_folder.environment(out)
                 experiment = _with_warmup_of(run_folder.experiment(out), experiment)
             elif out is not None and not dry_run:  # before the work of preparing
                 run_folder.ensure_absent(out, force=force, again=asked.again(out))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psutil
 import torch
@@ -82,7 +83,7 @@ def quiet(_words: str) -> None:
 def plan(
     experiment: Experiment,
     plugin_modules: Sequence[str] = (),
-    trained_with: Mapping[str, str] | None = None,
+    trained_with: Mapping[str, Any] | None = None,
     say: Callable[[str], object] = quiet,
     *,
     figures: bool = False,
@@ -92,7 +93,7 @@ def plan(
     Args:
         experiment: What to train on what.
         plugin_modules: One-file plugins, as ``mmgen -p``.
-        trained_with: The provider of each kind, if a run is to go on.
+        trained_with: The environment of the run that is to go on, if one is.
         say: Is told what is being done, in words for people who wait.
         figures: Whether figures and report are made at the end.
 

@@ -99,7 +99,7 @@ class Prepared(OneLine):
 def prepare(
     experiment: Experiment,
     plugin_modules: Sequence[str] = (),
-    trained_with: Mapping[str, str] | None = None,
+    trained_with: Mapping[str, Any] | None = None,
     say: Callable[[str], object] = plan.quiet,
     *,
     figures: bool = False,
@@ -109,7 +109,7 @@ def prepare(
     Args:
         experiment: What to train on what.
         plugin_modules: One-file plugins, as ``mmgen -p``.
-        trained_with: The provider of each kind, if a run is to go on.
+        trained_with: The environment of the run that is to go on, if one is.
         say: Is told what is being done, in words for people who wait.
         figures: Whether figures and report are made at the end.
 
@@ -165,8 +165,7 @@ def resume(prepared: Prepared, out: Path) -> bool:
             with which nothing is left to train.
     """
     environment = run_folder.environment(out)
-    plugins = environment.get("plugins", {})
-    with writing(out), build.note_plugin_changes(prepared.registry, plugins):
+    with writing(out), build.note_plugin_changes(prepared.registry, environment):
         trained = run_folder.experiment(out)
         different = _differences(
             build.completed(trained, prepared.registry).model_dump(mode="json"),
