@@ -174,6 +174,9 @@ def _read(
     """Returns a photograph ``(3, H, W)`` uint8, what is stored of it, and the part that is."""
     try:
         values = decoded(path, 3, LONGEST)
+    except ValueError as error:  # it names the file
+        raise GenerationError(str(error)) from None
+    try:
         stored, part = modality.locate(values, crop)
     except ValueError as error:
         raise GenerationError(f"{name}={path}: {error}") from None

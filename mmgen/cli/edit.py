@@ -8,6 +8,7 @@ import typer
 from mmgen.cli.common import Device, Iterations, RunFolder, Settings, Weights, reachable
 from mmgen.console import stdout, styled
 from mmgen.errors import GenerationError
+from mmgen.formatting import number
 
 if TYPE_CHECKING:
     from mmgen.editing import Edit
@@ -109,7 +110,7 @@ def edit(
     )
     _tell(loaded, done, photograph)
     words = ", ".join(f"{name}={value}" for name, value in wanted.items())
-    titles = [f"{strip} = {value:g}" for value in values] or ["edited"]
+    titles = [f"{strip} = {number(value, 3)}" for value in values] or ["edited"]
     if file is not None:
         from mmgen.gallery.edit import draw_edit
 
@@ -151,8 +152,6 @@ def _values(
 
 def _tell(run: "Run", done: "Edit", photograph: Path) -> None:
     """Prints the part that was seen, what was inferred from it, and what was changed."""
-    from mmgen.formatting import number
-
     left, top, right, bottom = done.part
     _, height, width = done.photograph.shape
     seen = f"{right - left} × {bottom - top} pixels at {left}, {top} of {width} × {height}"

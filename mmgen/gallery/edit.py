@@ -61,14 +61,16 @@ def draw_edit(
     ]
     bars = _bars(edit, modalities)
     wide, high = SIDE * len(columns), max(2 * SIDE + 0.7, 0.17 * len(bars) + 0.6)
-    beside = 3.2 if bars else 0.0
+    longest = max((len(name) for name, *_ in bars), default=0)
+    names = 0.15 + 0.065 * min(longest, 40)
+    beside = names + 2.1 if bars else 0.0
     figure = Figure((wide + beside, high + 0.8), dpi=110, facecolor="white")
     figure.suptitle(title, x=0.015, ha="left", fontsize=13, fontweight="bold", color=INK)
     parts = figure.add_gridspec(1, 2 if bars else 1, width_ratios=[wide, beside][: 1 + bool(bars)])
     pictures = figure.add_subfigure(parts[0])
     _pictures(pictures, columns)
     if bars:
-        _draw(figure.add_subfigure(parts[1]), bars)
+        _draw(figure.add_subfigure(parts[1]), bars, names / beside, high + 0.8)
     return save(figure, path)
 
 
@@ -84,6 +86,7 @@ def _pictures(figure: "SubFigure", columns: Sequence[Column]) -> None:
         for place, picture, words, colour in places:
             place.imshow(_shown(picture), interpolation="nearest")
             place.set_title(words, fontsize=9, color=colour)
+            place.set_anchor("N")
             place.set_xticks([])
             place.set_yticks([])
             place.spines[:].set_color("#cccccc")
@@ -109,9 +112,10 @@ def _bars(edit: Edit, modalities: dict[str, Modality]) -> list[Bar]:
     return bars
 
 
-def _draw(figure: "SubFigure", bars: Sequence[Bar]) -> None:
+def _draw(figure: "SubFigure", bars: Sequence[Bar], left: float, height: float) -> None:
     axes: Axes = figure.subplots()
-    figure.subplots_adjust(0.5, 0.05, 0.93, 0.93)
+    each = min(0.3, (height - 1.1) / len(bars))  # in inches
+    figure.subplots_adjust(left, 1 - (0.85 + each * len(bars)) / height, 0.97, 1 - 0.85 / height)
     low = min(min(off, before, off if new is None else new) for _, before, new, off, _ in bars)
     high = max(max(on, before, on if new is None else new) for _, before, new, _, on in bars)
     room = 0.16 * (high - low)
@@ -138,8 +142,8 @@ def _draw(figure: "SubFigure", bars: Sequence[Bar]) -> None:
     axes.tick_params(labelsize=7, colors=GREY, length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines.bottom.set_color("#cccccc")
-    told = "inferred; changed in colour" if any(bar[2] is not None for bar in bars) else "inferred"
-    axes.set_title(told, fontsize=9, color=GREY, loc="left")
+    told = "inferred, and changed" if any(bar[2] is not None for bar in bars) else "inferred"
+    axes.set_title(told, fontsize=9, color=GREY, loc="left", pad=4)
 
 
 def _shown(picture: Tensor) -> NDArray[np.uint8]:
