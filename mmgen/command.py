@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import typer
 
 OWN = (
-    *("data", "init", "train", "generate", "evaluate", "coherence", "report", "growth"),
+    *("data", "init", "train", "generate", "edit", "evaluate", "coherence", "report", "growth"),
     "plugins",
 )
 """The verbs that no plugin's command can have: mmgen's own."""

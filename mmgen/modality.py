@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -24,6 +25,10 @@ def _different(words: tuple[str, ...]) -> tuple[str, ...]:
 
 Words = Annotated[tuple[str, ...], AfterValidator(_different)]
 """A field of names for classes, attributes, columns: different, and without commas."""
+
+
+Box = tuple[int, int, int, int]
+"""A part of a picture: left, top, right and bottom in pixels, the last two not included."""
 
 
 Widths = settings.Widths
@@ -43,6 +48,8 @@ class Modality(OneLine, BaseModel, ABC):
        programs have them in other forms than text, ``render`` and ``describe`` to show values as
        pictures and words, ``choices`` and ``example`` for the values in figures and synthetic
        data. Name in ``stored_with`` the fields that stored values depend on.
+       ``switches`` lets ``mmgen edit`` change what is said of a photograph, ``locate`` the
+       photograph.
     4. Write ``match_score``, ``infer_settings`` and ``join_cells`` for ``mmgen data table`` to find
        the columns of this kind, ``fit`` if something is measured on the training data.
     5. Return the class from the hook ``mmgen_modalities`` and name the module in the entry-point
@@ -155,6 +162,34 @@ class Modality(OneLine, BaseModel, ABC):
     def choices(self) -> list[str]:
         """Returns the raw values to try one by one in a figure; empty if there are none."""
         return []
+
+    def switches(self) -> dict[str, tuple[float, float]]:
+        """Names the numbers of an observation, in order, each with what off and what on is.
+
+        Empty if an observation is no such list. ``mmgen edit`` changes them one by one.
+        """
+        return {}
+
+    def locate(
+        self,
+        photograph: NDArray[np.uint8],  # noqa: ARG002
+        crop: str | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, Box]:
+        """Returns what is stored of a photograph, and which part of it that shows.
+
+        For kinds of pictures: ``mmgen edit`` changes that part of the photograph.
+
+        Args:
+            photograph: Upright, ``(H, W, 3)``.
+            crop: Another part than the kind's settings say, in the kind's words.
+
+        Returns:
+            A stored value ``(...)``, as :meth:`parse` gives it, and the part.
+
+        Raises:
+            ValueError: If there is no such part, or the kind has no pictures.
+        """
+        raise ValueError(f"modality kind {self.kind!r} is no picture of a photograph")
 
     def example(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """Makes synthetic stored values ``(B, ...)`` for class numbers ``(B,)``.

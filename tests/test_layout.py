@@ -30,7 +30,7 @@ ORDER = (
     *("hooks", "models"),
     "registry",
     *("data", "template", "build", "checking", "training"),
-    *("given", "generated", "run", "held_out", "evaluation", "gallery"),
+    *("given", "generated", "run", "editing", "held_out", "evaluation", "gallery"),
     *("testing", "scaffold", "cli", "__main__"),
 )
 

@@ -10,6 +10,7 @@ from mmgen import __version__, stopping
 from mmgen.cli import (
     coherence,
     data,
+    edit,
     evaluate,
     failures,
     generate,
@@ -59,13 +60,14 @@ app.add_typer(data.app, name="data")
 app.command()(init.init)
 app.command()(train.train)
 app.command()(generate.generate)
+app.command()(edit.edit)
 app.command()(evaluate.evaluate)
 app.command()(coherence.coherence)
 app.command()(report.report)
 app.command()(growth.growth)
 app.add_typer(plugins.app, name="plugins")
 
-SPREADING = ("--given", "--targets")
+SPREADING = ("--given", "--targets", "--set")
 """Options that take several values in a row: ``--given label=7 attributes=thick``."""
 
 

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from mmgen.errors import MmgenError
+from mmgen.modality import Box
 
 Crop = Literal["none", "center", "face"]
 """Which part of a photograph is seen: all of it, the largest square, or the largest face."""
-
-Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels, the last two not included."""
 
 AROUND, LEAST = 1.3, 0.4
 """The side of a face's square, in sides of what the detector finds; and the least height of that

@@ -83,6 +83,11 @@ class Attributes(Modality):
         """Lists each attribute alone."""
         return list(self.names)
 
+    def switches(self) -> dict[str, tuple[float, float]]:
+        """Names the attributes, each with 0 and 1, or -1 and 1 if gaussian."""
+        off = -1.0 if self.likelihood == "gaussian" else 0.0
+        return dict.fromkeys(self.names, (off, 1.0))
+
     def example(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """Makes attributes ``(B, A)`` that depend on the class, with noise."""
         return (super().example(classes, generator) > 0).to(torch.uint8)

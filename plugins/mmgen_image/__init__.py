@@ -6,14 +6,16 @@ from math import prod
 from os import PathLike, fspath
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from mmgen.data.crops import Crop
 from mmgen.hooks import hookimpl
-from mmgen.modality import Modality, Widths
+from mmgen.modality import Box, Modality, Widths
 from mmgen.nets import blocks
 from mmgen_image import files, standardise
 
@@ -126,6 +128,10 @@ class Image(Modality):
         if isinstance(value, str | PathLike):
             return self.parse(str(fspath(value)))
         return files.from_memory(value, self.shape, self.crop)
+
+    def locate(self, photograph: NDArray[np.uint8], crop: str | None = None) -> tuple[Tensor, Box]:
+        """Takes the part that ``crop`` says, or another one: none, center or face."""
+        return files.located(photograph, self.shape, self.crop if crop is None else crop)
 
     def observe(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Scales to [0, 1] or as ``scale`` says; if ``binarise``, draws 1 with that probability."""

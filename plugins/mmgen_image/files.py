@@ -4,12 +4,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from torch import Tensor
 
 from mmgen.data import crops, pixels, raster
+from mmgen.errors import listed
+from mmgen.modality import Box
 
 LONGEST = 64
 """The longer side of stored pictures in pixels, at most, if nothing else is asked for."""
@@ -65,18 +67,37 @@ def from_memory(value: Any, shape: tuple[int, int, int], crop: crops.Crop = "non
     return _fitted(pixels.pixels(pixels.from_array(array), *wanted), shape, crop, "the picture")
 
 
+def located(values: np.ndarray, shape: tuple[int, int, int], crop: str) -> tuple[Tensor, Box]:
+    """Returns uint8 ``(C, H, W)`` of a photograph ``(H', W', 3)``, and the part that it shows.
+
+    Raises:
+        ValueError: If it has no face to crop, or there is no such crop.
+    """
+    words: tuple[crops.Crop, ...] = get_args(crops.Crop)
+    if crop not in words:
+        raise ValueError(f"no crop {crop!r}: there are {listed(words)}")
+    part = _part(values, shape, crop, "the photograph")
+    seen = crops.cut(values, part)
+    if shape[0] == 1:
+        seen = pixels.pixels(pixels.from_array(seen), 1, max(shape[1:]))
+    return crops.resized(seen, *shape[1:]), part
+
+
 def _fitted(values: np.ndarray, shape: tuple[int, int, int], crop: crops.Crop, name: str) -> Tensor:
     """Crops uint8 ``(H', W', C)``, unless it has the shape already, and resizes it."""
-    _, height, width = shape
-    if values.shape[:2] != (height, width):
-        part = crops.box(values, crop)
-        if part is None:
-            raise ValueError(
-                f"no face is found in {name} that lies inside it and is large enough; cut it out "
-                "by hand, or take another crop"
-            )
-        values = crops.cut(values, part)
-    return crops.resized(values, height, width)
+    return crops.resized(crops.cut(values, _part(values, shape, crop, name)), *shape[1:])
+
+
+def _part(values: np.ndarray, shape: tuple[int, int, int], crop: crops.Crop, name: str) -> Box:
+    """Returns the part of a picture that is seen: all of it if it has the shape already."""
+    whole = values.shape[:2] == shape[1:]
+    part = crops.box(values, "none" if whole else crop)
+    if part is None:
+        raise ValueError(
+            f"no face is found in {name} that lies inside it and is large enough; cut it out "
+            "by hand, or take another crop"
+        )
+    return part
 
 
 def column_score(cells: Sequence[str]) -> float:
