@@ -69,7 +69,7 @@ def test_the_difference_of_the_means_is_added_to_the_part_that_was_seen(tmp_path
         large = torch.nn.functional.interpolate(small[None], (40, 40), mode="bicubic")[0]
         cut = (done.photograph[:, 10:50] + large).round().clamp(0, 255)
         assert torch.equal(done.edited(number)[:, 10:50].float(), cut)
-        assert change.abs().max() > 20
+        assert change.abs().max() > 2
     # The means are those of the model, given what was inferred, at the mean of z.
     given = dict(done.inferred)
     mean = run.generate(given, ["image"], 1, temperature=0)["image"].mean[0]
