@@ -103,6 +103,25 @@ def test_a_folder_is_begun_once_and_goes_on_with_the_same_settings_only(tmp_path
         reproduction(tmp_path, profile="paper").begin()
 
 
+def test_a_folder_is_not_gone_on_with_where_its_profile_meant_something_else(tmp_path):
+    for profile, refused in (("paper", False), ("authors", True)):
+        here = reproduction(tmp_path / profile, profile=profile)
+        here.begin()
+        manifest = here.out / "reproduction.json"
+        begun = json.loads(manifest.read_text(encoding="utf-8"))
+        here.begin()
+        del begun["train"]  # as before profiles were noted
+        manifest.write_text(json.dumps(begun), encoding="utf-8")
+        configuration = here.configuration(RUNS[0])
+        configuration.write_text("as it was", encoding="utf-8")
+        if refused:
+            with pytest.raises(RunError, match="--profile authors trains otherwise"):
+                here.begin()
+            assert configuration.read_text(encoding="utf-8") == "as it was"
+        else:
+            here.begin()
+
+
 def test_the_data_set_is_written_by_a_command_as_all_else_is_done_by_one(tmp_path):
     here = reproduction(tmp_path, plugins=("mine.py",))
     job = here.importing(tmp_path / "root")

@@ -87,7 +87,12 @@ class Reproduction(OneLine):
             RunError: If the folder was begun with other settings, or is something else.
             WriteError: If it cannot be written to.
         """
-        asked = {"experiment": "mnist", "profile": self.profile, "epochs": self.epochs}
+        asked: dict[str, object] = {
+            "experiment": "mnist",
+            "profile": self.profile,
+            "epochs": self.epochs,
+            "train": {**self.effort.train},
+        }
         if exists(self.out / MANIFEST):
             begun = manifest(self.out / MANIFEST)
             for key in ("experiment", "profile", "epochs"):
@@ -97,6 +102,12 @@ class Reproduction(OneLine):
                         f"Go on with --profile {begun.get('profile')} --epochs "
                         f"{begun.get('epochs')}, or choose another --out"
                     )
+            # What a profile means may change: runs of both would be one table.
+            if begun.get("train", {}) != asked["train"]:
+                raise RunError(
+                    f"{self.out}: was begun by a version of mmgen whose --profile {self.profile} "
+                    "trains otherwise; choose another --out"
+                )
         else:
             self.ensure_absent()
         for planned in self.runs:
