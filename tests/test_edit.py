@@ -238,3 +238,12 @@ def test_the_command_says_what_is_wrong(mmgen, trained, glyph, words, message):
     code, _, err = mmgen("edit", trained, glyph, *words)
     assert code == 2
     assert message in err
+
+
+def test_the_photograph_itself_is_never_overwritten(mmgen, trained, glyph):
+    before = glyph.read_bytes()
+    for option in ("--out", "--edited"):
+        code, _, err = mmgen("edit", trained, glyph, "--set", "bold=1", option, glyph)
+        assert code == 2
+        assert "is the photograph itself: name another file" in err
+    assert glyph.read_bytes() == before

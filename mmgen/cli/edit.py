@@ -90,6 +90,8 @@ def edit(
     if strip is not None and edited is not None:
         raise GenerationError("--edited is one photograph, and a strip has several")
     for each in filter(None, (file, edited)):  # before the work
+        if each.exists() and photograph.exists() and each.samefile(photograph):
+            raise GenerationError(f"{each} is the photograph itself: name another file")
         check_writable(each)
     context.with_resource(pinned(run))
     loaded = load(

@@ -288,9 +288,11 @@ def _opened(
 
     Weights are named as those of ``module`` are, whatever version wrote them.
     """
-    if not exists(path):
-        raise RunError(f"{path}: there is no such checkpoint")
     other = "best" if path.stem == "last" else "last"
+    if not exists(path):
+        there = exists(path.with_stem(other))
+        take = f"; there are other weights: --weights {other}" if there else ""
+        raise RunError(f"{path}: there is no such checkpoint{take}")
     try:
         with open_tensors(path, _FILES) as tensors:
             records.check_version(tensors.header, path)
