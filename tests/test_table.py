@@ -2,7 +2,10 @@
 
 import csv
 import io
+import subprocess
+import sys
 import tomllib
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -14,10 +17,12 @@ from hypothesis import strategies as st
 
 from mmgen import build
 from mmgen.data.store import read_dataset, write_dataset
+from mmgen.data.tables import importing
 from mmgen.data.tables.columns import as_toml, read_wanted, sources
 from mmgen.data.tables.importing import Splitting, import_table
 from mmgen.data.tables.table import read_table
 from mmgen.errors import MmgenError
+from mmgen_image import Image
 
 SHAPES = ("circle", "square", "star")
 
@@ -594,10 +599,11 @@ def test_any_file_gives_a_data_set_that_adds_up_or_one_error_and_nothing_else(tm
         try:
             table = read_table(folder / "t.csv")
             found = sources(table, REGISTRY, {})
-            done = import_table(table, found, REGISTRY, Splitting(share, share), skip_bad=skip_bad)
-            modalities = {n: m.to_config() for n, m in done.modalities.items()}
-            about = {"name": "any", "about": "", "modalities": modalities}
-            dataset = write_dataset(folder / "data", splits=done.splits, **about)
+            splitting, words = Splitting(share, share), {"folder": folder, "skip_bad": skip_bad}
+            with import_table(table, found, REGISTRY, splitting, **words) as done:
+                modalities = {n: m.to_config() for n, m in done.modalities.items()}
+                about = {"name": "any", "about": "", "modalities": modalities}
+                dataset = write_dataset(folder / "data", splits=done.splits, **about)
         except MmgenError:
             outcomes["refused"] += 1
             assert [p.name for p in folder.iterdir()] == ["t.csv"]
@@ -615,6 +621,57 @@ def test_any_file_gives_a_data_set_that_adds_up_or_one_error_and_nothing_else(tm
 
 
 REGISTRY = build.registry()
+
+
+PEAK = """
+import resource, sys
+from mmgen.cli.app import main
+sys.argv = ["mmgen", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
+
+
+def test_rows_that_are_read_wait_outside_of_memory(mmgen, tmp_path, rows, monkeypatch):
+    read, most = [], []
+    parse = Image.parse
+
+    def parsed(self, cell):
+        value = parse(self, cell)
+        read.append(weakref.ref(value))
+        most.append(sum(ref() is not None for ref in read))
+        return value
+
+    monkeypatch.setattr(Image, "parse", parsed)
+    monkeypatch.setattr(importing, "CHUNK", 4)
+    code, _, err = mmgen("data", "table", save(tmp_path, rows), "--out", tmp_path / "data")
+    assert code == 0, err
+    assert len(read) == 30
+    assert max(most) <= 8
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    picture(tmp_path / "img" / "0.png", size=(160, 160))
+    (tmp_path / "t.toml").write_text(
+        '[modalities.image]\nkind="image"\ncolumns=["file"]\nchannels=3\nheight=160\nwidth=160\n'
+        '[modalities.shape]\nkind="label"\n'
+    )
+    peaks = []
+    for count in (40, 1_500):  # of 75 KiB each: 108 MiB in all
+        file = save(tmp_path, [["img/0.png", SHAPES[i % 3]] for i in range(count)], HEADINGS[:2])
+        words = ("data", "table", file, "--config", tmp_path / "t.toml", "--out", f"data-{count}")
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, *map(str, words)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
+        peaks.append(int(done.stderr.split()[-1]))
+    assert peaks[1] < peaks[0] + 50 * 1024
 
 
 def test_a_heading_too_long_for_a_name_is_called_by_its_kind(mmgen, tmp_path):

@@ -1,5 +1,6 @@
 """``mmgen data table`` and ``mmgen data folder``: own data, without code."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +8,7 @@ import typer
 
 from mmgen.cli.common import Force, Seed, Settings, reachable, storable
 from mmgen.console import progress, stderr, stdout
-from mmgen.errors import ConfigError
+from mmgen.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from mmgen.data.tables.importing import Splitting
@@ -191,21 +192,37 @@ def _import(
         stderr.print(toml + "\n")
         for heading in says_splits(read) if splitting.column is None else []:
             stderr.print(f"{heading} seems to name splits: --split-column {heading}")
-        with progress("{task.completed:,} of {task.total:,}") as bar:
-            task = bar.add_task("reading rows", total=len(read.rows))
-            done = import_table(
-                read,
-                found,
-                kinds,
-                splitting,
-                skip_bad=skip_bad,
-                advance=lambda more: bar.advance(task, more),
+        with ExitStack() as held:
+            with progress("{task.completed:,} of {task.total:,}") as bar:
+                task = bar.add_task("reading rows", total=len(read.rows))
+                done = held.enter_context(
+                    import_table(
+                        read,
+                        found,
+                        kinds,
+                        splitting,
+                        folder=next(each for each in out.absolute().parents if each.is_dir()),
+                        skip_bad=skip_bad,
+                        advance=lambda more: bar.advance(task, more),
+                    )
+                )
+            if done.bad:
+                stderr.print(f"left out {len(done.bad):,} rows:\n{first_of(done.bad)}")
+            left = f", without {len(done.bad):,} that could not be used ({counted(done.bad)})"
+            about = f"The rows of {read.path.resolve().name}{left if done.bad else ''}."
+            modalities = {key: modality.to_config() for key, modality in done.modalities.items()}
+            data_card.write(
+                out,
+                name,
+                about,
+                modalities,
+                done.splits,
+                settings,
+                force=force,
+                fit=True,
+                bad=done.bad,
             )
     except ConfigError as error:
         raise ConfigError(f"{config}: {error}" if config else str(error)) from None
-    if done.bad:
-        stderr.print(f"left out {len(done.bad):,} rows:\n{first_of(done.bad)}")
-    left = f", without {len(done.bad):,} that could not be used ({counted(done.bad)})"
-    about = f"The rows of {read.path.resolve().name}{left if done.bad else ''}."
-    modalities = {key: modality.to_config() for key, modality in done.modalities.items()}
-    data_card.write(out, name, about, modalities, done.splits, settings, force=force, bad=done.bad)
+    except OSError as error:
+        raise DataError(f"cannot write the data set {out}: {error}") from error

@@ -5,7 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,7 +17,8 @@ from mmgen.data.tables.columns import Source, build
 from mmgen.data.tables.table import BadRow, Row, Table
 from mmgen.data.tables.tree import SPLIT_WORDS
 from mmgen.data.tables.votes import blaming
-from mmgen.errors import ConfigError, DataError, PluginError, listed
+from mmgen.data.tables.waiting import Waiting
+from mmgen.errors import ConfigError, DataError, listed
 from mmgen.modality import Modality
 from mmgen.registry.loading import Registry
 from mmgen.seeding import generator
@@ -49,32 +52,38 @@ class Imported(OneLine):
     """The contents of a data set, read from a table.
 
     Attributes:
-        modalities: The modalities, fitted to the training split, by name.
-        splits: Stored values ``(count, ...)`` by split and modality.
+        modalities: The modalities by name, not fitted yet.
+        splits: Of each split, chunks of stored values ``(n, ...)`` by modality, read when they are
+            asked for.
         bad: The rows that were left out, in the order of the table.
     """
 
     modalities: dict[str, Modality]
-    splits: dict[str, dict[str, Tensor]]
+    splits: dict[str, Iterator[dict[str, Tensor]]]
     bad: list[BadRow]
 
 
+@contextmanager
 def import_table(
     table: Table,
     found: Mapping[str, Source],
     registry: Registry,
     splitting: Splitting,
     *,
+    folder: Path,
     skip_bad: bool = False,
     advance: Callable[[int], object] = int,
-) -> Imported:
-    """Reads every row of a table.
+) -> Iterator[Imported]:
+    """Reads every row of a table; its values wait in files without a name, not in memory.
+
+    The splits can be read within the ``with`` block.
 
     Args:
         table: The table.
         found: The columns of each modality.
         registry: The registry that builds the modalities.
         splitting: How rows are divided.
+        folder: Where the files are, on a disk that has room for all values.
         skip_bad: Leave out the rows that cannot be used.
         advance: Called with the number of rows that were read since the last call.
 
@@ -83,42 +92,32 @@ def import_table(
         DataError: If a row cannot be used and ``skip_bad`` is false, if none is left, or none to
             train on. The message lists rows, each with its column and cause.
         PluginError: If a plugin fails otherwise than by refusing a value.
+        OSError: If the disk is full, or fails.
     """
     modalities = build(found, registry)
     _check(splitting, table)
     reader = _Reader(table, found, modalities, registry, splitting.column)
-    splits_of: list[str] = []
-    values: dict[str, list[Tensor]] = {name: [] for name in modalities}
-    bad = list(table.bad)
-    for read in reader.rows(advance):
-        if isinstance(read, BadRow):
-            bad.append(read)
-        else:
-            splits_of.append(read[0])
-            for name, value in read[1].items():
-                values[name].append(value)
-    bad.sort(key=_place)
-    if bad and not skip_bad:
-        raise DataError(
-            f"{table.path}: {len(bad):,} of {len(table.rows) + len(table.bad):,} rows cannot be "
-            f"used:\n{first_of(bad)}\nFix them, or leave them out with --skip-bad"
-        )
-    if not splits_of:
-        raise DataError(f"{table.path}: none of its rows can be used:\n{first_of(bad)}")
-    chosen = _chosen(splits_of, splitting)
-    if "train" not in chosen:
-        raise DataError(f"{table.path}: no row to train on; the splits are {listed(chosen)}")
-    splits: dict[str, dict[str, Tensor]] = {split: {} for split in chosen}
-    for name in modalities:
-        column = values.pop(name)  # freed one by one: pictures take most of the memory
-        _alike(column, modalities[name], registry)
-        for split, rows in chosen.items():
-            splits[split][name] = torch.stack([column[row] for row in rows])
-    fitted = {}
-    for name, modality in modalities.items():
-        with blaming(type(modality), registry, "be fitted to the training split"):
-            fitted[name] = modality.fit(splits["train"][name])
-    return Imported(fitted, splits, bad)
+    with Waiting(folder, modalities, registry) as waiting:
+        splits_of, bad = [], list(table.bad)
+        for read in reader.rows(advance):
+            if isinstance(read, BadRow):
+                bad.append(read)
+            else:
+                splits_of.append(read[0])
+                waiting.add(read[1])
+        bad.sort(key=_place)
+        if bad and not skip_bad:
+            raise DataError(
+                f"{table.path}: {len(bad):,} of {len(table.rows) + len(table.bad):,} rows cannot "
+                f"be used:\n{first_of(bad)}\nFix them, or leave them out with --skip-bad"
+            )
+        if not splits_of:
+            raise DataError(f"{table.path}: none of its rows can be used:\n{first_of(bad)}")
+        chosen = _chosen(splits_of, splitting)
+        if "train" not in chosen:
+            raise DataError(f"{table.path}: no row to train on; the splits are {listed(chosen)}")
+        splits = {split: waiting.chunks(rows) for split, rows in chosen.items()}
+        yield Imported(modalities, splits, bad)
 
 
 def says_splits(table: Table) -> list[str]:
@@ -210,16 +209,6 @@ class _Reader:
             cause = cause.replace(f"{self.table.folder}{os.sep}", "")
         column = next(iter(cells)) if len(cells) == 1 else name
         return BadRow(place, column, cut(cause), f"unreadable {self.modalities[name].kind}")
-
-
-def _alike(values: Sequence[Tensor], modality: Modality, registry: Registry) -> None:
-    for value in values:
-        if (value.shape, value.dtype) != (values[0].shape, values[0].dtype):
-            raise PluginError(
-                f"kind {modality.kind!r} of plugin {registry.provider(modality.kind)}: parse() "
-                f"gave {tuple(values[0].shape)} {values[0].dtype}, then {tuple(value.shape)} "
-                f"{value.dtype}; all rows must be stored in one form"
-            )
 
 
 def _check(splitting: Splitting, table: Table) -> None:
