@@ -108,7 +108,7 @@ def test_what_init_writes_as_comments_holds_when_it_is_made_a_line(mmgen, data, 
     file.write_text(head + "[modalities.word]" + lines)
     table = tomllib.loads(file.read_text())
     assert table["modalities"]["word"]["classes"] == list(HOSTILE[:2] + HOSTILE[4:7])
-    words = ["train.gradient_clip=9.0", "train.warmup_epochs=10.0"]
+    words = ["train.gradient_clip=9.0", "train.gradient_clip_value=9.0", "train.warmup_epochs=10.0"]
     words.append('model.adversarial={modality = "word"}')
     assert resolved(Experiment.read(file)) == resolved(default_experiment(data, words))
 

@@ -51,10 +51,15 @@ def edit(
     ] = None,
     first: Annotated[
         float | None,
-        typer.Option("--from", help="The first value of a strip.", show_default="off"),
+        typer.Option(
+            "--from", min=-100, max=100, help="The first value of a strip.", show_default="off"
+        ),
     ] = None,
     last: Annotated[
-        float | None, typer.Option("--to", help="The last value of a strip.", show_default="on")
+        float | None,
+        typer.Option(
+            "--to", min=-100, max=100, help="The last value of a strip.", show_default="on"
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=2, max=50, help="How many values a strip shows.")] = 7,
     crop: Annotated[

@@ -78,6 +78,12 @@ class Hierarchical(Model):
         joined = sum(features(net, modalities[n].shape) for n, net in self.encoders.items())
         self.fusion = mlp(joined, fusion)
         self.bottom_up = settings.bottom_up
+        if self.bottom_up == "sample":
+            self.equation = (  # type: ignore[misc]
+                "Σ_k log p(x_k | z_1)",
+                "− β Σ_l KL( q(z_l | z_{l−1}) ‖ p(z_l | z_{l+1}) )",
+                "with z_0 = x, p(z_L | z_{L+1}) = N(0, I)",
+            )
         # q(z_l|·) = posterior_l(h_l), h_l = path_l of h_{l−1} or z_{l−1}
         h = [[joined, *fusion][-1], *[widths[-1]] * (settings.layers - 1)]
         reads = h[:-1] if self.bottom_up == "features" else [Z] * (settings.layers - 1)
