@@ -4,11 +4,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from matplotlib.figure import Figure
 from test_gallery import Word, a_run
 
 from mmgen.data import crops
 from mmgen.editing import changeable, edit
 from mmgen.errors import GenerationError
+from mmgen.gallery import edit as page
 from mmgen.modality import Modality
 from mmgen_attributes import Attributes
 from mmgen_image import Image
@@ -183,6 +185,23 @@ def test_what_cannot_be_done_is_refused_in_plain_words(tmp_path, photo, monkeypa
     refused(faces(tmp_path, "cvae", direction=way), photo, "is a cvae of one direction")
     pictures = {"x": Image(height=8, width=8, **WIDTHS), "y": Image(height=8, width=8, **WIDTHS)}
     refused(a_run(tmp_path, modalities=pictures), photo, "Smiling: there is nothing", picture="x")
+
+
+def test_bars_of_what_is_changed_are_marked_and_those_of_a_strip_too(tmp_path, photo):
+    run = faces(tmp_path)
+    strip = edit(run, photo, [{"Smiling": value} for value in (2.0, -2.0, 0.0)])
+    smiling, young = strip.inferred["attributes"].tolist()
+    assert page._bars(strip, run.modalities) == [
+        ("Smiling", smiling, (-2, 0, 2), -1, 1),
+        ("Young", young, (), -1, 1),
+    ]
+    figure = Figure()
+    page._draw(figure.subfigures(), page._bars(strip, run.modalities), 0.3, 4)
+    axes = figure.subfigs[0].axes[0]
+    colours = {label.get_text(): label.get_color() for label in axes.get_yticklabels()}
+    assert colours == {"Smiling": page.AFTER, "Young": page.INK}
+    [_, change, _] = axes.patches
+    assert (change.get_x(), change.get_width()) == (-2, 4)
 
 
 # The command line.

@@ -92,8 +92,8 @@ def _pictures(figure: "SubFigure", columns: Sequence[Column]) -> None:
             place.spines[:].set_color("#cccccc")
 
 
-Bar = tuple[str, float, float | None, float, float]
-"""A name, what was inferred and, if it was changed, to what; what is off and what is on."""
+Bar = tuple[str, float, tuple[float, ...], float, float]
+"""A name, what was inferred and, if it was changed, to what: from least to most; off and on."""
 
 
 def _bars(edit: Edit, modalities: dict[str, Modality]) -> list[Bar]:
@@ -103,10 +103,11 @@ def _bars(edit: Edit, modalities: dict[str, Modality]) -> list[Bar]:
         changed = edit.changed[name].flatten(1)
         for at, (own, (off, on)) in enumerate(modalities[name].switches().items()):
             before, after = float(x.flatten()[at]), changed[:, at].tolist()
-            new = after[0] if len(after) == 1 and not math.isclose(after[0], before) else None
+            same = all(math.isclose(value, before) for value in after)
+            new = () if same else tuple(sorted({*after}))
             bars.append((own, before, new, off, on))
     if len(bars) > BARS:
-        highest = sorted(bars, key=lambda b: (b[2] is None, -abs(b[1] - b[3]) / (b[4] - b[3])))
+        highest = sorted(bars, key=lambda b: (not b[2], -abs(b[1] - b[3]) / (b[4] - b[3])))
         kept = {bar[0] for bar in highest[:BARS]}
         bars = [bar for bar in bars if bar[0] in kept]
     return bars
@@ -116,33 +117,34 @@ def _draw(figure: "SubFigure", bars: Sequence[Bar], left: float, height: float) 
     axes: Axes = figure.subplots()
     each = min(0.3, (height - 1.1) / len(bars))  # in inches
     figure.subplots_adjust(left, 1 - (0.85 + each * len(bars)) / height, 0.97, 1 - 0.85 / height)
-    low = min(min(off, before, off if new is None else new) for _, before, new, off, _ in bars)
-    high = max(max(on, before, on if new is None else new) for _, before, new, _, on in bars)
-    room = 0.16 * (high - low)
+    low = min(min(off, before, *new) for _, before, new, off, _ in bars)
+    high = max(max(on, before, *new) for _, before, new, _, on in bars)
+    room = (0.28 if any(len(new) > 1 for _, _, new, _, _ in bars) else 0.16) * (high - low)
     for at, (_, before, new, off, _) in enumerate(bars):
         axes.barh(at, before - off, 0.75, off, color=BEFORE)
-        if new is not None:
-            axes.barh(at, new - off, 0.36, off, color=AFTER)
-        shown = before if new is None else new
+        if new:
+            start = new[0] if len(new) > 1 else off
+            axes.barh(at, new[-1] - start, 0.36, start, color=AFTER)
+        shown = dict.fromkeys((new[0], new[-1]) if new else (before,))
         axes.annotate(
-            number(shown, 2),
-            (max(shown, before, off), at),
+            " … ".join(number(value, 2) for value in shown),
+            (max(off, before, *new), at),
             xytext=(3, 0),
             textcoords="offset points",
             fontsize=7,
             va="center",
-            color=GREY if new is None else AFTER,
+            color=AFTER if new else GREY,
         )
+    axes.tick_params(labelsize=7, colors=GREY, length=0)
     axes.set_yticks(range(len(bars)), [name for name, *_ in bars], fontsize=7)
     for label, bar in zip(axes.get_yticklabels(), bars, strict=True):
-        label.set_color(INK if bar[2] is None else AFTER)
-        label.set_fontweight("normal" if bar[2] is None else "bold")
+        label.set_color(AFTER if bar[2] else INK)
+        label.set_fontweight("bold" if bar[2] else "normal")
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(low, high + room)
-    axes.tick_params(labelsize=7, colors=GREY, length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines.bottom.set_color("#cccccc")
-    told = "inferred, and changed" if any(bar[2] is not None for bar in bars) else "inferred"
+    told = "inferred, and changed" if any(bar[2] for bar in bars) else "inferred"
     axes.set_title(told, fontsize=9, color=GREY, loc="left", pad=4)
 
 
