@@ -37,7 +37,7 @@ from mmgen.modality import Modality
 from mmgen.nets.by_modality import ByModality
 from mmgen.nets.unflattened import unflattened
 from mmgen.objective import MODEL, Objective
-from mmgen.settings import MOST, Section, Size, Widths
+from mmgen.settings import MOST, Betas, Section, Size, Widths
 from mmgen.subsets import Subset, ordered
 
 
@@ -59,10 +59,7 @@ class AdversarialSettings(Section):
     likelihood_weight: Annotated[float, Field(ge=0, le=MOST)] = 1.0
     sample_z: Literal["prior", "uniform"] = "prior"
     learning_rate: PositiveFloat = 1e-4
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
-        0.5,
-        0.999,
-    )
+    betas: Betas = (0.5, 0.999)
     channels: Widths = (64, 128, 256, 256)
     widths: Widths = (1024,)
 

@@ -40,6 +40,10 @@ Depth = Annotated[int, Field(gt=0, le=32)]
 Widths = Annotated[tuple[Size, ...], Field(max_length=100)]
 """The widths of a net's layers, or the channels of its convolutions."""
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Betas = tuple[Decay, Decay]
+"""Adam's decay rates of the two moments."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -176,7 +180,8 @@ class TrainConfig(Section):
         betas: Adam's decay rates of the two moments.
         eps: Adam's denominator constant.
         weight_decay: Adam's L2 penalty.
-        gradient_clip: The largest norm of all gradients together; if left out, any.
+        gradient_clip: The largest norm of the gradients of a group of parameters together, of all
+            where there is one group; if left out, any.
         gradient_clip_value: The largest size of each number of a gradient, after the norm is
             clipped; if left out, any.
         seed: Fixes the first weights, the order of rows and the noise: same seed, same run.
@@ -191,10 +196,7 @@ class TrainConfig(Section):
     batch_size: Size = 100
     learning_rate: PositiveFloat = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
-        0.9,
-        0.999,
-    )
+    betas: Betas = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
     gradient_clip: PositiveFloat | None = None
