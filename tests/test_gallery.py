@@ -22,8 +22,8 @@ from mmgen.modality import Modality
 from mmgen.models.jmvae import JMVAE
 from mmgen.nets.blocks import Likelihood, mlp
 from mmgen.run import Run
-from mmgen_suzuki2018.chains import Point
-from mmgen_suzuki2018.drawings import figure_4
+from mmgen_suzuki2018.mnist.chains import Point
+from mmgen_suzuki2018.mnist.drawings import figure_4
 
 
 class Tile(Modality):

@@ -25,17 +25,27 @@ from mmgen.inference.sample import sample_latent
 from mmgen.run import load
 from mmgen.training import plan, session
 from mmgen_image.files import read_picture
-from mmgen_suzuki2018 import chains, drawings, jobs, page, table
-from mmgen_suzuki2018.claims import claims, settled
+from mmgen_suzuki2018 import jobs, page, table
 from mmgen_suzuki2018.folder import Reproduction
-from mmgen_suzuki2018.mnist import BEYOND, CELLS, PAPER, PROFILES, READINGS, RUNS
+from mmgen_suzuki2018.mnist import (
+    BEYOND,
+    COLUMNS,
+    MNIST,
+    PAPER,
+    PROFILES,
+    READINGS,
+    RUNS,
+    chains,
+    drawings,
+)
+from mmgen_suzuki2018.mnist.claims import claims, settled
 
-MNIST = Path(__file__).parents[1] / os.environ.get("MMGEN_DATA", "../shared/data") / "mnist"
+PICTURES = Path(__file__).parents[1] / os.environ.get("MMGEN_DATA", "../shared/data") / "mnist"
 
 
 def reproduction(folder, **changes):
     settings = {"profile": "fast", "epochs": 20, **changes}
-    return Reproduction(out=folder / "out", data=folder / "data", **settings)
+    return Reproduction(study=MNIST, out=folder / "out", data=folder / "data", **settings)
 
 
 # What is planned.
@@ -45,7 +55,7 @@ def reproduction(folder, **changes):
 def test_every_configuration_is_one_that_train_reads_and_the_papers(planned, tmp_path):
     file = tmp_path / "planned.toml"
     file.write_text(
-        planned.configuration(tmp_path / 'a "quoted" folder', 100, {}), encoding="utf-8"
+        MNIST.configuration(planned, tmp_path / 'a "quoted" folder', 100, {}), encoding="utf-8"
     )
     experiment = Experiment.read(file)
     assert experiment.model.kind == planned.model["kind"]
@@ -160,7 +170,7 @@ def test_what_is_left_to_measure_follows_the_weights(tmp_path):
 
 
 def test_rows_beyond_the_paper_are_measured_at_their_temperature(tmp_path):
-    here = dataclasses.replace(reproduction(tmp_path), beyond=True)
+    here = dataclasses.replace(reproduction(tmp_path), extras=("beyond",))
     for found in (here.likelihoods(), here.recognitions()):
         commands = {job.name: job.command for job in found}
         assert {p.name for p in BEYOND} <= set(commands)
@@ -173,7 +183,7 @@ def test_rows_beyond_the_paper_are_measured_at_their_temperature(tmp_path):
 
 
 def test_readings_are_rows_that_differ_from_the_papers_in_one_setting(tmp_path):
-    here = dataclasses.replace(reproduction(tmp_path), readings=True)
+    here = dataclasses.replace(reproduction(tmp_path), extras=("readings",))
     assert here.runs == (*READINGS, *RUNS)
     assert reproduction(tmp_path).runs == RUNS
     papers = {p.row: p.model for p in RUNS}
@@ -192,12 +202,12 @@ def test_readings_are_rows_that_differ_from_the_papers_in_one_setting(tmp_path):
 
 
 def test_rows_that_the_paper_lacks_say_what_they_are(tmp_path):
-    said = page._beyond(dataclasses.replace(reproduction(tmp_path), readings=True, beyond=True))
+    said = page.beyond(dataclasses.replace(reproduction(tmp_path), extras=("beyond", "readings")))
     for planned in (*BEYOND, *READINGS):
         assert planned.row not in PAPER
         assert f"- **{planned.row}** {planned.about}: `kind = " in said
     assert "temperature = 1" not in said
-    assert page._beyond(reproduction(tmp_path)) == ""
+    assert page.beyond(reproduction(tmp_path)) == ""
 
 
 # The processes.
@@ -261,7 +271,7 @@ def records(numbers):
                 "z_from": "q(z|x)",
                 "rows": 100,
             }
-            for (_, targets, given, estimator), nats in zip(CELLS, numbers, strict=True)
+            for (_, targets, given, estimator), nats in zip(COLUMNS, numbers, strict=True)
             if nats is not None
         ]
     }
@@ -275,13 +285,13 @@ def measured(folder, changes=None):
             continue
         cells = list(numbers[planned.row])
         if "targets" in planned.model:  # one direction has half of the cells
-            for column, (_, targets, _, _) in enumerate(CELLS):
+            for column, (_, targets, _, _) in enumerate(COLUMNS):
                 if [*targets] != planned.model["targets"]:
                     cells[column] = None
         files[planned.name] = folder / f"{planned.name}.json"
         files[planned.name].write_text(json.dumps(records(cells)), encoding="utf-8")
     runs = [p for p in (*BEYOND, *READINGS, *RUNS) if p.row in numbers]
-    return table.cells(files, runs)
+    return table.cells(MNIST, files, runs)
 
 
 def test_the_table_holds_every_cell_once_in_the_papers_order(tmp_path):
@@ -299,7 +309,7 @@ def test_the_table_holds_every_cell_once_in_the_papers_order(tmp_path):
 
 def test_the_table_is_written_in_four_formats(tmp_path):
     found = measured(tmp_path)
-    table.save(found, tmp_path)
+    table.save(MNIST, found, tmp_path)
     markdown = (tmp_path / "table-1.md").read_text(encoding="utf-8").splitlines()
     assert markdown[0] == "|  | log p(x\\|w) | log p(w\\|x) | log p(x\\|w,x) | log p(w\\|w,x) |"
     assert markdown[2].startswith("| **CVAE** | −448.8 ± 0.25 | −5.293 ± 0.25 |")
@@ -324,7 +334,7 @@ def test_measurements_of_before_are_read_with_their_symbols_in_today_s_spelling(
         for record, symbol in zip(old["likelihoods"], symbols, strict=True):
             record["z_from"] = symbol
         file.write_text(json.dumps(old), encoding="utf-8")
-        found = table.cells({"jmvae-kl": file}, [p for p in RUNS if p.name == "jmvae-kl"])
+        found = table.cells(MNIST, {"jmvae-kl": file}, [p for p in RUNS if p.name == "jmvae-kl"])
         assert [cell.z_from for cell in found] == today
 
 
@@ -333,7 +343,7 @@ def test_a_damaged_measurement_is_named(tmp_path):
     file.write_text("{", encoding="utf-8")
     runs = [p for p in RUNS if p.name == "jmvae"]
     with pytest.raises(RunError, match=r"jmvae\.json: is not valid JSON"):
-        table.cells({"jmvae": file}, runs)
+        table.cells(MNIST, {"jmvae": file}, runs)
 
 
 RISES = {"JMVAE": [-3.0, -2.0, -1.5, -1.2, -1.0], "Hierarchical": [-9.0, -3.0, -3.0, -3.0, -3.0]}
@@ -493,10 +503,10 @@ def test_figures_are_drawn(runs, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not MNIST.is_dir(), reason=f"no MNIST at {MNIST}: set MMGEN_DATA")
+@pytest.mark.skipif(not PICTURES.is_dir(), reason=f"no MNIST at {PICTURES}: set MMGEN_DATA")
 def test_the_fast_profile_stops_and_goes_on_to_table_and_figures(tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "mmgen", "reproduce", "mnist", "--data", str(MNIST)]
+    command = [sys.executable, "-m", "mmgen", "reproduce", "mnist", "--data", str(PICTURES)]
     command += ["--out", str(out), "--profile", "fast", "--epochs", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not [*out.glob("runs/*/metrics.jsonl")]:

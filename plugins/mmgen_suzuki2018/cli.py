@@ -4,17 +4,35 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmgen.cli.common import MOST, Device, Settings, group, storable
+from mmgen.cli.common import MOST, Device, Settings, group, reachable, storable
 from mmgen.console import status, stderr, stdout
 from mmgen.errors import ConfigError, DataError, listed, nearest
 
 if TYPE_CHECKING:
     from mmgen_suzuki2018.folder import Reproduction
     from mmgen_suzuki2018.jobs import Job
+    from mmgen_suzuki2018.study import Study
+
+Precision = Literal["float32", "bfloat16"]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        help="The folder for all results; what is begun there goes on.",
+        callback=storable,
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1000, help="How many models to train at once.", show_default="one per core"
+    ),
+]
 
 app = group(help="Reproduce the paper's tables and figures.", no_args_is_help=True)
 
@@ -34,15 +52,7 @@ def mnist(
             callback=storable,
         ),
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            help="The folder for all results; what is begun there goes on.",
-            callback=storable,
-        ),
-    ],
+    out: Out,
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -70,45 +80,130 @@ def mnist(
             "hierarchy read otherwise, such as in the authors' code.",
         ),
     ] = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=1000, help="How many models to train at once.", show_default="one per core"
-        ),
-    ] = None,
+    jobs: Jobs = None,
     device: Device = None,
 ) -> None:
     """Train the seven models of Table 1, and draw the table and Figures 3, 4 and 5.
 
     Every stop loses at most the epoch under way; the same command goes on.
     """
-    from mmgen.files.locks import writing
-    from mmgen_suzuki2018.folder import Reproduction
-    from mmgen_suzuki2018.mnist import PROFILES
+    from mmgen_suzuki2018.mnist import MNIST
 
-    settings: Settings = context.obj
-    if profile not in PROFILES:
-        raise ConfigError(
-            f"--profile {profile}: there are {listed(PROFILES)}{nearest(profile, PROFILES)}"
-        )
     if beyond:
         _check_flow()
+    extras = [name for name, chosen in (("beyond", beyond), ("readings", readings)) if chosen]
+    _reproduce(context, MNIST, data, out, epochs, profile, jobs, device, extras=tuple(extras))
+
+
+@app.command()
+def celeba(
+    context: typer.Context,
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="A data set of mmgen data celeba, or the folder of list_attr_celeba.txt.",
+            callback=storable,
+        ),
+    ],
+    out: Out,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST, help="Epochs to train each model.", show_default="50; 1 if fast"
+        ),
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help="Which version: paper; fast, a small one.")
+    ] = "paper",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Make only this run, such as jmvae-kl. May be repeated."),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="The numbers that the nets are trained in. bfloat16 is faster where the processor "
+            "or card has units for it, and many times slower where not.",
+            show_default="float32",
+        ),
+    ] = None,
+    portraits: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--portrait",
+            help="A photograph of a face for Figure 9, instead of test pictures. May be repeated.",
+        ),
+    ] = None,
+    photographs: Annotated[
+        bool,
+        typer.Option(
+            help="Show pictures of the data set in figures, beside what is generated. CelebA may "
+            "not be passed on."
+        ),
+    ] = True,
+    jobs: Jobs = None,
+    device: Device = None,
+) -> None:
+    """Train the models of Table 2 and one with a critic; draw the table and Figures 6 to 9.
+
+    Every stop loses at most the epoch under way; the same command goes on.
+    """
+    from mmgen_suzuki2018.celeba import CELEBA
+
+    chosen = tuple(dict.fromkeys(only or ()))
+    names = [planned.name for planned in CELEBA.runs if not planned.weights]
+    for name in chosen:
+        if name not in names:
+            raise ConfigError(f"--only {name}: there are {listed(names)}{nearest(name, names)}")
+    for portrait in portraits or ():
+        if reachable(portrait) is not None and not portrait.is_file():
+            raise ConfigError(f"--portrait {portrait}: there is no such file")
+    _reproduce(
+        *(context, CELEBA, data, out, epochs, profile, jobs, device),
+        train={} if precision is None else {"precision": precision},
+        only=chosen,
+        portraits=tuple(portraits or ()),
+        photographs=photographs,
+    )
+
+
+def _reproduce(
+    context: typer.Context,
+    study: "Study",
+    data: Path,
+    out: Path,
+    epochs: int | None,
+    profile: str,
+    jobs: int | None,
+    device: str | None,
+    **more: Any,
+) -> None:
+    """Makes a reproduction, or goes on with one."""
+    from mmgen.files.locks import writing
+    from mmgen_suzuki2018.folder import Reproduction
+
+    settings: Settings = context.obj
+    if profile not in study.profiles:
+        raise ConfigError(
+            f"--profile {profile}: there are {listed(study.profiles)}"
+            f"{nearest(profile, study.profiles)}"
+        )
     at_once = jobs or os.cpu_count() or 1
     dataset = data if (data / "dataset.json").exists() else out / "data"
-    if dataset != data and not (data / "MNIST" / "raw").is_dir():
+    if dataset != data and not (data / study.source.holds).exists():
         raise DataError(
-            f"--data {data}: neither a data set of mmgen data mnist, nor a folder with MNIST/raw. "
-            "Fetch the set with: mmgen data mnist ROOT --download --out DATA"
+            f"--data {data}: neither a data set of mmgen data {study.name}, nor a folder with "
+            f"{study.source.holds}. {study.source.hint}"
         )
     reproduction = Reproduction(
+        study=study,
         out=out,
         data=dataset,
         profile=profile,
-        epochs=epochs or PROFILES[profile].epochs,
-        beyond=beyond,
-        readings=readings,
+        epochs=epochs or study.profiles[profile].epochs,
         device="auto" if device is None else device,
         plugins=tuple(settings.plugins),
+        **more,
     )
     reproduction.ensure_absent()
     with writing(out):
@@ -205,11 +300,11 @@ def _wait(what: str, jobs: "Sequence[Job]", at_once: int) -> None:
 
 
 def _draw(reproduction: "Reproduction") -> None:
-    from mmgen_suzuki2018.page import write_all
     from mmgen_suzuki2018.table import table
 
+    study = reproduction.study
     with status("drawing") as say:
-        found = write_all(reproduction, say)
+        found = study.write(reproduction, say)
 
-    stdout.print(table(found, files=False).rich())
+    stdout.print(table(study, found, files=False).rich())
     stdout.print(f"{reproduction.out}: table, figures and data; see {reproduction.out}/README.md")

@@ -2,16 +2,18 @@
 
 reproduction.json       what was asked for: profile and epochs
 configs/NAME.toml       one experiment a run, for ``mmgen train``
-runs/NAME/              run folders, with likelihoods.json and coherence.json measured of them
+runs/NAME/              run folders, with what was measured of them
 logs/                   what the processes said
-table-1.*, figure-*     what the paper shows, each with its data
+table-N.*, figure-*     what the paper shows, each with its data
 README.md               all of it on one page
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from mmgen.brief import OneLine
 from mmgen.errors import RunError
@@ -22,17 +24,7 @@ from mmgen.files.reading import exists
 from mmgen.training import run_folder
 from mmgen_suzuki2018.jobs import Job
 from mmgen_suzuki2018.measured import manifest, same_text
-from mmgen_suzuki2018.mnist import (
-    BEYOND,
-    IMAGE,
-    LABEL,
-    PROFILES,
-    READINGS,
-    RUNS,
-    SAMPLES,
-    Planned,
-    Profile,
-)
+from mmgen_suzuki2018.study import SAMPLES, Planned, Profile, Study
 
 MANIFEST = "reproduction.json"
 LIKELIHOODS, COHERENCE = "likelihoods.json", "coherence.json"
@@ -40,45 +32,67 @@ LIKELIHOODS, COHERENCE = "likelihoods.json", "coherence.json"
 
 @dataclass(frozen=True, repr=False)
 class Reproduction(OneLine):
-    """The paper's MNIST experiment in a folder.
+    """An experiment of the paper in a folder.
 
     Attributes:
+        study: The experiment.
         out: The folder.
         data: The data set.
-        profile: Which of :data:`mmgen_suzuki2018.mnist.PROFILES`.
+        profile: Which of the study's profiles.
         epochs: Of every model of the table.
-        beyond: Whether JMVAE-kl with other settings, and with a flow, are rows more.
-        readings: Whether what the paper leaves open, read otherwise, are rows more.
+        extras: Which of the study's extra runs there are.
         device: ``auto``, or a torch device.
         plugins: One-file plugins, as ``mmgen -p``.
+        train: What ``[train]`` of all runs has beside, whatever the profile.
+        only: The runs that are made; all if empty.
+        portraits: Photographs that a figure changes, instead of test pictures.
+        photographs: Whether figures show pictures of the data set.
     """
 
+    study: Study
     out: Path
     data: Path
     profile: str
     epochs: int
-    beyond: bool = False
-    readings: bool = False
+    extras: tuple[str, ...] = ()
     device: str = "auto"
     plugins: tuple[str, ...] = ()
+    train: Mapping[str, Any] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+    portraits: tuple[Path, ...] = ()
+    photographs: bool = True
 
     @property
     def effort(self) -> Profile:
         """How much is measured."""
-        return PROFILES[self.profile]
+        return self.study.profiles[self.profile]
+
+    @property
+    def planned(self) -> tuple[Planned, ...]:
+        """What is trained or measured, what takes longest first."""
+        extras = (self.study.extras[name] for name in self.extras)
+        everything = (*chain.from_iterable(extras), *self.study.runs)
+        if not self.only:
+            return everything
+        return tuple(p for p in everything if (p.weights or p.name) in self.only)
 
     @property
     def runs(self) -> tuple[Planned, ...]:
-        """The runs, those that take longest first."""
-        return (*(BEYOND if self.beyond else ()), *(READINGS if self.readings else ()), *RUNS)
+        """What is trained, what takes longest first."""
+        return tuple(planned for planned in self.planned if not planned.weights)
 
     def run(self, name: str) -> Path:
         """Returns a run's folder."""
         return self.out / "runs" / name
 
+    def file(self, planned: Planned, name: str) -> Path:
+        """Returns where a measurement is."""
+        prefix = f"{planned.name}-" if planned.weights else ""
+        return self.run(planned.weights or planned.name) / (prefix + name)
+
     def measured(self) -> dict[str, Path]:
-        """Returns where the likelihoods of the table's runs are, by run."""
-        return {p.name: self.run(p.name) / LIKELIHOODS for p in self.runs if p.row}
+        """Returns where the likelihoods of the table's rows are, by run."""
+        return {p.name: self.file(p, LIKELIHOODS) for p in self.planned if p.row}
 
     def begin(self) -> None:
         """Writes what was asked for and the configurations, or checks that it is the same.
@@ -88,10 +102,10 @@ class Reproduction(OneLine):
             WriteError: If it cannot be written to.
         """
         asked: dict[str, object] = {
-            "experiment": "mnist",
+            "experiment": self.study.name,
             "profile": self.profile,
             "epochs": self.epochs,
-            "train": {**self.effort.train},
+            "train": {**self.effort.train, **self.train},
         }
         if exists(self.out / MANIFEST):
             begun = manifest(self.out / MANIFEST)
@@ -105,13 +119,14 @@ class Reproduction(OneLine):
             # What a profile means may change: runs of both would be one table.
             if begun.get("train", {}) != asked["train"]:
                 raise RunError(
-                    f"{self.out}: was begun by a version of mmgen whose --profile {self.profile} "
-                    "trains otherwise; choose another --out"
+                    f"{self.out}: was begun with other settings of training, or by a version of "
+                    f"mmgen whose --profile {self.profile} trains otherwise; choose another --out"
                 )
         else:
             self.ensure_absent()
         for planned in self.runs:
-            text = planned.configuration(self.data.resolve(), self.epochs, self.effort.train)
+            train = {**self.effort.train, **self.train}
+            text = self.study.configuration(planned, self.data.resolve(), self.epochs, train)
             _write(self.configuration(planned), text)
         _write(self.out / MANIFEST, json.dumps(asked, indent=2) + "\n")
 
@@ -132,8 +147,9 @@ class Reproduction(OneLine):
         return self.out / "configs" / f"{planned.name}.toml"
 
     def importing(self, root: Path) -> Job:
-        """Returns the command that writes the data set, of the folder that torchvision has."""
-        words = ("data", "mnist", str(root), "--out", str(self.data))
+        """Returns the command that writes the data set, of a folder as it is handed out."""
+        name, *options = self.study.source.words
+        words = ("data", name, str(root), *options, "--out", str(self.data))
         return Job("data", (*self._plugins(), *words), self.out / "logs" / "data.log")
 
     def trainings(self) -> list[Job]:
@@ -150,29 +166,32 @@ class Reproduction(OneLine):
     def likelihoods(self) -> list[Job]:
         """Lists the measurements of likelihoods that are not done."""
         effort = ("--samples", str(SAMPLES), "--importance", "0", "--rows", str(self.effort.rows))
-        table = [planned for planned in self.runs if planned.row]
         # Iterative sampling takes longest: first.
-        table.sort(key=lambda planned: not planned.iterative)
+        table = sorted((p for p in self.planned if p.row), key=lambda p: not p.iterative)
         return self._measurements(table, LIKELIHOODS, "evaluate", *effort)
 
     def recognitions(self) -> list[Job]:
         """Lists the measurements of what is recognised that are not done."""
-        table = [p for p in self.runs if p.row and p.model.get("targets", [IMAGE]) == [IMAGE]]
-        direction = ("--given", LABEL, "--targets", IMAGE, "--rows", str(self.effort.looked_at))
-        return self._measurements(table, COHERENCE, "coherence", *direction)
+        if not self.study.coherence:
+            return []
+        _, targets, given, _ = self.study.columns[0]
+        table = [p for p in self.planned if p.row and p.generates(targets)]
+        direction = ("--given", *given, "--targets", *targets)
+        rows = ("--rows", str(self.effort.looked_at))
+        return self._measurements(table, COHERENCE, "coherence", *direction, *rows)
 
     def _measurements(
-        self, table: Sequence[Planned], file: str, verb: str, *effort: str
+        self, table: Sequence[Planned], name: str, verb: str, *effort: str
     ) -> list[Job]:
         left = []
         for planned in table:
-            run = self.run(planned.name)
-            if _newer(run / file, run / "best.safetensors"):
+            run, file = self.run(planned.weights or planned.name), self.file(planned, name)
+            if newer(file, run / "best.safetensors"):
                 continue
             chains = ("--iterations", str(self.effort.iterations)) if planned.iterative else ()
             noise = ("--temperature", f"{planned.temperature:g}")
-            words = (verb, str(run), *effort, *chains, *noise, "--out", str(run / file))
-            left.append(self._job(planned, Path(file).stem, *words))
+            words = (verb, str(run), *effort, *chains, *noise, "--out", str(file))
+            left.append(self._job(planned, Path(name).stem, *words))
         return left
 
     def _job(self, planned: Planned, what: str, *words: str) -> Job:
@@ -192,7 +211,7 @@ class Reproduction(OneLine):
         return last["epoch"], f"loss {loss:.2f}  {last['examples_per_second']:,.0f}/s"
 
 
-def _newer(file: Path, than: Path) -> bool:
+def newer(file: Path, than: Path) -> bool:
     """Tells whether a measurement is there and of the weights that are there."""
     return file.exists() and than.exists() and file.stat().st_mtime_ns > than.stat().st_mtime_ns
 

@@ -1,4 +1,4 @@
-"""Table 1: conditional log-likelihoods of all models, the paper's rows beside the measured ones."""
+"""Tables 1 and 2: conditional log-likelihoods of all models, the paper's beside the measured."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from mmgen.files.atomic import write
 from mmgen.formatting import number
 from mmgen.tables import Table, comma_separated
 from mmgen_suzuki2018.measured import likelihoods, not_measured
-from mmgen_suzuki2018.mnist import CELLS, PAPER, Planned
+from mmgen_suzuki2018.study import SAMPLES, Planned, Study
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,12 +39,13 @@ class Cell(OneLine):
     paper: float | None
 
 
-def cells(measured: Mapping[str, Path], runs: Iterable[Planned]) -> list[Cell]:
+def cells(study: Study, measured: Mapping[str, Path], planned: Iterable[Planned]) -> list[Cell]:
     """Collects the table from what ``mmgen evaluate`` wrote.
 
     Args:
+        study: The experiment.
         measured: The JSON of each run, by its name.
-        runs: Of the experiment.
+        planned: What of the experiment was measured.
 
     Returns:
         Row by row, in the paper's order of models; each in the order of columns.
@@ -53,22 +54,26 @@ def cells(measured: Mapping[str, Path], runs: Iterable[Planned]) -> list[Cell]:
         RunError: If a file is damaged.
     """
     found = []
-    for planned in runs:
-        if not planned.row:
+    for each in planned:
+        if not each.row:
             continue
-        for record in likelihoods(measured[planned.name]):
-            for column, (quantity, targets, given, estimator) in enumerate(CELLS):
+        missing = {quantity for quantity, targets, *_ in study.columns if each.generates(targets)}
+        for record in likelihoods(measured[each.name]):
+            for column, (quantity, targets, given, estimator) in enumerate(study.columns):
                 key = (record.targets, record.given, record.estimator)
                 if key != ([*targets], [*given], estimator):
                     continue
-                paper = PAPER[planned.row][column] if planned.row in PAPER else None
+                paper = study.paper[each.row][column] if each.row in study.paper else None
                 nats, error, z = record.mean_of_logs, record.standard_error, record.z_from
                 if nats is None or error is None:
-                    raise not_measured(planned.row, quantity)
-                cell = Cell(planned.row, quantity, nats, error, z, planned.name, record.rows, paper)
+                    raise not_measured(each.row, quantity)
+                cell = Cell(each.row, quantity, nats, error, z, each.name, record.rows, paper)
                 found.append((column, cell))
+                missing.discard(quantity)
+        if missing:
+            raise not_measured(each.row, min(missing))
     # The paper's rows in its order, then what goes beyond it.
-    rows = list(dict.fromkeys([*PAPER, *(cell.row for _, cell in found)]))
+    rows = list(dict.fromkeys([*study.paper, *(cell.row for _, cell in found)]))
     found.sort(key=lambda item: (rows.index(item[1].row), item[0]))
     return [cell for _, cell in found]
 
@@ -85,36 +90,50 @@ def value(found: Sequence[Cell], row: str, quantity: str) -> Cell:
     raise not_measured(row, quantity)
 
 
-HEADINGS = tuple(quantity for quantity, *_ in CELLS)
+Floor = tuple[str, Sequence[float | None]]
+"""What stands before a line of numbers to hold the table against, and these by column."""
 
 
-def table(found: Sequence[Cell], *, files: bool) -> Table:
+def table(
+    study: Study, found: Sequence[Cell], *, files: bool, floors: Sequence[Floor] = ()
+) -> Table:
     """Returns the table: a line per model, and below it the paper's.
 
     Args:
+        study: The experiment.
         found: See :func:`cells`.
         files: Whether it is for files, which hold standard errors too; the terminal does not.
+        floors: What can be had without a model, at the end.
     """
+    headings = [heading for heading, *_ in study.columns]
     rows: list[tuple[str, ...]] = []
     papers = set()
     for row in dict.fromkeys(cell.row for cell in found):
-        each = [value(found, row, quantity) for quantity in HEADINGS]
-        errors = [f" ± {number(c.standard_error, 2)}" if files else "" for c in each]
-        rows.append((row, *(nats(c.nats) + e for c, e in zip(each, errors, strict=True))))
-        if row in PAPER:
+        each = {cell.quantity: cell for cell in found if cell.row == row}
+        # Of a model of one direction, the other one may not be there.
+        rows.append((row, *(_entry(each[h], files) if h in each else "–" for h in headings)))
+        if row in study.paper:
             papers.add(len(rows))
-            rows.append((PAPERS if files else f"  {PAPERS}", *map(nats, PAPER[row])))
+            rows.append((PAPERS if files else f"  {PAPERS}", *map(nats, study.paper[row])))
+    for words, numbers in floors:
+        papers.add(len(rows))
+        rows.append((words, *("–" if n is None else nats(n) for n in numbers)))
     return Table(
-        ("", *HEADINGS),
-        "l" + "r" * len(HEADINGS),
+        ("", *headings),
+        "l" + "r" * len(headings),
         rows,
-        "Table 1",
+        f"Table {study.table}",
         f"{SHORT}; ±: standard error over rows" if files else SHORT,
         styles={n: "dim" if n in papers else "bold" for n in range(len(rows))},
     )
 
 
-SHORT = "nats, means over test rows of the mean of 10 logs"
+def _entry(cell: Cell, files: bool) -> str:
+    error = f" ± {number(cell.standard_error, 2)}" if files else ""
+    return nats(cell.nats) + error
+
+
+SHORT = f"nats, means over test rows of the mean of {SAMPLES} logs"
 PAPERS = "paper"
 """What stands before the paper's numbers."""
 
@@ -130,16 +149,19 @@ def _mathematics(words: str) -> str:
     return re.sub(r"(?<=\d),(?=\d)", "{,}", f"${words}$")  # thousands, not a list
 
 
-def save(found: Sequence[Cell], folder: Path) -> None:
-    """Writes ``table-1`` as Markdown, CSV, JSON and LaTeX; CSV and JSON have all digits.
+def save(study: Study, found: Sequence[Cell], folder: Path, floors: Sequence[Floor] = ()) -> None:
+    """Writes ``table-N`` as Markdown, CSV, JSON and LaTeX; CSV and JSON have all digits.
 
     Raises:
         WriteError: If a file cannot be written.
     """
-    readable, records = table(found, files=True), [asdict(cell) for cell in found]
-    write(folder / "table-1.md", readable.markdown())
+    readable = table(study, found, files=True, floors=floors)
+    records, file = [asdict(cell) for cell in found], folder / f"table-{study.table}"
+    write(file.with_suffix(".md"), readable.markdown())
     about = f"{readable.title}; {readable.caption}"
-    write(folder / "table-1.tex", readable.latex(about, _mathematics))
-    write(folder / "table-1.csv", comma_separated([*Cell.__dataclass_fields__], records))
-    text = json.dumps({"unit": "nats", "cells": records}, indent=2)
-    write(folder / "table-1.json", text + "\n")
+    write(file.with_suffix(".tex"), readable.latex(about, _mathematics))
+    write(file.with_suffix(".csv"), comma_separated([*Cell.__dataclass_fields__], records))
+    content: dict[str, object] = {"unit": "nats", "cells": records}
+    if floors:
+        content["floors"] = [{"of": words, "nats": [*numbers]} for words, numbers in floors]
+    write(file.with_suffix(".json"), json.dumps(content, indent=2) + "\n")

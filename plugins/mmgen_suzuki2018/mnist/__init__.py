@@ -6,35 +6,16 @@ References:
     Figures 3, 4 and 5.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from mmgen.brief import OneLine
+from mmgen_suzuki2018.study import Column, Planned, Profile, Source, Study
+
+if TYPE_CHECKING:
+    from mmgen_suzuki2018.folder import Reproduction
+    from mmgen_suzuki2018.table import Cell
 
 IMAGE, LABEL = "image", "label"
-
-
-@dataclass(frozen=True, repr=False)
-class Profile(OneLine):
-    """How much is trained and measured.
-
-    Attributes:
-        epochs: Of every model of the table; those with two dimensions train a fifth of them.
-        iterations: T of iterative sampling.
-        rows: Test pictures that likelihoods are measured on.
-        looked_at: Test pictures for the figures, and for what is generated and recognised.
-        train: What ``[train]`` of all runs has beside the epochs.
-    """
-
-    epochs: int
-    iterations: int
-    rows: int
-    looked_at: int
-    train: Mapping[str, Any] = field(default_factory=dict)
-
 
 PROFILES = {
     "paper": Profile(epochs=100, iterations=50, rows=10_000, looked_at=1_000),
@@ -45,53 +26,6 @@ PROFILES = {
     ),
     "fast": Profile(epochs=2, iterations=10, rows=300, looked_at=100),
 }
-
-SAMPLES = 10
-"""N of equation 11."""
-
-
-@dataclass(frozen=True, repr=False)
-class Planned(OneLine):
-    """A run of the experiment.
-
-    Attributes:
-        name: Of its folder.
-        row: The row of Table 1 that it belongs to; empty if it is drawn only.
-        model: The configuration's table ``[model]``.
-        train: What ``[train]`` has beside the epochs.
-        share: Of the epochs.
-        temperature: At which z is drawn from what is given.
-        about: Of a row that the paper does not have: what it is, for the page.
-    """
-
-    name: str
-    row: str
-    model: Mapping[str, Any]
-    train: Mapping[str, Any] = field(default_factory=dict)
-    share: float = 1.0
-    temperature: float = 1.0
-    about: str = ""
-
-    @property
-    def iterative(self) -> bool:
-        """Whether a missing modality takes iterative sampling."""
-        return self.model["kind"] in ("jmvae", "hierarchical")
-
-    def epochs(self, all_epochs: int) -> int:
-        """Returns how many epochs it trains."""
-        return max(1, round(all_epochs * self.share))
-
-    def configuration(self, data: Path, all_epochs: int, train: Mapping[str, Any]) -> str:
-        """Returns the experiment as TOML: the paper's nets, z, Adam and warm-up are defaults."""
-        model = "\n".join(f"{key} = {json.dumps(value)}" for key, value in self.model.items())
-        train = {"epochs": self.epochs(all_epochs), **train, **self.train}
-        training = "\n".join(f"{key} = {json.dumps(value)}" for key, value in train.items())
-        return (
-            f'name = "mnist"\n\n[data]\npath = {json.dumps(str(data))}\n\n'
-            f"[modalities.{IMAGE}]\n\n[modalities.{LABEL}]\n\n"
-            f"[model]\n{model}\n\n[train]\n{training}\n"
-        )
-
 
 # Those that take longest first: the last to end are then short ones.
 RUNS = (
@@ -157,7 +91,7 @@ READINGS = (
 )
 """Rows of what the paper leaves open, read otherwise; all else is as in :data:`RUNS`."""
 
-CELLS = (
+COLUMNS: tuple[Column, ...] = (
     ("log p(x|w)", (IMAGE,), (LABEL,), "single"),
     ("log p(w|x)", (LABEL,), (IMAGE,), "single"),
     ("log p(x|w,x)", (IMAGE,), (LABEL,), "multiple"),
@@ -173,3 +107,32 @@ PAPER = {
     "Hierarchical": (-475.5, -2.640, -196.9, -0.4456),
 }
 """Table 1 of the paper, in nats."""
+
+
+def _write(reproduction: "Reproduction", say: Callable[[str], object]) -> "list[Cell]":
+    from mmgen_suzuki2018.mnist.page import write_all
+
+    return write_all(reproduction, say)
+
+
+# The paper's nets, z, Adam and warm-up are mmgen's own defaults.
+MNIST = Study(
+    name="mnist",
+    source=Source(
+        ("mnist",),
+        "MNIST/raw",
+        "Fetch the set with: mmgen data mnist ROOT --download --out DATA",
+    ),
+    modalities={IMAGE: {}, LABEL: {}},
+    model={},
+    train={},
+    warmup=0.1,
+    profiles=PROFILES,
+    runs=RUNS,
+    extras={"beyond": BEYOND, "readings": READINGS},
+    coherence=True,
+    table=1,
+    columns=COLUMNS,
+    paper=PAPER,
+    write=_write,
+)

@@ -1,29 +1,13 @@
 """What the paper states about its table and figures, held against what was measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from mmgen.brief import OneLine
-from mmgen_suzuki2018.mnist import PAPER
-from mmgen_suzuki2018.table import HEADINGS, Cell, nats, value
+from mmgen_suzuki2018.mnist import COLUMNS, PAPER
+from mmgen_suzuki2018.page import Claim
+from mmgen_suzuki2018.table import Cell, nats, value
 
 FAR = 50.0
 """Nats that "far below" asks for."""
-
-
-@dataclass(frozen=True, repr=False)
-class Claim(OneLine):
-    """A statement of the paper.
-
-    Attributes:
-        words: What it says.
-        holds: Whether what was measured agrees.
-        evidence: The numbers.
-    """
-
-    words: str
-    holds: bool
-    evidence: str
 
 
 def claims(found: Sequence[Cell], rises: Mapping[str, Sequence[float]]) -> list[Claim]:
@@ -75,7 +59,7 @@ def claims(found: Sequence[Cell], rises: Mapping[str, Sequence[float]]) -> list[
             ", ".join(f"{row} has nine tenths of its rise after {t}" for row, t in speed.items()),
         )
     )
-    for quantity, paper in zip(HEADINGS, PAPER["JMVAE-kl"], strict=True):
+    for (quantity, *_), paper in zip(COLUMNS, PAPER["JMVAE-kl"], strict=True):
         result.append(
             Claim(
                 f"{quantity}: JMVAE-kl reaches the paper's number",

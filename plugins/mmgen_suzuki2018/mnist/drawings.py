@@ -10,7 +10,7 @@ from torch import Tensor
 from mmgen.drawing import plain_text, save
 from mmgen.gallery.sheet import GREY, INK, Block, Strip, draw, magnified
 from mmgen.modality import Modality
-from mmgen_suzuki2018.chains import Point
+from mmgen_suzuki2018.mnist.chains import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
