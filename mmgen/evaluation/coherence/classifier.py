@@ -169,7 +169,8 @@ def network(modality: Modality, choices: int) -> nn.Module:
 
     Observations ``(C, H, W)`` get convolutions whatever the modality's own encoder is: the
     classifier's accuracy on real data is the ceiling of what it can find in generated data, and
-    an MLP's is lower. All others get the modality's own encoder.
+    an MLP's is lower. They are batch-normalised: without that, few photographs left all units
+    dead. All others get the modality's own encoder.
     """
     encoder = modality.encoder()
     if len(modality.shape) == 3:
@@ -177,7 +178,8 @@ def network(modality: Modality, choices: int) -> nn.Module:
         side = min(height, width)
         layers = sum(side >> n >= LEAST for n in range(1, len(CHANNELS) + 1))
         if layers:
-            encoder = convolutional_encoder((channels, height, width), CHANNELS[:layers])
+            shape = (channels, height, width)
+            encoder = convolutional_encoder(shape, CHANNELS[:layers], batch_norm=True)
     width = features(encoder, modality.shape)
     return nn.Sequential(encoder, nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, choices))
 

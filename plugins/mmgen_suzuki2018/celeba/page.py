@@ -10,6 +10,7 @@ from torch import Tensor
 from mmgen.batch import Batch
 from mmgen.data.store import Dataset, Split, read_dataset
 from mmgen.editing import edit
+from mmgen.errors import listed
 from mmgen.files.atomic import write
 from mmgen.files.reading import exists
 from mmgen.formatting import number
@@ -375,53 +376,88 @@ def _comparable(reproduction: Reproduction) -> str:
 
 
 def _per_cent(share: float) -> str:
-    return number(100 * share, 1)
+    return number(100 * share, 3, decimals=1)
 
 
 def _inferred(looked: Found) -> str:
     shown = [(p.row, {i.attribute: i for i in each.inferred}) for p, each in looked]
-    shown = [(row, each) for row, each in shown if set(INFERRED) <= set(each)]
+    shown = [(row, each) for row, each in shown if each]
     if not shown:
         return "No run tells attributes from faces.\n"
     _, first = shown[0]
-    groups = {**{name: (name,) for name in INFERRED}, "mean of these": INFERRED}
-    groups["mean of all"] = tuple(first)
+    named = [name for name in INFERRED if name in first]  # the others are on in no test picture
+    groups = {**{name: [name] for name in named}, "mean of these": named, "mean of all": [*first]}
     rows = []
     for words, names in groups.items():
         shares = [mean(each[name].model for name in names) for _, each in shown]
         shares.append(mean(first[name].classifier for name in names))
         rows.append((words, *map(_per_cent, shares)))
     headings = ("", *(row for row, _ in shown), "classifier")
-    return Table(headings, "l" + "r" * (len(shown) + 1), rows).markdown()
+    left_out = [name for name in INFERRED if name not in first]
+    note = f"\nIn no test picture, or in all: {listed(left_out)}.\n" if left_out else ""
+    return Table(headings, "l" + "r" * (len(shown) + 1), rows).markdown() + note
 
 
 def _generated(looked: Found) -> str:
-    rows = [
-        (p.row, g.attribute, number(g.strength), *map(_per_cent, (g.on, g.off)))
-        for p, each in looked
-        for g in each.generated
+    return _by_attribute(
+        {
+            p.row: {(g.attribute, g.strength): (g.on, g.off) for g in each.generated}
+            for p, each in looked
+        },
+        ("with", "without"),
+    )
+
+
+def _edited(looked: Found) -> str:
+    return _by_attribute(
+        {
+            p.row: {(e.attribute, e.strength): (e.asked, e.others) for e in each.edited}
+            for p, each in looked
+        },
+        ("asked", "others"),
+    )
+
+
+def _by_attribute(
+    measured: Mapping[str, Mapping[tuple[str, float], tuple[float, float]]],
+    what: tuple[str, str],
+) -> str:
+    """Returns a line an attribute and strength, two columns a run, and the means."""
+    shown = {row: each for row, each in measured.items() if each}
+    if not shown:
+        return "No run does this.\n"
+    first = next(iter(shown.values()))
+    lines: list[tuple[str, str, list[tuple[str, float]]]] = [
+        (attribute, number(strength), [(attribute, strength)]) for attribute, strength in first
     ]
-    return Table(("", "attribute", "set to ±", "with it", "without"), "llrrr", rows).markdown()
+    lines += [
+        ("mean", number(s), [key for key in first if key[1] == s])
+        for s in dict.fromkeys(strength for _, strength in first)
+    ]
+    rows = [
+        (
+            *(words, strength),
+            *(
+                _per_cent(mean(each[key][side] for key in keys))
+                for each in shown.values()
+                for side in (0, 1)
+            ),
+        )
+        for words, strength, keys in lines
+    ]
+    headings = ("", "set to ±", *(f"{row}: {word}" for row in shown for word in what))
+    return Table(headings, "lr" + "rr" * len(shown), rows).markdown()
 
 
 def _sharp(looked: Found) -> str:
     rows: list[tuple[str, ...]] = []
     for planned, each in looked:
-        if each.sharp and not rows:
-            real = next(s for s in each.sharp if s.of == "test pictures")
-            rows.append(("", real.of, number(real.laplacian, 0), number(real.frechet, 1)))
+        real = [s for s in each.sharp if s.of == "test pictures"]
+        if not rows:  # the same for all
+            rows += [("", s.of, number(s.laplacian, 3), number(s.frechet, 3)) for s in real]
         rows += [
-            (planned.row, s.of, number(s.laplacian, 0), number(s.frechet, 1))
+            (planned.row, s.of, number(s.laplacian, 3), number(s.frechet, 3))
             for s in each.sharp
-            if s.of != "test pictures"
+            if s not in real
         ]
     return Table(("", "faces", "Laplacian", "Fréchet"), "llrr", rows).markdown()
-
-
-def _edited(looked: Found) -> str:
-    rows = [
-        (p.row, e.attribute, number(e.strength), *map(_per_cent, (e.asked, e.others)))
-        for p, each in looked
-        for e in each.edited
-    ]
-    return Table(("", "attribute", "set to ±", "asked", "others"), "llrrr", rows).markdown()
