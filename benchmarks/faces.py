@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from mmgen.batch import Batch
 from mmgen.experiment import Experiment
@@ -64,7 +64,7 @@ def posterior(features: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(features, 1024), nn.ReLU(), nn.Linear(1024, 256))
 
 
-def gaussian(parameters: Tensor) -> Independent:
+def gaussian(parameters: Tensor) -> Distribution:
     mean, spread = parameters.float().chunk(2, -1)
     return Independent(Normal(mean, (F.softplus(spread) + 1e-4).sqrt()), 1)
 
@@ -79,7 +79,8 @@ class Plain(nn.Module):
         self.attributes = nn.Sequential(attributes_encoder(), posterior(512))
         self.decoders = nn.ModuleList([image_decoder(), attributes_decoder()])
 
-    def forward(self, x: Tensor, w: Tensor, beta: float) -> Tensor:
+    def loss(self, x: Tensor, w: Tensor, beta: float) -> Tensor:
+        """Returns the loss of a batch."""
         of_x, of_w, joined = self.joint
         q = gaussian(joined(torch.cat([of_x(x), of_w(w)], 1)))
         z = q.rsample()
@@ -90,7 +91,8 @@ class Plain(nn.Module):
         kl = beta * kl_divergence(q, prior)
         for subset in (gaussian(self.image(x)), gaussian(self.attributes(w))):
             kl = kl + ALPHA * kl_divergence(q, subset)
-        return (kl - log_p).mean()
+        loss: Tensor = (kl - log_p).mean()
+        return loss
 
 
 def plain_steps(
@@ -105,7 +107,7 @@ def plain_steps(
         start = time.perf_counter()
         optimiser.zero_grad()
         with autocast():
-            loss = model(x, w, 1.0)
+            loss = model.loss(x, w, 1.0)
         loss.backward()
         optimiser.step()
         yield elapsed(start, device)

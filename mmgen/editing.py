@@ -26,6 +26,9 @@ from mmgen.run import Run
 LONGEST = 4096
 """A photograph of more than some four times as many pixels on its shorter side is made smaller."""
 
+MARGIN = 0.08
+"""Of the part of a photograph that is changed: over how much of it a change fades out."""
+
 MOST = 100
 """The most changes of one photograph at a time."""
 
@@ -66,19 +69,34 @@ class Edit(OneLine):
         """Returns the photograph ``(3, H, W)`` uint8 with one of the changes.
 
         The difference that the change makes to the mean is brought to the photograph's own size,
-        added to the part that the model saw, and cut off at black and white.
+        added to the part that the model saw, and cut off at black and white. Where that part ends
+        within the photograph the difference ends gently, so that no seam is seen.
         """
         whole = self.photograph.clone()
         left, top, right, bottom = self.part
         part = whole[:, top:bottom, left:right]
         difference = 255 * (self.after[number] - self.before)
         size = part.shape[1:]
+        height, width = whole.shape[1:]
+        down = _fading(bottom - top, top > 0, bottom < height)
+        across = _fading(right - left, left > 0, right < width)
         for colour, small in zip(part, difference, strict=True):  # large ones fit one by one
             change = small
             if small.shape != size:
                 change = F.interpolate(small[None, None], size, mode="bicubic")[0, 0]
+            change = change * down[:, None] * across
             colour.copy_(change.add_(colour).round_().clamp_(0, 255))
         return whole
+
+
+def _fading(length: int, first: bool, last: bool) -> Tensor:
+    """Returns weights ``(length,)``: 1, but rising from 0 over the margin at some ends."""
+    margin = max(1, round(MARGIN * length))
+    steps = torch.arange(length, dtype=torch.float32, device="cpu") + 0.5
+    rise = (steps / margin).clamp(max=1)
+    rise = rise * rise * (3 - 2 * rise)
+    ones = torch.ones(length, device="cpu")
+    return (rise if first else ones) * (rise.flip(0) if last else ones)
 
 
 def edit(

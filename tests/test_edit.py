@@ -70,7 +70,12 @@ def test_the_difference_of_the_means_is_added_to_the_part_that_was_seen(tmp_path
         small = 255 * (done.after[number] - done.before)
         large = torch.nn.functional.interpolate(small[None], (40, 40), mode="bicubic")[0]
         cut = (done.photograph[:, 10:50] + large).round().clamp(0, 255)
-        assert torch.equal(done.edited(number)[:, 10:50].float(), cut)
+        edited = done.edited(number)[:, 10:50].float()
+        assert torch.equal(edited[:, 3:-3], cut[:, 3:-3])
+        # Above and below, where the photograph goes on, the difference fades out: no seam.
+        faded = (edited - done.photograph[:, 10:50]).abs()
+        assert (faded[:, [0, -1]] <= 0.2 * large[:, [0, -1]].abs() + 0.5).all()
+        assert (faded[:, 1] >= faded[:, 0] - 1).float().mean() > 0.95
         assert change.abs().max() > 2
     # The means are those of the model, given what was inferred, at the mean of z.
     given = dict(done.inferred)

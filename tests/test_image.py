@@ -301,6 +301,7 @@ def test_the_class_decides_synthetic_pictures_up_to_noise():
         ({"encoder_widths": (8, 0)}, "greater than 0"),
         ({"hieght": 3}, "Extra inputs are not permitted"),
         ({"scale": "signed"}, 'needs likelihood = "gaussian"'),
+        ({"crop": "face", "height": 8, "width": 6}, "takes a square, which 8×6 pixels are not"),
         ({**GAUSSIAN, "scale": "standardised", "pixel_means": "AAAA"}, "set together"),
         (
             {**GAUSSIAN, "pixel_means": "AAAA", "pixel_deviations": "AAAA"},

@@ -169,6 +169,7 @@ def loss_curves(
     figure = Figure(size, dpi=110, facecolor="white", layout=layout)
     figure.suptitle(title, x=0.015, ha="left", fontsize=13, fontweight="bold", color=INK)
     note = "Means over observations in nats"
+    note += ", but for shares" if any(not panel.unit for panel in drawn.panels) else ""
     note += "; validation always with β = 1; shaded: warm-up, β < 1" if drawn.warms_up else ""
     note += f"; {drawn.left_out} more terms are in metrics.jsonl" if drawn.left_out else ""
     figure.supxlabel(f"{note}.", x=0.015, ha="left", fontsize=9, color=GREY)

@@ -66,6 +66,11 @@ class Image(Modality):
     def _consistent(self) -> Self:
         if self.scale != "unit" and self.likelihood != "gaussian":
             raise ValueError(f'scale = "{self.scale}" needs likelihood = "gaussian"')
+        if self.crop != "none" and self.height != self.width:
+            raise ValueError(
+                f'crop = "{self.crop}" takes a square, which {self.height}×{self.width} pixels are '
+                'not; choose height = width, or crop = "none"'
+            )
         if bool(self.pixel_means) != bool(self.pixel_deviations):
             raise ValueError("pixel_means and pixel_deviations are set together, or neither")
         if self.pixel_means:
