@@ -186,7 +186,10 @@ class TrainConfig(Section):
             clipped; if left out, any.
         seed: Fixes the first weights, the order of rows and the noise: same seed, same run.
         device: auto (CUDA, then MPS, then CPU), or a torch device such as cuda:1.
-        precision: bfloat16 runs the nets in it (autocast) and keeps weights in float32.
+        precision: bfloat16 runs the nets in it (autocast) and keeps weights in float32; auto
+            measures before the first step which of the two is faster here.
+        benchmark: Whether it is measured before the first step how the nets run fastest here. The
+            results are equal but for rounding; without it they are to the last bit, too.
         compile: Whether the objective runs through torch.compile.
         tensorboard: Whether metrics are written for TensorBoard too (extra ``tensorboard``).
     """
@@ -203,7 +206,8 @@ class TrainConfig(Section):
     gradient_clip_value: PositiveFloat | None = None
     seed: Seed = 0
     device: str = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    benchmark: bool = True
     compile: bool = False
     tensorboard: bool = False
 

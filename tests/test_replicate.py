@@ -1,4 +1,5 @@
 from copy import deepcopy
+from typing import get_args
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from mmgen.nets.blocks import convolutional_decoder, convolutional_encoder, features, mlp
-from mmgen.nets.replicate import Looped, Vectorised, replicate, vectorised
+from mmgen.nets.replicate import Looped, Vectorised, Way, replicate, vectorised
 from mmgen.nets.wide import WideLinear
 
 COPIES = 3
@@ -225,10 +226,12 @@ def batch(shape, rows=4):
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("name", NETS)
-def test_wide_equals_looped_in_values_gradients_and_running_statistics(name, training):
+@pytest.mark.parametrize("way", get_args(Way))
+def test_stacked_equals_separate_in_values_gradients_and_running_statistics(name, training, way):
     torch.manual_seed(0)
     make, shape = NETS[name]
     wide, loop = pair(make)
+    wide.way = way
     training = training and "dropout" not in name
     wide.train(training), loop.train(training)
     # Two passes, so that running statistics that were not updated are found out.
@@ -281,9 +284,11 @@ def test_a_copy_has_the_first_weights_that_a_single_net_would_have():
         assert torch.equal(wide.layers[0].weight[copy].mT, nn.Linear(5, 4).weight)
 
 
-def test_each_copy_drops_its_own_features():
+@pytest.mark.parametrize("way", get_args(Way))
+def test_each_copy_drops_its_own_features(way):
     torch.manual_seed(0)
     wide = replicate(lambda: nn.Sequential(nn.Dropout(0.5), nn.Flatten()), 2)
+    wide.way = way
     first, second = wide(torch.ones(1, 64))
     assert set(first.flatten().tolist()) == {0.0, 2.0}
     assert not torch.equal(first, second)

@@ -175,8 +175,10 @@ def _show_plan(planned: "Plan") -> None:
 
 def _announce(prepared: "Prepared", folder: Path) -> None:
     from mmgen.cli.epochs import legend
+    from mmgen.training import execution
 
     training, experiment = prepared.training, prepared.experiment
+    measured = execution.words(training.execution)
     count = sum(p.numel() for p in training.model.parameters())
     nets = sum(copies for copies, _ in training.model.encoder_nets())
     stderr.print(
@@ -184,9 +186,11 @@ def _announce(prepared: "Prepared", folder: Path) -> None:
             (experiment.name, "bold"),
             f": {experiment.model.kind}, {training.model.direction()}; {nets} encoder nets,\n"
             f"  {count:,} parameters; {prepared.train.count:,} observations; {training.device}, "
-            f"{experiment.train.precision}; to {folder}",
+            f"{training.precision}; to {folder}",
         )
     )
+    if measured:
+        stderr.print(f"  measured to be faster here: {measured}")
     stderr.print(legend(prepared.validation is not None))
     if training.epoch or training.batch:
         stderr.print(f"going on after epoch {training.epoch}, batch {training.batch}")

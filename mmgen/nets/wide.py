@@ -1,9 +1,11 @@
 """The layers of all copies of a net, each with the weights of all copies in one tensor.
 
-Activations are ``(B, C, *event)``: row first, then copy.
+Activations are ``(B, C, *event)``: row first, then copy. The same weights serve one copy after the
+other as well, each ``(B, *event)``.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,6 +45,24 @@ class Wide(nn.Module):
 
     def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
         raise NotImplementedError
+
+    def one(self, x: Tensor, **own: Tensor) -> Tensor:
+        """Runs one copy ``(B, *event) -> (B, *event)`` with its own weights and buffers."""
+        raise NotImplementedError
+
+    def alone(self, copies: int) -> list[Callable[[Tensor], Tensor]]:
+        """Returns :meth:`one` of each copy, on views of the weights of all."""
+        # All views at once: the gradient of a stack is then written once.
+        weights = {name: p.unbind(0) for name, p in self.named_parameters(recurse=False)}
+        buffers = dict(self.named_buffers(recurse=False))
+        return [
+            partial(
+                self.one,
+                **{name: views[copy] for name, views in weights.items()},
+                **{name: buffer[copy] for name, buffer in buffers.items()},
+            )
+            for copy in range(copies)
+        ]
 
     def _stack(self, same: Sequence[nn.Module], *names: str) -> None:
         for name in names:
@@ -85,6 +105,10 @@ class WideLinear(Wide):
             product = torch.baddbmm(bias.unsqueeze(1), rows, weight)
         return unflatten(product, 1, x.shape[0], *event).movedim(0, 1)
 
+    def one(self, x: Tensor, **own: Tensor) -> Tensor:
+        """See :meth:`Wide.one`."""
+        return F.linear(x, own["weight"].mT, own.get("bias"))
+
 
 class WideConvolution(Wide):
     """Convolutions: one wide convolution on a shared input, else one grouped convolution."""
@@ -113,6 +137,18 @@ class WideConvolution(Wide):
             1 if shared else copies * self.groups,
         )
         return unflatten(x, 1, copies, out)
+
+    def one(self, x: Tensor, **own: Tensor) -> Tensor:
+        """See :meth:`Wide.one`."""
+        return self.convolve(
+            x,
+            own["weight"],
+            own.get("bias"),
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+        )
 
 
 class WideTransposedConvolution(Wide):
@@ -144,6 +180,19 @@ class WideTransposedConvolution(Wide):
         )
         return unflatten(x, 1, copies, weight.shape[2] * self.groups)
 
+    def one(self, x: Tensor, **own: Tensor) -> Tensor:
+        """See :meth:`Wide.one`."""
+        return self.convolve(
+            x,
+            own["weight"],
+            own.get("bias"),
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.groups,
+            self.dilation,
+        )
+
 
 class WideBatchNorm(Wide):
     """Batch normalisation: the copies' channels side by side."""
@@ -162,6 +211,13 @@ class WideBatchNorm(Wide):
         wide = F.batch_norm(x_wide, mean, variance, weight, bias, training, self.momentum, self.eps)
         return unflatten(wide, 1, *x.shape[1:3])
 
+    def one(self, x: Tensor, **own: Tensor) -> Tensor:
+        """See :meth:`Wide.one`; in training the running statistics of this copy move."""
+        mean, variance, weight, bias = (
+            own[n] for n in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(x, mean, variance, weight, bias, self.training, self.momentum, self.eps)
+
 
 class WideGroupNorm(Wide):
     """Group normalisation: the copies' groups side by side."""
@@ -177,6 +233,10 @@ class WideGroupNorm(Wide):
         groups = weight.shape[0] * self.groups
         wide = F.group_norm(x.flatten(1, 2), groups, weight.flatten(), bias.flatten(), self.eps)
         return unflatten(wide, 1, *x.shape[1:3])
+
+    def one(self, x: Tensor, **own: Tensor) -> Tensor:
+        """See :meth:`Wide.one`."""
+        return F.group_norm(x, self.groups, own["weight"], own["bias"], self.eps)
 
 
 class WideLayerNorm(Wide):
@@ -195,6 +255,10 @@ class WideLayerNorm(Wide):
         bias = bias.reshape(-1, *between, *self.shape)
         return torch.addcmul(bias, F.layer_norm(x, self.shape, eps=self.eps), weight)
 
+    def one(self, x: Tensor, **own: Tensor) -> Tensor:
+        """See :meth:`Wide.one`."""
+        return F.layer_norm(x, self.shape, own["weight"], own["bias"], self.eps)
+
 
 class WideDropout(Wide):
     """Dropout: each copy its own mask."""
@@ -204,6 +268,10 @@ class WideDropout(Wide):
         self.p = same[0].p
 
     def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
+        return F.dropout(x, self.p, self.training)
+
+    def one(self, x: Tensor, **own: Tensor) -> Tensor:
+        """See :meth:`Wide.one`."""
         return F.dropout(x, self.p, self.training)
 
 

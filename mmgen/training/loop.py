@@ -23,6 +23,7 @@ from mmgen.model import Model, ParameterGroup
 from mmgen.objective import MODEL, Objective
 from mmgen.seeding import random_state
 from mmgen.settings import TrainConfig
+from mmgen.training.records import Execution, Precision
 
 CHECK_EVERY = 200
 """Steps between two looks at whether all is finite: each look waits for the device."""
@@ -93,6 +94,7 @@ class Training(OneLine):
         model: On its device.
         config: How to train.
         device: Where the model is.
+        execution: How its nets run.
     """
 
     model: Model
@@ -104,6 +106,7 @@ class Training(OneLine):
     best: float = math.inf
     sums: Tensor | None = None
     terms: tuple[str, ...] = ()
+    execution: Execution = field(default_factory=Execution)
     optimisers: dict[str, torch.optim.Optimizer] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -155,7 +158,17 @@ class Training(OneLine):
         for optimiser in self.optimisers.values():  # first: not beside the activations
             optimiser.zero_grad(set_to_none=True)
         beta = torch.full((), self.beta(progress), device=self.device)
-        with autocast(self.config, self.device):
+        noted = self.backward(x, beta)
+        for name, optimiser in self.optimisers.items():
+            clip(self.groups[name].parameters, self.config)
+            for group in optimiser.param_groups:
+                group["lr"] = group["scale"] * self.learning_rate(progress)
+            optimiser.step()
+        return noted
+
+    def backward(self, x: Batch, beta: Tensor | float) -> dict[str, Tensor]:
+        """Computes the gradients of a batch; returns the terms and losses."""
+        with self.autocast():
             objective = self.objective(x)
         means = objective.means()
         losses = objective.losses(means, beta)
@@ -163,12 +176,20 @@ class Training(OneLine):
         for name, loss in losses.items():
             inputs = None if alone else list(self.groups[name].parameters)
             loss.backward(retain_graph=not alone, inputs=inputs)
-        for name, optimiser in self.optimisers.items():
-            clip(self.groups[name].parameters, self.config)
-            for group in optimiser.param_groups:
-                group["lr"] = group["scale"] * self.learning_rate(progress)
-            optimiser.step()
         return values(objective, means, losses, beta)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Returns bfloat16 autocast if nets are to compute in it."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    @property
+    def precision(self) -> Precision:
+        """What nets compute in: what the experiment says, or what was measured to be faster."""
+        if self.config.precision != "auto":
+            return self.config.precision
+        return self.execution.precision or "float32"
 
 
 def adam(group: ParameterGroup, config: TrainConfig) -> torch.optim.Optimizer:
@@ -193,13 +214,6 @@ def clip(parameters: Sequence[nn.Parameter], config: TrainConfig) -> None:
         clip_grad_norm_(parameters, config.gradient_clip)
     if config.gradient_clip_value is not None:
         clip_grad_value_(parameters, config.gradient_clip_value)
-
-
-def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
-    """Returns bfloat16 autocast if the experiment asks for it."""
-    if config.precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 def values(
@@ -296,7 +310,7 @@ def evaluate(training: Training, batches: Batches) -> dict[str, float]:
     model.eval()
     with random_state(training.device, training.config.seed):
         for x in batches.epoch(None, 0):
-            with autocast(training.config, training.device):
+            with training.autocast():
                 objective = model(x)
             means = objective.means()
             noted = values(objective, means, objective.losses(means), 1.0)

@@ -8,13 +8,14 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
 
 from mmgen.distribution import FORMER, NAME
 from mmgen.errors import RunError
 from mmgen.files.reading import Reader
+from mmgen.nets.replicate import Way
 
 FORMAT = 2
 """Of runs and their files. In format 1, nets of modalities had numbers for names among the weights,
@@ -96,12 +97,30 @@ class WeightsHeader(Header):
     epoch: NonNegativeInt
 
 
+Precision = Literal["float32", "bfloat16"]
+
+
+class Execution(Record):
+    """How the nets of a run run: :mod:`mmgen.training.execution`.
+
+    Attributes:
+        ways: Of nets with copies, by name; those that are not named are wide.
+        channels_last: Whether the weights of convolutions lie so in memory.
+        precision: What nets compute in, where the experiment leaves that open.
+    """
+
+    ways: dict[str, Way] = Field(default_factory=dict)
+    channels_last: bool = False
+    precision: Precision | None = None
+
+
 class Counters(WeightsHeader):
-    """The header of ``last.safetensors``: how far a training is."""
+    """The header of ``last.safetensors``: how far a training is, and how its nets run."""
 
     batch: NonNegativeInt
     rows: NonNegativeInt
     best: Annotated[float, Field(gt=-math.inf)]  # infinity before the first validation, never NaN
+    execution: Execution = Field(default_factory=Execution)
 
 
 def check_version(values: Mapping[str, Any], file: Path) -> None:

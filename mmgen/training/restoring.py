@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmgen.files.tensors import Stored, TensorFile
 from mmgen.nets.by_modality import ByModality
+from mmgen.training import execution
 from mmgen.training.loop import Training
 from mmgen.training.records import Counters
 
@@ -107,6 +108,7 @@ def check_checkpoint(
             another shape or type, or not finite.
     """
     _check_counters(training, tensors, counters, batches)
+    execution.check(training.model, counters.execution)
     allowed = {f"optimiser/{player}" for player in training.optimisers}
     for name in tensors:
         group, _, rest = name.rpartition("/")

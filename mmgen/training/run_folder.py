@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmgen import shell
@@ -32,7 +33,7 @@ from mmgen.files.holding import LOCK
 from mmgen.files.locks import writing
 from mmgen.files.reading import Reader, exists
 from mmgen.files.tensors import TensorFile, open_tensors, write_tensors
-from mmgen.training import records, restoring
+from mmgen.training import execution, records, restoring
 from mmgen.training.loop import Epoch, Training
 from mmgen.training.records import FORMAT
 
@@ -167,6 +168,7 @@ def save_checkpoint(path: Path, training: Training) -> None:
     if training.sums is not None:
         tensors["sums"] = training.sums
     counters = {n: getattr(training, n) for n in COUNTERS}
+    counters["execution"] = training.execution.model_dump()
     _save(path / "last.safetensors", tensors, counters)
 
 
@@ -197,6 +199,8 @@ def resume(path: Path, training: Training, batches: int | None = None) -> None:
             restoring.check_checkpoint(training, tensors, counters, batches)
         except ValueError as error:
             raise _FILES.wrong(path / "last.safetensors", str(error)) from None
+        training.execution = counters.execution
+        execution.apply(training.model, counters.execution)
         tensors.read_module(training.model, "model/")
         _restore(training, tensors, counters)
 
@@ -206,6 +210,10 @@ def _restore(training: Training, tensors: TensorFile, counters: records.Counters
         groups = optimiser.state_dict()["param_groups"]
         states = restoring.moments(tensors, player, training.device)
         optimiser.load_state_dict({"state": states, "param_groups": groups})
+        # A fused step pairs numbers by where they lie: moments lie as their weights do.
+        for parameter, state in optimiser.state.items():
+            for name in restoring.MOMENTS & state.keys():
+                state[name] = torch.empty_like(parameter).copy_(state[name])
     random = restoring.random_states_of(tensors, training.device)
     restoring.restore_random_states(random, training.device)
     training.sums = tensors["sums"].to(training.device) if "sums" in tensors else None

@@ -26,14 +26,15 @@ from mmgen.files.locks import writing
 from mmgen.files.reading import Reader, exists
 from mmgen.modality import Modality
 from mmgen.registry.loading import Registry
+from mmgen.seeding import random_state
 from mmgen.settings import SyntheticConfig
-from mmgen.training import nonfinite, plan, run_folder
+from mmgen.training import execution, nonfinite, plan, run_folder
 from mmgen.training.loop import Epoch, NotFiniteError, Step, Training, fit
 
 WHERE = {"train.device", "train.tensorboard", "data.path", "data.source"}
 """Settings that say where a run trains, and nothing of what."""
 
-SAME = {"train.epochs", "name"} | WHERE
+SAME = {"train.epochs", "train.benchmark", "name"} | WHERE
 """Settings in which one experiment may differ from itself."""
 
 MENDING = {"train.learning_rate", "train.gradient_clip", "train.gradient_clip_value"}
@@ -152,6 +153,14 @@ def start(prepared: Prepared, out: Path, *, force: bool = False) -> None:
         config=prepared.config(out),
         force=force,
     )
+    _measure(prepared)
+
+
+def _measure(prepared: Prepared) -> None:
+    """Finds out on the first batch how the nets run fastest, as far as the experiment wants it."""
+    training = prepared.training
+    with random_state(training.device, training.config.seed):
+        execution.measure(training, next(prepared.train.epoch(training.config.seed, 0)))
 
 
 def resume(prepared: Prepared, out: Path) -> bool:
@@ -184,7 +193,8 @@ def resume(prepared: Prepared, out: Path) -> bool:
             )
         if environment.get("dataset", {}).get("hash") not in _hashes(prepared, trained):
             raise RunError(f"{out}: was trained on another data set than {prepared.dataset.path}")
-        if exists(out / "last.safetensors"):
+        begun = exists(out / "last.safetensors")
+        if begun:
             run_folder.resume(out, prepared.training, len(prepared.train))
         done = prepared.training.epoch
         if done >= prepared.experiment.train.epochs:
@@ -204,6 +214,8 @@ def resume(prepared: Prepared, out: Path) -> bool:
         if different and _settings(_read(out / run_folder.CONFIG)) == _settings(before):
             # As it was written; what a user has edited stays.
             write(out / run_folder.CONFIG, prepared.config(out))
+    if not begun:
+        _measure(prepared)
     return True
 
 

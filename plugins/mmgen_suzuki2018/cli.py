@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmgen_suzuki2018.jobs import Job
     from mmgen_suzuki2018.study import Study
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
 Out = Annotated[
     Path,
     typer.Option(
@@ -122,9 +122,9 @@ def celeba(
     precision: Annotated[
         Precision | None,
         typer.Option(
-            help="The numbers that the nets are trained in. bfloat16 is faster where the processor "
-            "or card has units for it, and many times slower where not.",
-            show_default="float32",
+            help="The numbers that the nets are trained in: bfloat16 is faster where the processor "
+            "or card has units for it, many times slower where not. Left out, it is measured.",
+            show_default="auto",
         ),
     ] = None,
     portraits: Annotated[

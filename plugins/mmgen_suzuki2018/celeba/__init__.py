@@ -106,7 +106,7 @@ CELEBA = Study(
         },
     },
     model={"latent": 128, "fusion": [1024]},
-    train={"batch_size": 64, "learning_rate": 1e-4},
+    train={"batch_size": 64, "learning_rate": 1e-4, "precision": "auto"},
     warmup=0.4,
     profiles=PROFILES,
     runs=RUNS,
