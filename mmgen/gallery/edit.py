@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,8 @@ from torch import Tensor
 
 from mmgen.drawing import plain_text, save
 from mmgen.editing import Edit
-from mmgen.files.atomic import deliver
 from mmgen.formatting import number
-from mmgen.gallery.sheet import GREY, INK
+from mmgen.gallery.sheet import GREY, INK, save_pixels
 from mmgen.modality import Modality
 
 if TYPE_CHECKING:
@@ -162,9 +160,4 @@ def _shown(picture: Tensor) -> NDArray[np.uint8]:
 
 def save_photograph(picture: Tensor, path: Path) -> Path:
     """Writes ``(3, H, W)`` uint8 as a PNG of just these pixels; its folder is made."""
-    import PIL.Image
-
-    content = BytesIO()
-    PIL.Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(content, "PNG")
-    deliver(path, content.getvalue())
-    return path
+    return save_pixels(picture.permute(1, 2, 0).numpy(), path)

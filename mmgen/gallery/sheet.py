@@ -8,6 +8,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from mmgen.brief import OneLine
 from mmgen.drawing import plain_text, save
 from mmgen.errors import GenerationError
+from mmgen.files.atomic import deliver
 from mmgen.modality import Modality
 
 Pictures = NDArray[np.float32]
@@ -153,7 +155,17 @@ def save_grid(pictures: Tensor, path: Path) -> Path:
         row, column = divmod(number, columns)
         y, x = GAP + row * (h + GAP), GAP + column * (w + GAP)
         page[y : y + h, x : x + w, :3] = _bytes(picture)
-    return _write(path, page, [])
+    return save_pixels(page[:, :, :3], path)
+
+
+def save_pixels(pixels: NDArray[np.uint8], path: Path) -> Path:
+    """Writes ``(H, W, 3)`` as a PNG of just these pixels; its folder is made."""
+    import PIL.Image  # not by matplotlib, which takes half a second to load
+
+    content = BytesIO()
+    PIL.Image.fromarray(np.ascontiguousarray(pixels)).save(content, "PNG")
+    deliver(path, content.getvalue())
+    return path
 
 
 def grid_size(n: int, h: int, w: int) -> tuple[int, int, int]:
