@@ -137,7 +137,7 @@ def edit(
     found = [_found(run, others, each) for each in changes]
     run.targets([name], others)  # refuses a model of one direction
     run.targets(others, [name])
-    pixels, stored, part = _read(run.modalities[name], name, Path(photograph), crop)
+    pixels, stored, part = part_of(run.modalities[name], name, Path(photograph), crop)
 
     def generated(
         given: Mapping[str, Tensor], targets: Sequence[str]
@@ -186,10 +186,23 @@ def _picture(run: Run, wanted: str | None) -> str:
     return wanted or pictures[0]
 
 
-def _read(
-    modality: Modality, name: str, path: Path, crop: str | None
+def part_of(
+    modality: Modality, name: str, path: Path, crop: str | None = None
 ) -> tuple[Tensor, Tensor, Box]:
-    """Returns a photograph ``(3, H, W)`` uint8, what is stored of it, and the part that is."""
+    """Reads a photograph as a modality of pictures sees it.
+
+    Args:
+        modality: Of pictures.
+        name: What it is called.
+        path: The photograph's file.
+        crop: Which part is seen, other than by the modality's own setting.
+
+    Returns:
+        The photograph ``(3, H, W)`` uint8, what is stored of it, and the part that is.
+
+    Raises:
+        GenerationError: If it cannot be read, or shows no face where one is looked for.
+    """
     try:
         values = decoded(path, 3, LONGEST)
     except ValueError as error:  # it names the file

@@ -180,6 +180,20 @@ def test_an_unknown_run_or_portrait_is_told(mmgen, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_other_data_and_portraits_of_nothing_are_told_before_anything_is_trained(
+    mmgen, data, small_glyphs, tmp_path
+):
+    words = ("reproduce", "celeba", "--out", tmp_path / "out", "--profile", "fast")
+    code, _, err = mmgen(*words, "--data", small_glyphs)
+    assert code == 2
+    assert "is not CelebA: it has no Male, Smiling" in err.replace("\n", " ")
+    (tmp_path / "me.jpg").write_text("hello", encoding="utf-8")
+    code, _, err = mmgen(*words, "--data", data, "--portrait", tmp_path / "me.jpg")
+    assert code == 2
+    assert "me.jpg" in err
+    assert not [*(tmp_path / "out").glob("runs/*")]
+
+
 # What is measured.
 
 

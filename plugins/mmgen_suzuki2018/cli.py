@@ -211,6 +211,7 @@ def _reproduce(
         try:
             if not (dataset / "dataset.json").exists():
                 _import(reproduction, data)
+            study.check(reproduction)
             _train(reproduction, at_once)
             _measure(reproduction, at_once)
             _draw(reproduction)

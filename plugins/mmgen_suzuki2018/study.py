@@ -110,6 +110,7 @@ class Study(OneLine):
         table: The number of the paper's table.
         columns: The table's.
         paper: The table's rows in the paper, in nats.
+        check: Looks, before anything is trained, whether the data are those of the experiment.
         write: Draws table, figures and page into the folder of a reproduction, says what it is
             doing, and returns the table.
     """
@@ -127,6 +128,7 @@ class Study(OneLine):
     table: int
     columns: tuple[Column, ...]
     paper: Mapping[str, tuple[float, ...]]
+    check: Callable[["Reproduction"], None]
     write: Callable[["Reproduction", Callable[[str], object]], "list[Cell]"]
 
     def configuration(

@@ -72,6 +72,12 @@ PAPER = {
 """Table 2 of the paper, in nats, over all of CelebA; image terms are averaged over colours."""
 
 
+def _check(reproduction: "Reproduction") -> None:
+    from mmgen_suzuki2018.celeba.page import check
+
+    check(reproduction)
+
+
 def _write(reproduction: "Reproduction", say: Callable[[str], object]) -> "list[Cell]":
     from mmgen_suzuki2018.celeba.page import write_all
 
@@ -115,5 +121,6 @@ CELEBA = Study(
     table=2,
     columns=COLUMNS,
     paper=PAPER,
+    check=_check,
     write=_write,
 )

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmgen import build
 from mmgen.batch import Batch
 from mmgen.data.store import Dataset, Split, read_dataset
-from mmgen.editing import edit
-from mmgen.errors import listed
+from mmgen.editing import edit, part_of
+from mmgen.errors import DataError, listed
 from mmgen.files.atomic import write
 from mmgen.files.reading import exists
 from mmgen.formatting import number
@@ -59,6 +60,28 @@ EDITS = {
 
 NAMED = 3
 """Attributes that a caption names."""
+
+
+def check(reproduction: Reproduction) -> None:
+    """Checks that the data are CelebA's, and that portraits show faces, before hours of training.
+
+    Raises:
+        DataError: If the data set lacks a modality, an attribute or the test split.
+        GenerationError: If a portrait cannot be read, or shows no face.
+    """
+    dataset = read_dataset(reproduction.data)
+    names = dataset.modalities.get(ATTRIBUTES, {}).get("names", ())
+    missing = [name for name in (IMAGE, ATTRIBUTES) if name not in dataset.modalities]
+    missing += [name for name in INFERRED if not missing and name not in names]
+    if missing or not {"train", "test"} <= dataset.splits.keys():
+        raise DataError(
+            f"{reproduction.data}: is not CelebA: it has no {listed(missing or ['split test'])}. "
+            "Write it with: mmgen data celeba"
+        )
+    if reproduction.portraits:
+        picture = build.registry(reproduction.plugins).create(IMAGE, dataset.modalities[IMAGE])
+        for portrait in reproduction.portraits:
+            part_of(picture, IMAGE, portrait)
 
 
 Found = Sequence[tuple[Planned, Looked]]
