@@ -104,7 +104,7 @@ def test_pictures_that_cannot_be_used_are_counted_and_left_out(tmp_path, monkeyp
     (root / "img_align_celeba" / "000002.jpg").write_bytes(jpeg(2)[:300])
     (root / "img_align_celeba" / "000003.jpg").write_bytes(b"%!PS-Adobe\n(x) show")
 
-    def found(pixels):  # no face in the picture of number 4
+    def found(pixels, large):  # no face in the picture of number 4
         return None if pixels[11, 15, 0] == 72 else (2, 2, 14, 14)
 
     monkeypatch.setattr(crops, "_face", found)
@@ -204,7 +204,7 @@ def test_rows_are_decoded_when_they_are_asked_for_and_in_order(tmp_path, monkeyp
 
 
 def test_no_face_in_any_picture_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(crops, "_face", lambda _: None)
+    monkeypatch.setattr(crops, "_face", lambda *_: None)
     found = CelebA(layout(tmp_path / "celeba"), "face", 16)
     with pytest.raises(DataError, match="none of 2 pictures can be used: no face"):
         list(found.chunks(["000001.jpg", "000002.jpg"]))
@@ -241,8 +241,45 @@ def test_a_face_is_large_and_inside(faces, found, monkeypatch):
             return np.array(faces)
 
     monkeypatch.setattr(crops, "_detector", Detector)
-    got = crops.box(np.zeros((100, 100, 3), np.uint8), "face")
+    got = crops.box(np.zeros((100, 100, 3), np.uint8), "face", large=True)
     assert got == found
+
+
+@pytest.mark.parametrize(
+    ("faces", "found"),
+    [
+        ([], None),
+        ([(25, 25, 50, 50)], (18, 18, 83, 83)),  # a large one is what it is in data
+        ([(40, 40, 20, 20)], (37, 37, 63, 63)),
+        ([(0, 40, 50, 50)], (0, 32, 65, 97)),  # its square is moved inside
+        ([(0, 0, 90, 90)], (0, 0, 100, 100)),  # and made no larger than the picture
+    ],
+)
+def test_in_any_photograph_a_face_may_be_small_and_at_the_edge(faces, found, monkeypatch):
+    asked = []
+
+    class Detector:
+        def detectMultiScale(self, grey, minSize, minNeighbors, **_):  # noqa: N802
+            asked.append((grey.shape, minSize, minNeighbors))
+            return np.array([f for f in faces if f[2] >= minSize[0]])
+
+    monkeypatch.setattr(crops, "_detector", Detector)
+    assert crops.box(np.zeros((100, 100, 3), np.uint8), "face") == found
+    assert asked[0] == ((100, 100), (30, 30), 3)
+    assert asked[1:] in ([], [((100, 100), (6, 6), 6)])
+
+
+def test_in_a_large_photograph_every_so_many_pixels_are_looked_at(monkeypatch):
+    class Detector:
+        def detectMultiScale(self, grey, minSize, **_):  # noqa: N802
+            if minSize[0] > 60:
+                return ()
+            assert grey.shape == (1000, 1000)
+            return np.array([(100, 100, 50, 50)])
+
+    monkeypatch.setattr(crops, "_detector", Detector)
+    found = crops.box(np.zeros((3000, 3000, 3), np.uint8), "face")
+    assert found == (276, 276, 471, 471)  # three times (92, 92, 157, 157)
 
 
 def test_a_photograph_without_a_face_is_refused_in_one_sentence(tmp_path):

@@ -103,7 +103,7 @@ def test_means_of_other_scales_are_compared_as_they_are_drawn(tmp_path, photo):
 
 
 def test_a_face_is_cropped_as_the_data_was_or_as_is_asked_for(tmp_path, photo, monkeypatch):
-    monkeypatch.setattr(crops, "_face", lambda _: (3, 4, 23, 24))
+    monkeypatch.setattr(crops, "_face", lambda *_: (3, 4, 23, 24))
     assert edit(faces(tmp_path, crop="face"), photo, [{"Smiling": 1}]).part == (3, 4, 23, 24)
     asked = edit(faces(tmp_path, crop="face"), photo, [{"Smiling": 1}], crop="none")
     assert asked.part == (0, 0, 40, 60)
@@ -182,7 +182,7 @@ def test_what_cannot_be_done_is_refused_in_plain_words(tmp_path, photo, monkeypa
     refused(run, tmp_path / "no.png", "no.png' is no picture .*there is no such file")
     refused(run, photo, "no crop 'middle': there are none, center, face", crop="middle")
     refused(run, photo, "attributes: there is no photograph to edit", picture="attributes")
-    monkeypatch.setattr(crops, "_face", lambda _: None)
+    monkeypatch.setattr(crops, "_face", lambda *_: None)
     refused(run, photo, "no face is found in the photograph", crop="face")
     words = {"a": Word(), "b": Word()}
     refused(a_run(tmp_path, modalities=words), photo, "there is no photograph to edit")

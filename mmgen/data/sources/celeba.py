@@ -170,7 +170,7 @@ class CelebA:
             whole = pixels.decoded(self.root / PICTURES / name, 3, crops.FINER * self.size, content)
         except ValueError as error:
             return error
-        part = crops.box(whole, self.crop)
+        part = crops.box(whole, self.crop, large=True)
         if part is None:
             return None
         return crops.resized(crops.cut(whole, part), self.size, self.size)
