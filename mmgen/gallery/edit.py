@@ -49,16 +49,13 @@ def draw_edit(
     """
     from matplotlib.figure import Figure
 
-    columns = [
-        ("photograph", edit.photograph, edit.seen, "what the model sees of it"),
-        ("reconstruction", edit.reconstruction, edit.before, "from what is inferred"),
-        *(
-            (step, edit.edited(i), edit.after[i], "from what is changed")
-            for i, step in enumerate(steps)
-        ),
-    ]
+    columns = [_originals(edit), _reconstruction(edit)]
+    columns += [_step(edit, number_of, step) for number_of, step in enumerate(steps)]
+    if edit.seen.shape == edit.photograph.shape:  # the part is the whole
+        columns = [[column[0] or column[1], column[2]] for column in columns]
     bars = _bars(edit, modalities)
-    wide, high = SIDE * len(columns), max(2 * SIDE + 0.7, 0.17 * len(bars) + 0.6)
+    wide = SIDE * len(columns)
+    high = max((SIDE + 0.3) * len(columns[0]), 0.17 * len(bars) + 0.6)
     longest = max((len(name) for name, *_ in bars), default=0)
     names = 0.15 + 0.065 * min(longest, 40)
     beside = names + 2.1 if bars else 0.0
@@ -72,22 +69,44 @@ def draw_edit(
     return save(figure, path)
 
 
-Column = tuple[str, Tensor, Tensor, str]
-"""What stands above two pictures, these, and what stands below."""
+Column = Sequence[tuple[Tensor, str] | None]
+"""Pictures from top to bottom, each with what stands above it; or nothing in its place."""
+
+
+def _originals(edit: Edit) -> Column:
+    return [
+        (edit.photograph, "photograph"),
+        (edit.seen, "what the model sees"),
+        (edit.before, "from what is inferred"),
+    ]
+
+
+def _reconstruction(edit: Edit) -> Column:
+    return [None, (edit.reconstruction, "reconstruction"), None]
+
+
+def _step(edit: Edit, number_of: int, step: str) -> Column:
+    whole, (left, top, right, bottom) = edit.edited(number_of), edit.part
+    return [
+        (whole, step),
+        (whole[:, top:bottom, left:right], ""),
+        (edit.after[number_of], "from what is changed"),
+    ]
 
 
 def _pictures(figure: "SubFigure", columns: Sequence[Column]) -> None:
-    axes = figure.subplots(2, len(columns), squeeze=False)
-    figure.subplots_adjust(0.02, 0.03, 0.98, 0.86, wspace=0.06, hspace=0.12)
-    for number_of, (above, upper, lower, below) in enumerate(columns):
-        places = zip(axes[:, number_of], (upper, lower), (above, below), (INK, GREY), strict=True)
-        for place, picture, words, colour in places:
-            place.imshow(_shown(picture), interpolation="nearest")
-            place.set_title(words, fontsize=9, color=colour)
+    axes = figure.subplots(len(columns[0]), len(columns), squeeze=False)
+    figure.subplots_adjust(0.02, 0.03, 0.98, 0.88, wspace=0.06, hspace=0.16)
+    for places, column in zip(axes.T, columns, strict=True):
+        for row, (place, shown) in enumerate(zip(places, column, strict=True)):
             place.set_anchor("N")
             place.set_xticks([])
             place.set_yticks([])
             place.spines[:].set_color("#cccccc")
+            place.set_visible(shown is not None)
+            if shown is not None:
+                place.imshow(_shown(shown[0]), interpolation="nearest")
+                place.set_title(shown[1], fontsize=9, color=GREY if row else INK)
 
 
 Bar = tuple[str, float, tuple[float, ...], float, float]
