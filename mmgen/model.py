@@ -218,7 +218,7 @@ class Model(nn.Module, ABC):
         """Yields every net that reads an observation: how many copies it holds, and it."""
         for part in self.modules():
             if isinstance(part, ByModality) and part is not self.decoders:
-                nets = (net for net in part.children())
+                nets = (n for n in part.children() if not isinstance(n, nn.ParameterList))
                 yield from ((int(getattr(net, "copies", 1)), net) for net in nets)
 
     # What it says of itself.
