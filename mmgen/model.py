@@ -127,6 +127,8 @@ class Model(nn.Module, ABC):
         decoder_given: The modalities that the decoders read beside z.
         formula: How many encoder nets it has, for K modalities: ``"2^(K−1)·K"``; see
             :meth:`encoder_count`.
+        variants: Settings with which it grows otherwise with K, by a word for each: ``mmgen
+            growth`` shows them beside its defaults.
     """
 
     kind: ClassVar[str]
@@ -134,6 +136,7 @@ class Model(nn.Module, ABC):
     Settings: ClassVar[type[ModelSettings]] = ModelSettings
     equation: ClassVar[tuple[str, ...]] = ()
     formula: ClassVar[str] = ""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(
         self,

@@ -109,10 +109,10 @@ class JMVAEKL(JointlyEncoded):
 
     L = Σ_k E_q(z|x)[log p(x_k|z)] − β KL(q(z|x) ‖ N(0, I)) − α Σ_S KL(q(z|x) ‖ q(z|x_S)).
 
-    With α = 0 this is JMVAE. How q(z|x_S) is computed is a setting (``subset_encoder``): by copies
-    of all nets, by layers of its own over nets that all subsets share, or as p(z) Π_{k∈S} q̃_k(z|x_k)
-    up to a constant. With ``subsets_per_step`` = n, a step sums over a uniformly drawn 𝒮 of n of
-    the N subsets instead: E_𝒮[N/n Σ_{S∈𝒮} KL] = Σ_S KL, so that its gradient is right on average.
+    With α = 0 this is JMVAE. How q(z|x_S) is computed is a setting (``subset_encoder``): by nets of
+    its own, by layers of its own after nets that all subsets share, or as q(z|x_S) ∝ p(z)
+    Π_{k∈S} q̃_k(z|x_k). With ``subsets_per_step`` = n, a step draws n of the N subsets, each choice
+    as likely as another, and weighs their sum by N/n: its mean, and its gradient's, is that of all.
 
     Attributes:
         subsets: The proper subsets that have a posterior.
@@ -125,8 +125,8 @@ class JMVAEKL(JointlyEncoded):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "shared": {"subset_encoder": "shared"},
         "product": {"subset_encoder": "product"},
-        "2 a step": {"subsets_per_step": 2},
-        "shared, 2 a step": {"subset_encoder": "shared", "subsets_per_step": 2},
+        "2 per step": {"subsets_per_step": 2},
+        "shared 2 per step": {"subset_encoder": "shared", "subsets_per_step": 2},
     }
 
     class Settings(JMVAE.Settings):
