@@ -9,6 +9,7 @@ References:
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,9 @@ GENERATIVE = ("decoders", "priors")
 
 ROWS = 100
 """Observations in the step whose memory and time are measured: ``train.batch_size`` as it is."""
+
+LABEL = 40
+"""The characters of a line of names beside a curve."""
 
 PALETTE = (
     *("#c0392b", "#444444", "#2471a3", "#b7950b", "#1e8449", "#7d3c98", "#ca6f1e", "#117a65"),
@@ -364,13 +368,17 @@ def _lines(axes: "Axes", rows: Sequence[Row], field: str) -> None:
             axes.plot([k for k, _ in points], formula, "o", markerfacecolor="none", **style)
         ends.setdefault(points, []).append(last)  # lines that coincide share one name
     low, high = (math.log(limit) for limit in axes.get_ylim())
-    place = -math.inf
+    top = -math.inf
     for points, same in sorted(ends.items(), key=lambda item: item[0][-1][1]):
         k, value = points[-1]
+        names = f"{_told(field, value)}  {', '.join(row.name for row in same)}"
+        label = textwrap.wrap(names, LABEL)
         # Names of lines that end close together are moved apart.
-        place = max((math.log(value) - low) / (high - low), place + 0.055)
+        half = 0.0275 * len(label)
+        place = max((math.log(value) - low) / (high - low), top + half)
+        top = place + half
         axes.annotate(
-            f"{_told(field, value)}  {', '.join(row.name for row in same)}",
+            "\n".join(label),
             (k, value),
             xytext=(K[-1] + 0.08 * max(K[-1] - K[0], 1), place),
             textcoords=axes.get_xaxis_transform(),
