@@ -73,7 +73,7 @@ class SubsetEncoder(nn.Module):
         self._number = {s: i for i, s in enumerate(self.subsets)}
         self._copy = {n: {i: c for c, i in enumerate(rows)} for n, rows in self.members.items()}
         if apart:
-            _check_apart(modalities, self.members, shared)
+            _check_apart(modalities, self.subsets, shared, len(fusion))
 
         def nets(n: str) -> nn.Module:
             make, copies = modalities[n].encoder, len(self.members[n])
@@ -236,18 +236,18 @@ def _weights(each: Sequence[Tensor] | Tensor, apart: bool) -> Weights:
 
 
 def _check_apart(
-    modalities: Mapping[str, Modality], members: Mapping[str, Sequence[int]], shared: bool
+    modalities: Mapping[str, Modality], subsets: Sequence[Subset], shared: bool, fusion: int
 ) -> None:
     """Checks that weights apart are not too many, before any of them is made.
 
     Raises:
         ConfigError: If they are.
     """
-    count = 0
+    count = len(subsets) * (1 + 2 * fusion)
     with torch.device("meta"):
-        for n, rows in members.items():
-            each = 0 if shared else len(list(modalities[n].encoder().parameters()))
-            count += len(rows) * (each + 1)
+        for n, modality in modalities.items():
+            each = 0 if shared else len(list(modality.encoder().parameters()))
+            count += sum(n in s for s in subsets) * (each + 1)
     if count > MOST_APART:
         less = "" if shared else ', model.subset_encoder="shared"'
         raise ConfigError(
