@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from mmgen.brief import OneLine
+from mmgen.build import unchecked
 from mmgen.drawing import plain_text, save
 from mmgen.errors import ConfigError
 from mmgen.evaluation.step_time import step_times
@@ -245,7 +246,8 @@ def _row(model: Model, candidate: Candidate, size: int) -> Row:
     formula = count if candidate.nets is None else candidate.nets
     generative = sum(_parameters(part) for n, part in model.named_children() if n in GENERATIVE)
     parameters = _parameters(model)
-    memory = attempt(lambda: training_memory(model, model.modalities, ROWS).total).value
+    with unchecked():
+        memory = attempt(lambda: training_memory(model, model.modalities, ROWS).total).value
     return Row(
         model=model.kind,
         modalities=candidate.modalities,

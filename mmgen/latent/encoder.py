@@ -83,7 +83,10 @@ class SubsetEncoder(nn.Module):
 
         self.encoders = ByModality({n: nets(n) for n in self.names})
         widths = [*fusion, out]
-        inputs = {n: features(net, modalities[n].shape) for n, net in self.encoders.items()}
+        one = {
+            n: net.nets[0] if isinstance(net, Looped) else net for n, net in self.encoders.items()
+        }
+        inputs = {n: features(net, modalities[n].shape) for n, net in one.items()}
         self.first = SumOfProjections(inputs, subsets, widths[0], apart=apart)
         self.rest = nn.ModuleList(
             BatchedLinear(len(subsets), before, after, apart=apart)
