@@ -127,6 +127,8 @@ class Model(nn.Module, ABC):
         decoder_given: The modalities that the decoders read beside z.
         formula: How many encoder nets it has, for K modalities: ``"2^(K−1)·K"``; see
             :meth:`encoder_count`.
+        variants: Settings with which it grows otherwise with K, by a word for each: ``mmgen
+            growth`` shows them beside its defaults.
     """
 
     kind: ClassVar[str]
@@ -134,6 +136,7 @@ class Model(nn.Module, ABC):
     Settings: ClassVar[type[ModelSettings]] = ModelSettings
     equation: ClassVar[tuple[str, ...]] = ()
     formula: ClassVar[str] = ""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(
         self,
@@ -218,7 +221,7 @@ class Model(nn.Module, ABC):
         """Yields every net that reads an observation: how many copies it holds, and it."""
         for part in self.modules():
             if isinstance(part, ByModality) and part is not self.decoders:
-                nets = (net for net in part.children())
+                nets = (n for n in part.children() if not isinstance(n, nn.ParameterList))
                 yield from ((int(getattr(net, "copies", 1)), net) for net in nets)
 
     # What it says of itself.

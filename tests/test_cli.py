@@ -350,10 +350,23 @@ def test_growth_is_counted_and_drawn(mmgen, tmp_path):
                          "-o", tmp_path / "growth.png", "--json")  # fmt: skip
     assert code == 0
     rows = json.loads(out[: out.rindex("]") + 1])
-    nets = {(row["model"], row["modalities"]): row["nets"] for row in rows}
-    assert nets["jmvae-kl", 3] == 12
+    nets = {(row["model"], row["variant"], row["modalities"]): row["nets"] for row in rows}
+    assert nets["jmvae-kl", "", 3] == 12
+    assert nets["jmvae-kl", "shared", 3] == 3
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
     assert mmgen("growth", "--modalities", "1-3")[0] == 2
+    code, _, err = mmgen("growth", "--modalities", "2", "--device", "cpu")
+    assert code == 2
+    assert "--device cpu: nothing is computed there without --time" in err
+
+
+def test_growth_measures_steps_if_asked(mmgen):
+    words = ["--modalities", "2", "--kind", "label", "--model", "jmvae", "--device", "cpu"]
+    code, out, _ = mmgen("growth", *words, "--time", "--json")
+    assert code == 0
+    (row,) = json.loads(out)
+    assert 0 < row["seconds"] < 60
+    assert row["memory"] > 12 * row["parameters"]
 
 
 def test_metrics_are_written_for_tensorboard_if_asked(mmgen, small_glyphs, tmp_path):

@@ -8,17 +8,31 @@ import torch.nn.functional as F
 from torch import nn
 from toys import Numbers, Opaque, Word, made, observations, toy_modalities
 
+from mmgen.errors import ConfigError
 from mmgen.latent.encoder import BatchedLinear, SubsetEncoder, SumOfProjections
 from mmgen.subsets import proper, subset_encoder_nets
 
 THREE = {"colour": Word(), "point": Numbers(), "wave": Opaque(size=2)}
 SUBSETS = [*proper(tuple(THREE)), tuple(THREE)]
 
+WAYS = {
+    "copies": {},
+    "shared": {"shared": True},
+    "apart": {"apart": True},
+    "shared, apart": {"shared": True, "apart": True},
+}
 
-def subset_encoder(modalities=THREE, fusion=(), seed=0):
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    """What the subsets of an encoder share, and how their weights are held."""
+    return WAYS[request.param]
+
+
+def subset_encoder(modalities=THREE, fusion=(), seed=0, **way):
     torch.manual_seed(seed)
     subsets = [*proper(tuple(modalities)), tuple(modalities)]
-    return SubsetEncoder(modalities, subsets, 6, fusion)
+    return SubsetEncoder(modalities, subsets, 6, fusion, **way)
 
 
 def concatenated(encoder, x, number):
@@ -29,13 +43,13 @@ def concatenated(encoder, x, number):
     weight = torch.cat([weights[n][copies[n]] for n in subset])
     h = F.linear(h, weight.T, encoder.first.bias[number])
     for layer in encoder.rest:
-        h = F.linear(h.relu(), layer.weight[number].T, layer.bias[number, 0])
+        h = F.linear(h.relu(), layer.weight[number].T, layer.bias[number][0])
     return h
 
 
 @pytest.mark.parametrize("fusion", [(), (7,), (7, 5)])
-def test_a_sum_of_projections_is_a_linear_layer_of_the_concatenation(fusion):
-    ours, plain = subset_encoder(fusion=fusion).double(), subset_encoder(fusion=fusion).double()
+def test_a_sum_of_projections_is_a_linear_layer_of_the_concatenation(fusion, way):
+    ours, plain = (subset_encoder(fusion=fusion, **way).double() for _ in range(2))
     x = {n: t.double() for n, t in observations(THREE, 5).items()}
     found = ours(x)
     assert found.shape == (7, 5, 6)
@@ -52,8 +66,8 @@ def test_a_sum_of_projections_is_a_linear_layer_of_the_concatenation(fusion):
 
 @pytest.mark.parametrize("fusion", [(), (7, 5)])
 @pytest.mark.parametrize("number", range(7), ids=["+".join(s) for s in SUBSETS])
-def test_a_subset_alone_is_its_row_of_the_full_pass(number, fusion):
-    encoder = subset_encoder(fusion=fusion)
+def test_a_subset_alone_is_its_row_of_the_full_pass(number, fusion, way):
+    encoder = subset_encoder(fusion=fusion, **way)
     x = observations(THREE, 5)
     subset = encoder.subsets[number]
     row = encoder(x)[number : number + 1]
@@ -67,8 +81,66 @@ def test_a_subset_alone_is_its_row_of_the_full_pass(number, fusion):
 
 
 @pytest.mark.parametrize("fusion", [(), (7,)])
-def test_a_subset_does_not_see_the_modalities_outside_it(fusion):
-    encoder = subset_encoder(fusion=fusion)
+@pytest.mark.parametrize("numbers", [(2,), (5, 0, 6), (6, 4, 3, 2, 1, 0)], ids=str)
+def test_some_subsets_are_their_rows_of_the_full_pass_in_the_order_asked_for(numbers, fusion, way):
+    encoder = subset_encoder(fusion=fusion, **way)
+    x = observations(THREE, 5)
+    some = encoder.some(x, [SUBSETS[number] for number in numbers])
+    torch.testing.assert_close(some, encoder(x)[[*numbers]])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_weights_apart_of_subsets_that_did_not_run_get_no_gradient(shared):
+    encoder = subset_encoder(fusion=(7,), apart=True, shared=shared)
+    ran = [SUBSETS[1], SUBSETS[4]]
+    encoder.some(observations(THREE, 5), ran).square().sum().backward()
+    trained = {name for name, p in encoder.named_parameters() if p.grad is not None}
+    expected = set()
+    for number in (1, 4):
+        expected |= {f"first.bias.{number}", f"rest.0.weight.{number}", f"rest.0.bias.{number}"}
+        for n in SUBSETS[number]:
+            copy = encoder.members[n].index(number)
+            net = f"encoders.{n}.net." if shared else f"encoders.{n}.nets.{copy}."
+            expected.add(f"first.weights.{n}.{copy}")
+            expected |= {name for name, _ in encoder.named_parameters() if name.startswith(net)}
+    assert trained == expected
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_shared_trunks_learn_from_the_last_subset_alone_if_so_asked(apart):
+    found = []
+    for last_teaches, rows in ((True, slice(None)), (False, slice(-1, None))):
+        encoder = subset_encoder(shared=True, last_teaches=last_teaches, apart=apart)
+        encoder(observations(THREE, 5))[rows].square().sum().backward()
+        found.append([p.grad for p in encoder.encoders.parameters()])
+        if last_teaches:  # the others learn what comes after
+            after = [p.grad for p in encoder.first.parameters()]
+            each = after if apart else [row for gradient in after for row in gradient]
+            assert len(each) == 12 + 7
+            assert all(gradient.abs().sum() > 0 for gradient in each)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_weights_apart_have_a_limit_known_before_they_are_made():
+    def apart(K, fusion=(), **way):
+        modalities = {f"m{k}": Numbers() for k in range(K)}
+        SubsetEncoder(modalities, proper(tuple(modalities)), 6, fusion, apart=True, **way)
+
+    weights = (2**10 - 1) * 11 * 3 + 2**11 - 2
+    with pytest.raises(ConfigError, match=f"subsets_per_step: .* {weights:,} of all") as error:
+        apart(11)
+    assert "30,000 are the most" in str(error.value)
+    assert 'subset_encoder="shared"' in str(error.value)
+    with pytest.raises(ConfigError, match="of all") as error:
+        apart(12, (4,), shared=True)
+    assert "shared" not in str(error.value)
+    assert 'subset_encoder="product"' in str(error.value)
+
+
+@pytest.mark.parametrize("fusion", [(), (7,)])
+def test_a_subset_does_not_see_the_modalities_outside_it(fusion, way):
+    encoder = subset_encoder(fusion=fusion, **way)
     x, other = observations(THREE, 5, seed=0), observations(THREE, 5, seed=1)
     before = encoder(x)
     for name in THREE:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmgen.latent.gaussian import DiagonalGaussian, standard_normal
-from mmgen.latent.product import product, products, silenced, subset_sums
+from mmgen.latent.product import product, products, products_of, silenced, subset_sums
 
 GRID = torch.linspace(-12, 12, 4801, dtype=torch.float64)
 CELL = (GRID[1] - GRID[0]).item()
@@ -93,3 +93,22 @@ def test_a_product_is_surer_than_each_of_its_experts():
     n = experts(1)[0]
     many = product([n] * 100)
     assert many.stddev.item() == pytest.approx(n.stddev.item() / math.sqrt(100))
+
+
+def test_products_of_some_subsets_count_the_prior_once_each():
+    each = experts(3, 4, Z=2)
+    named = {n: each[k] for k, n in enumerate("abc")}
+    wide = DiagonalGaussian(torch.full((2,), 0.5).double(), torch.full((2,), 1.5).double())
+    for prior in (standard_normal(2, like=each.loc), wide):
+        subsets = [("a", "c"), ("b",), ("a", "b", "c")]
+        q = products_of(named, prior, subsets, "q(z | x_S)")
+        assert q.batch_shape == (3, 4)
+        assert q.symbol == "q(z | x_S)"
+        for row, subset in enumerate(subsets):
+            # Written out: precisions add up, means are weighted by them.
+            precision = prior.scale**-2 + sum(named[n].scale ** -2 for n in subset)
+            mean = prior.loc / prior.scale**2 + sum(
+                named[n].loc / named[n].scale ** 2 for n in subset
+            )
+            torch.testing.assert_close(q[row].mean, mean / precision)
+            torch.testing.assert_close(q[row].variance, 1 / precision)

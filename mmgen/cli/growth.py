@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mmgen.cli.common import Json, Settings, reachable
+from mmgen.cli.common import Device, Json, Settings, reachable
 from mmgen.console import progress, status, stdout
 from mmgen.errors import ConfigError
 
@@ -29,22 +29,33 @@ def growth(
         list[str] | None,
         typer.Option(help="A model to count, as mmgen plugins lists them; all if left out."),
     ] = None,
+    timed: Annotated[
+        bool,
+        typer.Option(
+            "--time", help="Measure a training step of each as well, by a few steps on this device."
+        ),
+    ] = False,
+    device: Device = None,
     file: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="A PNG file for the curves.", callback=reachable),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Count the nets and parameters of each model, by the number of modalities."""
+    """Count nets, parameters and memory of each model, by the number of modalities."""
     settings: Settings = context.obj
     k, levels = _range("--modalities", modalities, 2, 64), _range("--layers", layers, 1, 32)
+    if device is not None and not timed:
+        raise ConfigError(f"--device {device}: nothing is computed there without --time")
     with status("loading PyTorch ..."):
+        from mmgen import build
         from mmgen.evaluation import growth as counting
         from mmgen.files.atomic import check_writable
         from mmgen.registry.loading import load
 
         if file is not None:  # before the work
             check_writable(file)
+        timed_on = build.device(device or "auto") if timed else None
         registry = load(settings.plugins)
         modality = registry.get(kind).from_examples()
         models = {kind: registry.model(kind) for kind in model or registry.models}
@@ -56,6 +67,7 @@ def growth(
             modality,
             k,
             levels,
+            timed_on=timed_on,
             done=lambda nets: bar.advance(task, nets),
         )
     if as_json:

@@ -1,5 +1,8 @@
 """One encoder per subset: parameters of q(z | x_S) for every subset S, as one tensor.
 
+Three ways, by what subsets share: nothing; one net, the trunk, of each modality; or all but what is
+read off single modalities, whose product q(z | x_S) then is (:mod:`mmgen.latent.product`).
+
 References:
     M. Suzuki, K. Nakayama, Y. Matsuo, "Deep generative models for bidirectional generation
     between different modalities", IPSJ Journal 59(3), 2018, equations 5 and 10.
@@ -8,15 +11,24 @@ References:
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmgen.errors import ConfigError
+from mmgen.latent.trunk import Trunk
 from mmgen.modality import Modality
 from mmgen.nets.blocks import features
 from mmgen.nets.by_modality import ByModality
-from mmgen.nets.replicate import replicate
+from mmgen.nets.replicate import Looped, replicate
 from mmgen.subsets import Subset
+
+MOST_APART = 30_000
+"""Weights that are tensors of their own: the header of a checkpoint names each, and its moments."""
+
+Weights = nn.Parameter | nn.ParameterList
+"""Those of several copies: one tensor ``(copies, ...)``, or a list of one for each."""
 
 
 class SubsetEncoder(nn.Module):
@@ -31,6 +43,16 @@ class SubsetEncoder(nn.Module):
         subsets: The subsets that get an encoder, in the order of the output.
         out: P, how many parameters a posterior has: 2Z of a diagonal Gaussian.
         fusion: The widths of the layers between concatenation and output, each with a ReLU.
+        shared: Whether a modality has one net for all subsets, the trunk, instead of a copy for
+            each: K nets. All layers after it are each subset's own.
+        last_teaches: Whether the last subset alone trains shared trunks.
+        apart: Whether the weights of each subset are tensors of their own, not a part of one tensor
+            of all. A step that runs :meth:`some` subsets then gives gradients to those alone, and
+            an optimiser leaves a tensor without a gradient as it is; of one tensor of all it would
+            move each row, by its momentum, at the cost of all of them.
+
+    Raises:
+        ConfigError: If weights apart are too many.
     """
 
     def __init__(
@@ -39,19 +61,36 @@ class SubsetEncoder(nn.Module):
         subsets: Sequence[Subset],
         out: int,
         fusion: Sequence[int] = (),
+        *,
+        shared: bool = False,
+        last_teaches: bool = False,
+        apart: bool = False,
     ) -> None:
         super().__init__()
-        self.subsets = tuple(subsets)
+        self.subsets, self.apart = tuple(subsets), apart
         self.names = tuple(n for n in modalities if any(n in s for s in subsets))
         self.members = _members(self.names, subsets)
-        self.encoders = ByModality(
-            {n: replicate(modalities[n].encoder, len(self.members[n])) for n in self.names}
-        )
+        self._number = {s: i for i, s in enumerate(self.subsets)}
+        self._copy = {n: {i: c for c, i in enumerate(rows)} for n, rows in self.members.items()}
+        if apart:
+            _check_apart(modalities, self.subsets, shared, len(fusion))
+
+        def nets(n: str) -> nn.Module:
+            make, copies = modalities[n].encoder, len(self.members[n])
+            if shared:
+                return Trunk(make(), copies, last_teaches=last_teaches)
+            return Looped([make() for _ in range(copies)]) if apart else replicate(make, copies)
+
+        self.encoders = ByModality({n: nets(n) for n in self.names})
         widths = [*fusion, out]
-        inputs = {n: features(net, modalities[n].shape) for n, net in self.encoders.items()}
-        self.first = SumOfProjections(inputs, subsets, widths[0])
+        one = {
+            n: net.nets[0] if isinstance(net, Looped) else net for n, net in self.encoders.items()
+        }
+        inputs = {n: features(net, modalities[n].shape) for n, net in one.items()}
+        self.first = SumOfProjections(inputs, subsets, widths[0], apart=apart)
         self.rest = nn.ModuleList(
-            BatchedLinear(len(subsets), before, after) for before, after in pairwise(widths)
+            BatchedLinear(len(subsets), before, after, apart=apart)
+            for before, after in pairwise(widths)
         )
 
     def forward(self, x: Mapping[str, Tensor], subset: Subset | None = None) -> Tensor:
@@ -64,9 +103,22 @@ class SubsetEncoder(nn.Module):
         Returns:
             Parameters ``(S, B, P)``, S = 1 if ``subset`` is given.
         """
-        if subset is None:
-            return self.finish(self.first({n: net(x[n]) for n, net in self.encoders.items()}))
-        return self.join(self.encode_each({n: x[n] for n in subset}, subset), subset)
+        if subset is not None:
+            return self.join(self.encode_each({n: x[n] for n in subset}, subset), subset)
+        if self.apart:
+            return self.some(x, self.subsets)
+        return self.finish(self.first({n: net(x[n]) for n, net in self.encoders.items()}))
+
+    def some(self, x: Mapping[str, Tensor], subsets: Sequence[Subset]) -> Tensor:
+        """Runs the nets of some of :attr:`subsets`, one subset after the other: ``(S, B, P)``."""
+        numbers = [self._number[s] for s in subsets]
+        copies = {n: [copy[i] for i in numbers if i in copy] for n, copy in self._copy.items()}
+        h = {n: iter(self.encoders[n](x[n], each)) for n, each in copies.items() if each}
+        parts = []
+        for i, s in zip(numbers, subsets, strict=True):
+            encoded = {n: self.first.one(next(h[n]), n, self._copy[n][i]) for n in s}
+            parts.append(self.join(encoded, s))
+        return torch.cat(parts)
 
     def encode_each(self, x: Mapping[str, Tensor], subset: Subset) -> dict[str, Tensor]:
         """Encodes some of a subset's members, each by itself.
@@ -78,13 +130,13 @@ class SubsetEncoder(nn.Module):
         Returns:
             What each adds to the sum of projections, ``(B, out)``.
         """
-        only, nets = self.subsets.index(subset), self.encoders
-        copies = {n: self.members[n].index(only) for n in x}
+        only, nets = self._number[subset], self.encoders
+        copies = {n: self._copy[n][only] for n in x}
         return {n: self.first.one(nets[n](x[n], [c])[0], n, c) for n, c in copies.items()}
 
     def join(self, encoded: Mapping[str, Tensor], subset: Subset) -> Tensor:
         """Joins what each of a subset's members adds to parameters ``(1, B, P)``."""
-        only = self.subsets.index(subset)
+        only = self._number[subset]
         total = self.first.bias[only]
         for n in subset:
             total = total + encoded[n]
@@ -101,22 +153,34 @@ class SumOfProjections(nn.Module):
     """Concatenate-then-linear for every subset: the sum over its members of projections.
 
     linear(concat(h_1..h_K)) = Σ_k W_k h_k + b, so no subset pads or wastes anything.
+
+    Args:
+        features: The features of each modality.
+        subsets: The subsets.
+        out: The width of the sum.
+        apart: Whether each weight is a tensor of its own; then :meth:`one` alone can be called.
     """
 
-    def __init__(self, features: Mapping[str, int], subsets: Sequence[Subset], out: int) -> None:
+    def __init__(
+        self,
+        features: Mapping[str, int],
+        subsets: Sequence[Subset],
+        out: int,
+        *,
+        apart: bool = False,
+    ) -> None:
         super().__init__()
         self.names = tuple(features)
         self.members = _members(self.names, subsets)
         bounds = [1 / math.sqrt(sum(features[n] for n in s)) for s in subsets]
 
-        def uniform(rows: Sequence[int], *shape: int) -> nn.Parameter:
+        def uniform(rows: Sequence[int], *shape: int) -> Weights:
             # As nn.Linear starts: the bound depends on the width of the whole concatenation.
             draws = [torch.empty(shape).uniform_(-bounds[i], bounds[i]) for i in rows]
-            return nn.Parameter(torch.stack(draws))
+            return _weights(draws, apart)
 
-        self.weights = ByModality(
-            {n: uniform(self.members[n], features[n], out) for n in self.names}
-        )
+        weights = {n: uniform(self.members[n], features[n], out) for n in self.names}
+        self.weights: ByModality[Any] = ByModality(weights)
         self.bias = uniform(range(len(subsets)), out)
         for k, n in enumerate(self.names):
             # Buffers, so that no step copies indices to the device.
@@ -124,6 +188,7 @@ class SumOfProjections(nn.Module):
 
     def forward(self, h: Mapping[str, Tensor]) -> Tensor:
         """Maps ``{name: (n_k, B, F_k)}`` to ``(S, B, out)``."""
+        assert isinstance(self.bias, Tensor), "weights apart are not multiplied at once"
         batch = h[self.names[0]].shape[1]
         total = self.bias.unsqueeze(1).expand(-1, batch, -1)
         for k, n in enumerate(self.names):
@@ -134,24 +199,65 @@ class SumOfProjections(nn.Module):
 
     def one(self, h: Tensor, name: str, copy: int) -> Tensor:
         """Projects the features ``(B, F_k)`` of one member's copy: ``(B, out)``."""
-        return h @ self.weights[name][copy]
+        projected: Tensor = h @ self.weights[name][copy]
+        return projected
 
 
 class BatchedLinear(nn.Module):
-    """One linear layer per subset: ``(S, B, in) -> (S, B, out)``."""
+    """One linear layer per subset: ``(S, B, in) -> (S, B, out)``.
 
-    def __init__(self, copies: int, in_features: int, out_features: int) -> None:
+    Args:
+        copies: How many.
+        in_features: The width of what it reads.
+        out_features: The width of what it gives.
+        apart: Whether each weight is a tensor of its own; then one subset is run at a time.
+    """
+
+    def __init__(
+        self, copies: int, in_features: int, out_features: int, *, apart: bool = False
+    ) -> None:
         super().__init__()
         bound = 1 / math.sqrt(in_features)
-        self.weight = nn.Parameter(
-            torch.empty(copies, in_features, out_features).uniform_(-bound, bound)
-        )
-        self.bias = nn.Parameter(torch.empty(copies, 1, out_features).uniform_(-bound, bound))
+        weight = torch.empty(copies, in_features, out_features).uniform_(-bound, bound)
+        bias = torch.empty(copies, 1, out_features).uniform_(-bound, bound)
+        self.weight, self.bias = (_weights(each, apart) for each in (weight, bias))
 
     def forward(self, h: Tensor, only: int | None = None) -> Tensor:
         """Maps ``(S, B, in)`` to ``(S, B, out)``, S = 1 for ``only`` one subset."""
-        chosen = slice(None) if only is None else slice(only, only + 1)
-        return torch.baddbmm(self.bias[chosen], h, self.weight[chosen])
+        if only is not None:
+            bias, weight = self.bias[only], self.weight[only]
+            return torch.baddbmm(bias.unsqueeze(0), h, weight.unsqueeze(0))
+        assert isinstance(self.weight, Tensor), "weights apart are not multiplied at once"
+        assert isinstance(self.bias, Tensor)
+        return torch.baddbmm(self.bias, h, self.weight)
+
+
+def _weights(each: Sequence[Tensor] | Tensor, apart: bool) -> Weights:
+    if apart:  # copies: parts of one tensor would be stored as all of it
+        return nn.ParameterList(nn.Parameter(one.clone()) for one in each)
+    return nn.Parameter(each if isinstance(each, Tensor) else torch.stack(list(each)))
+
+
+def _check_apart(
+    modalities: Mapping[str, Modality], subsets: Sequence[Subset], shared: bool, fusion: int
+) -> None:
+    """Checks that weights apart are not too many, before any of them is made.
+
+    Raises:
+        ConfigError: If they are.
+    """
+    count = len(subsets) * (1 + 2 * fusion)
+    with torch.device("meta"):
+        for n, modality in modalities.items():
+            each = 0 if shared else len(list(modality.encoder().parameters()))
+            count += sum(n in s for s in subsets) * (each + 1)
+    if count > MOST_APART:
+        less = "" if shared else ', model.subset_encoder="shared"'
+        raise ConfigError(
+            f"model.subsets_per_step: each subset's encoder has weights of its own, {count:,} of "
+            f"all; {MOST_APART:,} are the most."
+            f'\n  Try model.subset_encoder="product"{less}, or fewer model.subsets'
+        )
 
 
 def _members(names: Sequence[str], subsets: Sequence[Subset]) -> dict[str, list[int]]:

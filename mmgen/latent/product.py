@@ -6,12 +6,13 @@ References:
     Principled Fusion of Gaussian Process Predictions", arXiv:1410.7827, 2014.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from mmgen.latent.gaussian import DiagonalGaussian
+from mmgen.subsets import Subset
 
 
 def product(experts: Sequence[DiagonalGaussian], symbol: str = "q(z)") -> DiagonalGaussian:
@@ -40,6 +41,44 @@ def products(experts: DiagonalGaussian, symbol: str = "q(z)") -> DiagonalGaussia
     """
     tau = experts.scale**-2
     return _normalised(subset_sums(tau), subset_sums(tau * experts.loc), symbol)
+
+
+def products_of(
+    experts: Mapping[str, DiagonalGaussian],
+    prior: DiagonalGaussian,
+    subsets: Sequence[Subset],
+    symbol: str = "q(z)",
+) -> DiagonalGaussian:
+    """Returns q_S(z) ∝ p(z) Π_{k∈S} q_k(z) for some subsets S: the prior is counted once in each.
+
+    Args:
+        experts: By name, each of batch shape ``(B,)``.
+        prior: p(z), of a batch shape that broadcasts with it.
+        subsets: At least one.
+        symbol: Of the result.
+
+    Returns:
+        Of batch shape ``(S, B)``.
+    """
+    precisions = {n: q.scale**-2 for n, q in experts.items()}
+    weighted = {n: tau * experts[n].loc for n, tau in precisions.items()}
+    tau = prior.scale**-2
+    return _normalised(
+        _sums(precisions, subsets) + tau, _sums(weighted, subsets) + tau * prior.loc, symbol
+    )
+
+
+def _sums(values: Mapping[str, Tensor], subsets: Sequence[Subset]) -> Tensor:
+    """Sums over the members of each subset: one addition for each where all subsets are asked."""
+    known: dict[Subset, Tensor] = {}
+
+    def total(subset: Subset) -> Tensor:
+        if subset not in known:
+            *rest, last = subset
+            known[subset] = total(tuple(rest)) + values[last] if rest else values[last]
+        return known[subset]
+
+    return torch.stack([total(subset) for subset in subsets])
 
 
 def subset_sums(values: Tensor) -> Tensor:

@@ -6,13 +6,16 @@ References:
     "Joint Multimodal Learning with Deep Generative Models", arXiv:1611.01891, 2016.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+import random
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from mmgen.batch import Batch
+from mmgen.errors import ConfigError
 from mmgen.inference.bound import evidence_bound
 from mmgen.inference.divergence import divergence
 from mmgen.latent.base import Latent, symbol
@@ -20,10 +23,11 @@ from mmgen.latent.encoder import SubsetEncoder
 from mmgen.latent.family import Family, Gaussians
 from mmgen.latent.flow import ConditionalFlow
 from mmgen.latent.gaussian import DiagonalGaussian, gaussian, standard_normal
+from mmgen.latent.product import products_of
 from mmgen.modality import Modality
 from mmgen.model import Model, ModelSettings
-from mmgen.objective import Objective, subset_kl
-from mmgen.settings import MOST, Depth, Widths
+from mmgen.objective import Objective, Term, subset_kl
+from mmgen.settings import MOST, Depth, Size, Widths
 from mmgen.subsets import Subset, chosen, ordered, subset_encoder_nets
 
 JOINT = "q(z | x)"
@@ -105,13 +109,25 @@ class JMVAEKL(JointlyEncoded):
 
     L = Σ_k E_q(z|x)[log p(x_k|z)] − β KL(q(z|x) ‖ N(0, I)) − α Σ_S KL(q(z|x) ‖ q(z|x_S)).
 
-    With α = 0 this is JMVAE.
+    With α = 0 this is JMVAE. How q(z|x_S) is computed is a setting (``subset_encoder``): by nets of
+    its own, by layers of its own after nets that all subsets share, or as q(z|x_S) ∝ p(z)
+    Π_{k∈S} q̃_k(z|x_k). With ``subsets_per_step`` = n, a step draws n of the N subsets, each choice
+    as likely as another, and weighs their sum by N/n: its mean, and its gradient's, is that of all.
+
+    Attributes:
+        subsets: The proper subsets that have a posterior.
     """
 
     kind: ClassVar[str] = "jmvae-kl"
     api_version: ClassVar[int] = 1
     equation: ClassVar[tuple[str, ...]] = (*JMVAE.equation, "− α Σ_S KL( q(z | x) ‖ q(z | x_S) )")
     formula: ClassVar[str] = "2^(K−1)·K"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "shared": {"subset_encoder": "shared"},
+        "product": {"subset_encoder": "product"},
+        "2 per step": {"subsets_per_step": 2},
+        "shared 2 per step": {"subset_encoder": "shared", "subsets_per_step": 2},
+    }
 
     class Settings(JMVAE.Settings):
         """JMVAE-kl (eq. 10): an encoder for every subset of modalities.
@@ -121,6 +137,13 @@ class JMVAEKL(JointlyEncoded):
             fusion: Widths of layers that join the encoders of the modalities.
             subsets: Which subsets of the modalities get an encoder: all, 2^K − 2 of them; single,
                 each modality; none; or a list such as ["image", "image+label"].
+            subset_encoder: How q(z|x_S) is computed: separate, as in the paper, each subset by nets
+                of its own, 2^(K−1)·K of all; shared, by layers of its own after one net of each
+                modality, which the joint encoder reads too, K nets; or product, of p(z) and an
+                expert of each modality in S, beside the joint encoder's nets, 2K in all.
+            subsets_per_step: How many subsets, drawn at random, each training step computes the KL
+                of, weighted so that its mean is the sum over all; if left out, all. A step then
+                costs the same whatever their number; validation counts all.
             alpha: α, the weight of each subset's KL; 1 in the paper, which sums them (eq. 10). The
                 authors' published code weighs their mean: its α is α / (2^K − 2) here, 0.5 for two
                 modalities.
@@ -132,6 +155,8 @@ class JMVAEKL(JointlyEncoded):
         """
 
         subsets: Literal["none", "single", "all"] | tuple[str, ...] = "all"
+        subset_encoder: Literal["separate", "shared", "product"] = "separate"
+        subsets_per_step: Size | None = None
         alpha: Annotated[float, Field(ge=0, le=MOST)] = 1.0
         subset_posterior: Literal["gaussian", "flow"] = "gaussian"
         subset_gradient: bool = True
@@ -142,38 +167,112 @@ class JMVAEKL(JointlyEncoded):
         super().__init__(modalities, settings)
         self.alpha, self.subset_gradient = settings.alpha, settings.subset_gradient
         self.subsets = chosen(self.names, settings.subsets)
-        subsets = [*self.subsets, self.names]
-        self.encoder = SubsetEncoder(modalities, subsets, 2 * self.latent, settings.fusion)
+        self.subsets_per_step = settings.subsets_per_step
+        self.product = settings.subset_encoder == "product"
+        self._check(settings)
+        self.encoder = SubsetEncoder(
+            modalities,
+            [*self._encoded(self.subsets), self.names],
+            2 * self.latent,
+            settings.fusion,
+            shared=settings.subset_encoder == "shared",
+            last_teaches=not self.subset_gradient,
+            apart=self.subsets_per_step is not None,
+        )
         transforms, widths = settings.flow_transforms, settings.flow_widths
         flows = bool(self.subsets) and settings.subset_posterior == "flow"
         self.flow = ConditionalFlow(self.latent, transforms, widths) if flows else None
 
+    def _check(self, settings: "JMVAEKL.Settings") -> None:
+        """Checks that the settings go together.
+
+        Raises:
+            ConfigError: If they do not.
+        """
+        if self.product and settings.subset_posterior == "flow":
+            raise ConfigError(
+                'model.subset_posterior = "flow": with model.subset_encoder = "product" each '
+                "q(z | x_S) is a product of Gaussians, and so a Gaussian."
+                '\n  Try model.subset_encoder="shared", or "separate"'
+            )
+        count = len(self.subsets)
+        if (self.subsets_per_step or 0) > count:
+            raise ConfigError(
+                f"model.subsets_per_step = {self.subsets_per_step}: there are only {count} subsets "
+                "with an encoder. Leave it out to train all in each step"
+            )
+
     @property
     def family(self) -> Family:
-        """What the posteriors given proper subsets are."""
+        """What the posteriors given proper subsets are, but for products."""
         return self.flow or Gaussians(self.latent)
 
     def posterior(self, x: Batch) -> Latent | None:
         """Returns q(z|x_S) of a subset that has an encoder; the full one always has."""
         subset = ordered(self.names, x)
-        if subset not in self.encoder.subsets:
+        if subset == self.names:
+            return gaussian(self.encoder(x, subset)[0], JOINT)
+        if subset not in self.subsets:
             return None
-        h = self.encoder(x, subset)[0]
-        return gaussian(h, JOINT) if subset == self.names else self.family(h, symbol("q", subset))
+        title = symbol("q", subset)
+        if self.product:
+            h = torch.cat([self.encoder(x, (n,)) for n in subset])
+            return self._products(h, [subset], title)[0]
+        return self.family(self.encoder(x, subset)[0], title)
 
     def objective(self, x: Batch) -> Objective:
-        """Returns the terms of −L."""
-        h = self.encoder(x)  # (S + 1, B, 2Z), the joint one last
+        """Returns the terms of −L, by ``subsets_per_step`` an unbiased estimate in training."""
+        subsets = self._subsets_of_step()
+        if self.subsets_per_step is None:
+            h = self.encoder(x)  # (S + 1, B, 2Z), the joint one last
+        else:
+            h = self.encoder.some(x, [*self._encoded(subsets), self.names])
         q = gaussian(h[-1], JOINT)
         z = q.rsample()
         terms = evidence_bound(self, x, q, z)
-        if self.subsets:
+        if subsets:
             if not self.subset_gradient:
                 q, z = q.detach(), z.detach()
-            kl = divergence(q, self.family(h[:-1], "q(z | x_S)"), z)  # (S, B)
-            each = zip(self.subsets, kl, strict=True)
-            terms += [subset_kl(S, value, self._title(S), self.alpha) for S, value in each]
+            kl = divergence(q, self._posteriors(h[:-1], subsets, "q(z | x_S)"), z)  # (S, B)
+            terms += self._subset_terms(subsets, kl)
         return Objective(terms)
+
+    def _subsets_of_step(self) -> list[Subset]:
+        """Returns the subsets whose KL is computed: all, or some drawn anew in each training step.
+
+        The draw follows torch's random state, which a checkpoint holds; on the CPU, where no device
+        is waited for. It takes time for the subsets drawn, not for all.
+        """
+        if self.subsets_per_step is None or not self.training:
+            return self.subsets
+        seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+        rows = random.Random(seed).sample(range(len(self.subsets)), self.subsets_per_step)
+        return [self.subsets[row] for row in sorted(rows)]
+
+    def _encoded(self, subsets: Sequence[Subset]) -> list[Subset]:
+        """Returns the proper subsets that are encoded, for some to have a posterior."""
+        if not self.product:
+            return [*subsets]
+        return [(n,) for n in self.names if any(n in subset for subset in subsets)]
+
+    def _posteriors(self, h: Tensor, subsets: Sequence[Subset], title: str) -> Latent:
+        """Reads q(z|x_S) of some subsets off what :meth:`_encoded` of them gave, ``(S, B)``."""
+        return self._products(h, subsets, title) if self.product else self.family(h, title)
+
+    def _products(self, h: Tensor, subsets: Sequence[Subset], title: str) -> DiagonalGaussian:
+        """Returns p(z) Π_{k∈S} q̃_k(z|x_k), normalised, of experts read off ``(experts, B, 2Z)``."""
+        q = gaussian(h)
+        experts = {n: q[row] for row, (n,) in enumerate(self._encoded(subsets))}
+        prior = standard_normal(self.latent, like=h)
+        return products_of(experts, prior, subsets, title)
+
+    def _subset_terms(self, subsets: Sequence[Subset], kl: Tensor) -> list[Term]:
+        if self.subsets_per_step is None:
+            each = zip(subsets, kl, strict=True)
+            return [subset_kl(S, value, self._title(S), self.alpha) for S, value in each]
+        # One term: of many, a step would have to note those that it did not draw too.
+        total = len(self.subsets) / len(subsets) * kl.sum(0)
+        return [Term("subsets", total, self.alpha, about=self.names, title="Σ KL to q(z | x_S)")]
 
     @staticmethod
     def _title(subset: Subset) -> str:
@@ -181,6 +280,7 @@ class JMVAEKL(JointlyEncoded):
 
     @classmethod
     def encoder_count(cls, settings: ModelSettings, modalities: int) -> int | None:
-        """Returns 2^(K−1)·K if all subsets have encoders."""
+        """Returns 2^(K−1)·K if all subsets have encoders of their own."""
         every = getattr(settings, "subsets", None) == "all"
-        return subset_encoder_nets(modalities) if every else None
+        separate = getattr(settings, "subset_encoder", None) == "separate"
+        return subset_encoder_nets(modalities) if every and separate else None
