@@ -17,7 +17,7 @@ from mmgen.brief import OneLine
 from mmgen.errors import ConfigError, GenerationError
 from mmgen.evaluation.coherence.coherence import Coherence, coherence
 from mmgen.evaluation.directions import Direction, chosen_directions
-from mmgen.evaluation.likelihood.estimates import SamplingBudget
+from mmgen.evaluation.likelihood.estimates import SamplingBudget, notes_of
 from mmgen.evaluation.likelihood.estimators import DRAWS, ROWS, likelihoods
 from mmgen.evaluation.likelihood.parallel import Measurement, likelihoods_in_parallel
 from mmgen.evaluation.likelihood.tables import Evaluation
@@ -121,7 +121,7 @@ def measure_likelihoods(
         rows=rows.split.count,
         budget=budget,
         estimates=estimates,
-        notes=rows.notes,
+        notes=(*rows.notes, *notes_of(estimates, budget.importance)),
     )
 
 
