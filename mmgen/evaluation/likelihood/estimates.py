@@ -139,4 +139,4 @@ def _few(e: Estimate, importance: int) -> str:
 
 def _rounded_up(value: float, digits: int = 2) -> int:
     unit = int(10 ** max(0, math.floor(math.log10(value)) + 1 - digits))
-    return math.ceil(value / unit) * unit
+    return math.ceil(value / unit - 1e-6) * unit  # 10.0000001 is 10

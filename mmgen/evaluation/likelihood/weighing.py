@@ -24,7 +24,7 @@ from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.evaluation.directions import Direction
 from mmgen.evaluation.likelihood.decoding import have_probabilities, log_likelihoods
-from mmgen.inference.importance import Pool, propose, proposers
+from mmgen.inference.importance import Pool, Proposed, propose, proposers
 from mmgen.model import Model
 from mmgen.subsets import Subset
 
@@ -110,11 +110,21 @@ def weigh(
         drawn = propose(model, x, source, samples, others)
         log_p_x = log_likelihoods(model, x, drawn.z, names, chunk)
         for ratio in ratios:
-            log_w = drawn.log_weight(ratio.pool)
-            lines = [ratio.above] if ratio.below is None else [ratio.above, ratio.below]
-            each = [_moments(_explaining(log_w, log_p_x, members)) for members in lines]
-            sums[ratio].append(torch.stack(each, 1))
+            sums[ratio].append(sums_of(ratio, drawn, log_p_x))
     return sums
+
+
+def sums_of(ratio: Ratio, drawn: Proposed, log_p_x: Mapping[str, Tensor]) -> Tensor:
+    """Adds up what z weigh in a ratio: a piece of :data:`Sums`.
+
+    Args:
+        ratio: The ratio.
+        drawn: The z.
+        log_p_x: log p(x_k|z) of its modalities, ``(samples, B)``.
+    """
+    log_w = drawn.log_weight(ratio.pool)
+    lines = [ratio.above] if ratio.below is None else [ratio.above, ratio.below]
+    return torch.stack([_moments(_explaining(log_w, log_p_x, members)) for members in lines], 1)
 
 
 def _explaining(log_w: Tensor, log_p_x: Mapping[str, Tensor], members: Subset) -> Tensor:
