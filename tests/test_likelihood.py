@@ -31,6 +31,7 @@ from mmgen.evaluation.likelihood.weighing import Ratio, weigh
 from mmgen.inference import sample as sampling
 from mmgen.inference.importance import Proposed, importance_sample, propose
 from mmgen.inference.iterative import iterate
+from mmgen.seeding import generator
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +111,24 @@ def test_with_the_exact_posterior_every_weight_is_the_likelihood(name):
         assert (e.values - toy.log_p(e.targets, e.given)).abs().max() < 1e-9, e.quantity
         assert (e.ess - 7).abs().max() < 1e-8, e.quantity
         assert (e.ess_half.log() - math.log(12) / 2).abs().max() < 1e-8  # of 3 and of 4
+
+
+@torch.no_grad()
+def test_a_joint_likelihood_and_a_marginal_with_an_encoder_are_means_of_one_posteriors_weights():
+    """To the last bit: other estimates take z of these posteriors too, and change nothing."""
+    toy = truth.words("jmvae-kl")
+    found = together(estimates(toy, SamplingBudget(samples=0, importance=150, seed=3)))
+    x = Batch({n: toy.model.modalities[n].observe(stored) for n, stored in toy.x.items()})
+    for names in (toy.model.names, ("side", "size"), ("colour",)):
+        torch.manual_seed(generator("likelihood", 3, "proposal", *names, 0).initial_seed())
+        sums = []
+        for samples in (100, 50):
+            drawn = importance_sample(toy.model, x, names, samples)
+            log_p_x = log_likelihoods(toy.model, x, drawn.z, names, 1000)
+            log_w = drawn.log_weight + torch.stack([*log_p_x.values()]).sum(0)
+            sums.append(log_w.logsumexp(0))
+        expected = torch.stack(sums).logsumexp(0) - math.log(150)
+        assert torch.equal(found[names, ()].values, expected)
 
 
 def test_layers_that_are_independent_given_x_have_constant_weights():

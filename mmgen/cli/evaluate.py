@@ -33,7 +33,8 @@ def evaluate(
         typer.Option(
             min=0,
             max=common.MOST,
-            help="Samples of z per row for importance sampling (IWAE); 0 leaves it out.",
+            help="Samples of z per row for importance sampling (IWAE), of each distribution that "
+            "they are drawn from; 0 leaves it out.",
         ),
     ] = 100,
     iterations: common.Iterations = None,

@@ -17,8 +17,8 @@ Estimator = Literal["single", "multiple", "importance"]
 ENOUGH = 10
 """The effective sample size below which a few z decide a row's likelihood."""
 
-MOST_TIMES = 1_000
-"""Of so many times as many z nothing is foretold."""
+MOST = 1_000_000
+"""The most z of each distribution that are foretold to do."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,15 +96,15 @@ class Estimate(OneLine):
         read off that of half of the z, of all rows; both averages are geometric.
 
         Returns:
-            At least 1, where there are none; infinite beyond :data:`MOST_TIMES`.
+            1 where there are no such rows; infinite where it does not grow.
         """
         if self.ess is None or self.ess_half is None or not self.few.any():
             return 1.0
         growth = (self.ess / self.ess_half).log2().nan_to_num(1.0)  # a single z says nothing of it
         power = min(1.0, growth.mean().item())
         missing = math.log(ENOUGH) - self.ess[self.few].log().mean().item()
-        foretold = power * math.log(MOST_TIMES) >= missing
-        return math.exp(missing / power) if foretold else math.inf
+        grows = power * math.log(MOST) > missing
+        return math.exp(missing / power) if grows else math.inf
 
     @property
     def standard_error(self) -> float:
@@ -132,7 +132,7 @@ def _few(e: Estimate, importance: int) -> str:
         f"(least {e.ess.min():.1f})"
     )
     wanted = importance * e.times
-    if not math.isfinite(wanted):
+    if wanted > MOST:
         return f"{where} and hardly grows with the number of z: a few of them decide"
     return f"{where}; about --importance {_rounded_up(wanted)} would do"
 

@@ -5,7 +5,8 @@ The two are different numbers and are never mixed. With z^(n) drawn from what is
 - *Monte Carlo (eq. 11)*: 1/N Σ_n log p(x_T|z^(n)), what the paper reports, single (given
   x_S) and multiple (given x_S and x_T itself);
 - *importance-sampled (IWAE)*: log 1/N Σ_n p(x_U|z^(n)) p(z^(n)) / q(z^(n)), an estimate of
-  log p(x_U), and log p(x_T|x_S) = log p(x_T, x_S) − log p(x_S).
+  log p(x_U), and log p(x_T|x_S) by a ratio of such sums, see
+  :mod:`mmgen.evaluation.likelihood.weighing`.
 
 References:
     M. Suzuki, K. Nakayama, Y. Matsuo, "Deep generative models for bidirectional generation
@@ -67,8 +68,8 @@ def likelihoods(
     Args:
         model: In eval mode.
         split: The rows.
-        directions: A joint model's marginals that they need, and its joint likelihood, are
-            estimated as well.
+        directions: The marginals of a joint model that belong to them, and its joint likelihood,
+            are estimated as well.
         budget: How much is drawn.
         done: Called with the number of rows done after each block of them.
 
@@ -119,10 +120,11 @@ def measured(
                 for targets, value in means.items():
                     results[given, targets].append(value)
             sums: Sums = defaultdict(list)
-            for source, asked in by_source(ratios).items():
-                _seed(budget, "proposal", *source, block)
+            for proposing, asked in by_source(ratios).items():
+                _seed(budget, "proposal", *proposing, block)
                 draws = steps(budget.importance, DRAWS)
-                for ratio, pieces in weigh(model, x, source, asked, draws, budget.chunk).items():
+                found = weigh(model, x, proposing, asked, draws, budget.chunk)
+                for ratio, pieces in found.items():
                     sums[ratio] += pieces
             for ratio, pieces in sums.items():
                 results[ratio].append(estimated(ratio, pieces, budget.importance))
