@@ -25,7 +25,6 @@ from torch import Tensor
 from mmgen import build
 from mmgen.batch import Batch
 from mmgen.data.store import Split
-from mmgen.evaluation.directions import all_directions
 from mmgen.evaluation.likelihood.estimates import SamplingBudget
 from mmgen.evaluation.likelihood.estimators import likelihoods
 from mmgen.experiment import Experiment
@@ -114,12 +113,11 @@ def main() -> None:
     # Pixels of 0 or 1, so that observing them draws nothing: both see the same.
     stored["image"] = (stored["image"] > 127).to(torch.uint8) * 255
     x = {n: m.observe(stored[n].to(device)) for n, m in modalities.items()}
-    directions = all_directions(model)[:1]
     budget = SamplingBudget(samples=0, importance=arguments.samples, chunk=arguments.chunk)
     peer = theirs(model, device)
 
     def ours() -> float:
-        return likelihoods(model, Split((stored,)), directions, budget)[0].nats
+        return likelihoods(model, Split((stored,)), [], budget)[0].nats
 
     def without_gradients() -> float:
         with torch.no_grad():

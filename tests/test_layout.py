@@ -15,6 +15,7 @@ ORDER = (
     *(
         "brief",
         "stopping",
+        "denormals",
         "errors",
         "formatting",
         "memory",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mmgen import shell
+from mmgen import denormals, shell
 from mmgen.cli import common, measuring
 from mmgen.console import stdout
 from mmgen.errors import ConfigError
@@ -33,7 +33,8 @@ def evaluate(
         typer.Option(
             min=0,
             max=common.MOST,
-            help="Samples of z per row for importance sampling (IWAE); 0 leaves it out.",
+            help="Samples of z per row for importance sampling (IWAE), of each distribution that "
+            "they are drawn from; 0 leaves it out.",
         ),
     ] = 100,
     iterations: common.Iterations = None,
@@ -68,6 +69,7 @@ def evaluate(
     if coherence:
         command = shell.command("coherence", run, plugins=settings.plugins)
         raise ConfigError(f"--coherence is a command of its own: {command}")
+    context.with_resource(denormals.flushed())
     from mmgen.evaluation.likelihood.tables import FORMATS
     from mmgen.evaluation.measure import Request, measure_likelihoods
 

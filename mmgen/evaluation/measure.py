@@ -17,7 +17,7 @@ from mmgen.brief import OneLine
 from mmgen.errors import ConfigError, GenerationError
 from mmgen.evaluation.coherence.coherence import Coherence, coherence
 from mmgen.evaluation.directions import Direction, chosen_directions
-from mmgen.evaluation.likelihood.estimates import SamplingBudget
+from mmgen.evaluation.likelihood.estimates import SamplingBudget, notes_of
 from mmgen.evaluation.likelihood.estimators import DRAWS, ROWS, likelihoods
 from mmgen.evaluation.likelihood.parallel import Measurement, likelihoods_in_parallel
 from mmgen.evaluation.likelihood.tables import Evaluation
@@ -42,7 +42,8 @@ class Request(OneLine):
         split: Which of its splits.
         rows: So many of them, evenly spread; all by default.
         samples: Samples of z per row: of Monte Carlo (eq. 11), or of coherence; 0 leaves them out.
-        importance: Samples of z per row of importance sampling (IWAE); 0 leaves it out.
+        importance: Samples of z per row of importance sampling (IWAE), of each distribution that
+            they are drawn from; 0 leaves it out.
         iterations: Iterative sampling in so many rounds, even where a subset has an encoder.
         temperature: Of samples of z, but for importance sampling.
         chunk: The most z decoded at a time; by default 1,000, and 10,000 on CUDA.
@@ -121,7 +122,7 @@ def measure_likelihoods(
         rows=rows.split.count,
         budget=budget,
         estimates=estimates,
-        notes=rows.notes,
+        notes=(*rows.notes, *notes_of(estimates, budget.importance)),
     )
 
 

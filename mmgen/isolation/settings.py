@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter, ne
 from typing import Any
 
+from mmgen import denormals
 from mmgen.brief import OneLine
 
 
@@ -272,7 +273,7 @@ TORCH = (
     ),
     Setting(
         "how denormal numbers are rounded",
-        lambda: sys.float_info.min / 2 == 0,  # of this thread; machine code may set it unasked
+        denormals.flushing,
         _of("torch.set_flush_denormal"),
         "torch",
     ),

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from mmgen.batch import Batch
 from mmgen.model import Model
@@ -40,3 +41,22 @@ def log_likelihoods(
                 pieces[n].append(log_p.view(-1, rows))
         columns.append({n: torch.cat(values) for n, values in pieces.items()})
     return {n: torch.cat([column[n] for column in columns], 1) for n in names}
+
+
+@torch.no_grad()
+def have_probabilities(model: Model, names: Iterable[str]) -> bool:
+    """Returns whether modalities are discrete, so that each p(x_k|z) is a probability.
+
+    The distributions themselves say it, by their ``support``. One that does not is a density.
+    """
+    conditions = model.directions.given if model.directions else ()
+    z = model.like.new_zeros(1, *model.prior(model.blank(conditions)).event_shape)
+    decoded = model.decode(z, model.blank(model.decoder_given), names)
+    return all(_is_discrete(p) for p in decoded.values())
+
+
+def _is_discrete(p: Distribution) -> bool:
+    try:
+        return bool(getattr(p.support, "is_discrete", False))
+    except NotImplementedError:  # as torch's own base class raises it
+        return False

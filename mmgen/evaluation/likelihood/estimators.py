@@ -5,7 +5,8 @@ The two are different numbers and are never mixed. With z^(n) drawn from what is
 - *Monte Carlo (eq. 11)*: 1/N Σ_n log p(x_T|z^(n)), what the paper reports, single (given
   x_S) and multiple (given x_S and x_T itself);
 - *importance-sampled (IWAE)*: log 1/N Σ_n p(x_U|z^(n)) p(z^(n)) / q(z^(n)), an estimate of
-  log p(x_U), and log p(x_T|x_S) = log p(x_T, x_S) − log p(x_S).
+  log p(x_U), and log p(x_T|x_S) by a ratio of such sums, see
+  :mod:`mmgen.evaluation.likelihood.weighing`.
 
 References:
     M. Suzuki, K. Nakayama, Y. Matsuo, "Deep generative models for bidirectional generation
@@ -15,7 +16,7 @@ References:
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +27,17 @@ from mmgen.data.store import Split
 from mmgen.evaluation.directions import Direction
 from mmgen.evaluation.likelihood.decoding import log_likelihoods
 from mmgen.evaluation.likelihood.estimates import Estimate, Estimator, SamplingBudget
-from mmgen.inference.importance import importance_sample
+from mmgen.evaluation.likelihood.weighing import (
+    Ratio,
+    Sums,
+    by_source,
+    conditional,
+    estimated,
+    likelihood,
+    steps,
+    weigh,
+)
+from mmgen.inference.importance import Pool, proposer
 from mmgen.inference.sample import sample_latent, source
 from mmgen.latent.base import sample
 from mmgen.model import Model
@@ -57,8 +68,8 @@ def likelihoods(
     Args:
         model: In eval mode.
         split: The rows.
-        directions: A joint model's marginals that they need, and its joint likelihood, are
-            estimated as well.
+        directions: The marginals of a joint model that belong to them, and its joint likelihood,
+            are estimated as well.
         budget: How much is drawn.
         done: Called with the number of rows done after each block of them.
 
@@ -73,9 +84,9 @@ def likelihoods(
     return estimates(model, directions, budget, values)
 
 
-Values = dict[tuple[object, ...], Tensor]
-"""By (given, targets) Monte Carlo estimates ``(rows,)``; by (members,) importance-sampled ones and
-effective sample size, ``(2, rows)``. On the CPU, float64."""
+Values = dict[Hashable, Tensor]
+"""By (given, targets) Monte Carlo estimates ``(rows,)``; by :class:`Ratio` importance-sampled ones,
+as :func:`estimated` returns them, ``(3, rows)``. On the CPU, float64."""
 
 
 def blocks_of(split: Split) -> int:
@@ -96,8 +107,8 @@ def measured(
     device = next(model.parameters()).device
     batches = Batches(split, model.modalities, device=device, batch_size=ROWS)
     sources = _sources(model, directions) if budget.samples else {}
-    proposals = _proposals(model, directions) if budget.importance else {}
-    results: dict[tuple[object, ...], list[Tensor]] = defaultdict(list)
+    ratios = list(_ratios(model, directions).values()) if budget.importance else []
+    results: dict[Hashable, list[Tensor]] = defaultdict(list)
     with random_state(device, budget.seed):
         stream = batches.epoch(None, 0, blocks[0])
         for block in blocks:
@@ -108,10 +119,15 @@ def measured(
                 means = _monte_carlo(model, x, given, wanted, budget)
                 for targets, value in means.items():
                     results[given, targets].append(value)
-            for given, wanted in proposals.items():
-                _seed(budget, "proposal", *given, block)
-                for members, value in _weighed(model, x, given, wanted, budget).items():
-                    results[members,].append(value)
+            sums: Sums = defaultdict(list)
+            for proposing, asked in by_source(ratios).items():
+                _seed(budget, "proposal", *proposing, block)
+                draws = steps(budget.importance, DRAWS)
+                found = weigh(model, x, proposing, asked, draws, budget.chunk)
+                for ratio, pieces in found.items():
+                    sums[ratio] += pieces
+            for ratio, pieces in sums.items():
+                results[ratio].append(estimated(ratio, pieces, budget.importance))
             if done is not None:
                 done(min((block + 1) * ROWS, batches.count))
         return {key: torch.cat(parts, -1).cpu().double() for key, parts in results.items()}
@@ -129,11 +145,6 @@ def estimates(
 
 def _seed(budget: SamplingBudget, *key: int | str) -> None:
     torch.manual_seed(generator("likelihood", budget.seed, *key).initial_seed())
-
-
-def _steps(total: int, size: int) -> Iterator[int]:
-    for start in range(0, total, size):
-        yield min(size, total - start)
 
 
 # Monte Carlo (eq. 11).
@@ -161,7 +172,7 @@ def _monte_carlo(
     names = {n for targets in wanted for n in targets}
     seen = x.select(given)
     total = dict.fromkeys(names, torch.zeros(()))
-    for samples in _steps(budget.samples, CHAINS):
+    for samples in steps(budget.samples, CHAINS):
         if _complete(model, given):
             z = sample(model.imputed_posterior(seen), samples=(samples,))
         else:
@@ -209,78 +220,40 @@ def _drawn_from(model: Model, given: Subset, iterations: int | None) -> str:
 # Importance sampling.
 
 
-def _proposals(model: Model, directions: Sequence[Direction]) -> dict[Subset, list[Subset]]:
-    """Lists, for each posterior to draw from, the sets of modalities to weigh its z with.
+def _ratios(model: Model, directions: Sequence[Direction]) -> dict[tuple[Subset, Subset], Ratio]:
+    """Lists what is estimated, by T and S: the joint likelihood, marginals, then directions.
 
-    For a joint model these are marginals, for a model of one direction its sets of targets.
+    A model of one direction has the last alone.
     """
+    conditionals = {(d.targets, d.given): conditional(model, d) for d in directions}
     if model.directions is not None:
-        return {model.names: list(dict.fromkeys(direction.targets for direction in directions))}
-    members = [
-        s for direction in directions for s in (direction.given, direction.both(model.names))
-    ]
-    proposals: dict[Subset, list[Subset]] = defaultdict(list)
-    for subset in dict.fromkeys([model.names, *members]):
-        proposals[_proposal(model, subset)].append(subset)
-    return dict(proposals)
-
-
-def _proposal(model: Model, subset: Subset) -> Subset:
-    """Returns the subset whose posterior proposes z for a marginal: itself if it has an encoder."""
-    own = model.directions is None and model.posterior(model.blank(subset)) is not None
-    return subset if own else model.names
-
-
-@torch.no_grad()
-def _proposed_from(model: Model, subset: Subset) -> str:
-    q = model.posterior(model.blank(_proposal(model, subset)))
-    assert q is not None
-    return q.symbol
-
-
-def _weighed(
-    model: Model, x: Batch, given: Subset, measured: Sequence[Subset], budget: SamplingBudget
-) -> dict[Subset, Tensor]:
-    """Returns estimate and effective sample size for each set of modalities: ``(2, B)``."""
-    names = {n for members in measured for n in members}
-    sums: dict[Subset, list[Tensor]] = defaultdict(list)
-    for samples in _steps(budget.importance, DRAWS):
-        drawn = importance_sample(model, x, given, samples)
-        log_p_x = log_likelihoods(model, x, drawn.z, names, budget.chunk)
-        for members in measured:
-            log_w = drawn.log_weight + torch.stack([log_p_x[n] for n in members]).sum(0)
-            sums[members].append(torch.stack([log_w.logsumexp(0), (2 * log_w).logsumexp(0)]))
-    result = {}
-    for members, parts in sums.items():
-        first, second = torch.stack(parts).logsumexp(0)  # log Σ w, log Σ w²
-        estimate = first - math.log(budget.importance)
-        result[members] = torch.stack([estimate, (2 * first - second).exp()])
-    return result
+        return conditionals
+    members = [s for d in directions for s in (d.given, d.both(model.names))]
+    # The joint likelihood first, then smaller sets first.
+    subsets = sorted(
+        dict.fromkeys([model.names, *members]), key=lambda s: (s != model.names, len(s))
+    )
+    return {(s, ()): likelihood(model, s) for s in subsets} | conditionals
 
 
 def _importance(
     model: Model, directions: Sequence[Direction], samples: int, values: Values
 ) -> Iterator[Estimate]:
-    if model.directions is not None:
-        z = _proposed_from(model, model.names)
-        for direction in directions:
-            value, ess = values[direction.targets,]
-            yield Estimate(direction.targets, direction.given, "importance", z, samples, value, ess)
-        return
-
-    marginals = [
-        subset for measured in _proposals(model, directions).values() for subset in measured
-    ]
-    # The joint likelihood first, then smaller sets first.
-    for subset in sorted(marginals, key=lambda s: (s != model.names, len(s))):
-        value, ess = values[subset,]
-        yield Estimate(subset, (), "importance", _proposed_from(model, subset), samples, value, ess)
-    for direction in directions:
-        both = direction.both(model.names)
-        (above, above_size), (below, below_size) = values[both,], values[direction.given,]
-        names = [_proposed_from(model, subset) for subset in (both, direction.given)]
-        z = " / ".join(dict.fromkeys(names))
-        size = torch.minimum(above_size, below_size)
+    for (targets, given), ratio in _ratios(model, directions).items():
+        value, ess, half = values[ratio]
         yield Estimate(
-            direction.targets, direction.given, "importance", z, samples, above - below, size
+            targets,
+            given,
+            "importance",
+            _proposed_from(model, ratio.pool),
+            samples * len(ratio.pool),
+            value,
+            ess,
+            half,
         )
+
+
+@torch.no_grad()
+def _proposed_from(model: Model, pool: Pool) -> str:
+    x = model.blank(model.names)
+    return " and ".join(proposer(model, x, subset).symbol for subset in pool)

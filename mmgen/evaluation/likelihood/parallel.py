@@ -6,7 +6,7 @@ idle: two threads on one block take 1.2 to 1.3 times as long as two processes on
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmgen import build
+from mmgen import build, denormals
 from mmgen.brief import OneLine
 from mmgen.data.store import Split
 from mmgen.errors import MmgenError, RunError
@@ -28,7 +28,7 @@ from mmgen.held_out import rows_of
 from mmgen.run import Run, load
 from mmgen.stopping import shielded
 
-Arrays = dict[tuple[object, ...], "np.ndarray[Any, Any]"]
+Arrays = dict[Hashable, "np.ndarray[Any, Any]"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,6 +142,12 @@ def _measure(what: Measurement, blocks: range, jobs: int, send: Connection) -> N
     """Measures blocks in a process of its own, and sends each as ``(block, values)``."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    with denormals.flushed():
+        _send_all(what, blocks, send)
+
+
+def _send_all(what: Measurement, blocks: range, send: Connection) -> None:
+    """Sends what was measured of each block, or ``(-1, error)``."""
     try:
         run = load(what.run, weights=what.weights, device="cpu", plugin_modules=what.plugins)
         split = _split(what, run)

@@ -34,7 +34,7 @@ class Evaluation(OneLine):
         rows: How many.
         budget: How much was drawn.
         estimates: What came out, see :func:`mmgen.evaluation.likelihood.estimators.likelihoods`.
-        notes: What the user should know of the data.
+        notes: What the user should know of the data, and of estimates that few z decide.
     """
 
     run: str
@@ -63,21 +63,24 @@ class Evaluation(OneLine):
                 ("likelihood", "z from", "IWAE", "±", "ESS", "least"),
                 "wwrrrr",
                 [(e.quantity, e.z, *_nats(e), *_sizes(e)) for e in weighed],
-                f"Importance-sampled (IWAE), {self.budget.importance:,} z per row",
+                f"Importance-sampled (IWAE), {self.budget.importance:,} z per row of each q",
                 f"nats; {rows}; ±: standard error over rows; ESS: effective sample size",
             ),
         ]
         return [table for table in tables if table.rows]
 
     def markdown(self) -> str:
-        """Returns GitHub's tables, each below its title."""
-        return "\n".join(
+        """Returns GitHub's tables, each below its title, and the notes."""
+        tables = [
             f"**{t.title}** ({self.model}; {t.caption})\n\n{t.markdown()}" for t in self.tables()
-        )
+        ]
+        notes = "".join(f"- {note}\n" for note in self.notes)
+        return "\n".join([*tables, *([notes] if notes else [])])
 
     def latex(self) -> str:
-        """Returns a ``tabular`` per table."""
-        return "\n".join(t.latex(f"{t.title} ({self.model}; {t.caption})") for t in self.tables())
+        """Returns a ``tabular`` per table, and the notes as comments."""
+        tables = [t.latex(f"{t.title} ({self.model}; {t.caption})") for t in self.tables()]
+        return "\n".join(tables) + "".join(f"% {note}\n" for note in self.notes)
 
     def csv(self) -> str:
         """Returns one line per estimate, with a column for each of the two sorts of number."""
@@ -97,6 +100,7 @@ class Evaluation(OneLine):
             "iterations": self.budget.iterations,
             "temperature": self.budget.temperature,
             "seed": self.budget.seed,
+            "notes": list(self.notes),
         }
         records = [self._record(estimate) for estimate in self.estimates]
         return json.dumps({**head, "unit": "nats", "likelihoods": records}, indent=2) + "\n"
