@@ -454,7 +454,7 @@ def test_a_target_that_is_no_picture_is_seen_through_its_own_encoder():
     assert str(net[0]) == str(cloud["point"].encoder())
     assert [type(m).__name__ for m in judging.network(Grid(side=28), 5)[0]][:4] == [
         *("Conv2d", "ReLU"),
-        *("Conv2d", "ReLU"),
+        *("Conv2d", "BatchNorm2d"),
     ]
     number = split_of(600, 4)["label"]
     angles = 2 * math.pi * number / CLASSES

@@ -29,6 +29,7 @@ from mmgen_suzuki2018.celeba.faces import (
     Faces,
     Generated,
     Looked,
+    Recognised,
     Sharp,
     balanced,
     frechet_distance,
@@ -244,6 +245,8 @@ def test_what_is_in_plain_pictures_is_found(looked_at):
     assert min(i.classifier for i in found.inferred) > 0.9
     assert sum(i.model for i in found.inferred) / len(NAMES) > 0.9
     assert all(min(g.on, g.off) > 0.8 for g in found.generated)
+    assert {r.attribute for r in found.recognised} == set(NAMES)
+    assert min(r.generated for r in found.recognised) > 0.9
     assert {e.attribute for e in found.edited} == set(INFERRED)
     strong = [e for e in found.edited if e.strength == 2]
     assert sum(e.asked for e in strong) / len(strong) > 0.8
@@ -340,10 +343,11 @@ def test_statements_are_of_rows_that_are_there():
 def looked(recognised, frechet):
     return Looked(
         inferred=[],
-        generated=[
-            Generated(attribute="Male", strength=s, on=recognised if s == 1 else 0, off=1)
-            for s in (1.0, 2.0)
+        recognised=[
+            Recognised(attribute=name, generated=share, real=1)
+            for name, share in (("Male", recognised), ("Smiling", 1), ("Bald", 0))
         ],
+        generated=[Generated(attribute="Male", strength=1, on=0, off=0)],
         sharp=[
             Sharp(of=of, laplacian=1.0, frechet=value, pictures=9)
             for of, value in (("test pictures", 0.1), ("from attributes", frechet))

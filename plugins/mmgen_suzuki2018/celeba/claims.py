@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from mmgen.errors import listed
 from mmgen_suzuki2018.celeba import COLUMNS, PAPER
-from mmgen_suzuki2018.celeba.faces import Looked
+from mmgen_suzuki2018.celeba.faces import GENERATED, Looked
 from mmgen_suzuki2018.page import Claim
 from mmgen_suzuki2018.table import Cell, nats
 
@@ -58,10 +59,10 @@ def seen(looked: Mapping[str, Looked]) -> list[Claim]:
     """
     judged = []
     for row, each in looked.items():
-        on_and_off = [(g.on + g.off) / 2 for g in each.generated if g.strength == 1]
-        if on_and_off:
-            share = sum(on_and_off) / len(on_and_off)
-            words = f"{row}: what average faces were generated with is recognised in 90 %"
+        shares = [r.generated for r in each.recognised if r.attribute in GENERATED]
+        if shares:
+            share = sum(shares) / len(shares)
+            words = f"{row}: {listed(GENERATED)} are recognised in 90 % of average faces"
             judged.append(Claim(words, share >= 0.9, f"{share:.1%}"))
     if len(looked) == 2:
         (plain, critic), names = looked.values(), [*looked]

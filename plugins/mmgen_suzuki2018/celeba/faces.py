@@ -65,6 +65,17 @@ class Generated(Record):
     off: Share
 
 
+class Recognised(Record):
+    """How well an attribute is recognised in average faces from the attributes of test pictures.
+
+    Balanced accuracies: in these faces, and in the test pictures themselves.
+    """
+
+    attribute: str
+    generated: Share
+    real: Share
+
+
 class Sharp(Record):
     """How sharp faces are, and how far from real ones.
 
@@ -96,6 +107,7 @@ class Looked(Record):
     """All that was measured of a run; empty is what its model does not do."""
 
     inferred: list[Inferred]
+    recognised: list[Recognised]
     generated: list[Generated]
     sharp: list[Sharp]
     edited: list[Edited]
@@ -164,6 +176,7 @@ def look(
     both = to_image and to_attributes
     return Looked(
         inferred=faces.inferred(dataset) if to_attributes else [],
+        recognised=faces.recognised() if to_image else [],
         generated=faces.generated() if to_image else [],
         sharp=faces.sharp(dataset) if to_image else [],
         edited=faces.edited() if both else [],
@@ -259,8 +272,18 @@ class Faces:
             if model[at].isfinite()
         ]
 
+    def recognised(self) -> list[Recognised]:
+        """Measures whether the attributes of test pictures are recognised in faces from them."""
+        generated = balanced(self.judged.sees(self.average(self.w)), self.truth)
+        real = balanced(self.judged.sees(self.x), self.truth)
+        return [
+            Recognised(attribute=name, generated=generated[at].item(), real=real[at].item())
+            for at, name in enumerate(self.judged.names)
+            if real[at].isfinite()
+        ]
+
     def generated(self) -> list[Generated]:
-        """Measures whether attributes are recognised in what is generated from them."""
+        """Measures whether one attribute is recognised that is set against all the others."""
         result = []
         for attribute in GENERATED:
             for strength in STRENGTHS:

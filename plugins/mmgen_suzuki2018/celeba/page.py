@@ -22,7 +22,7 @@ from mmgen.tables import Table
 from mmgen_suzuki2018 import table
 from mmgen_suzuki2018.celeba import ATTRIBUTES, CRITIC, IMAGE, PLAIN, drawings, floors
 from mmgen_suzuki2018.celeba.claims import claims, seen
-from mmgen_suzuki2018.celeba.faces import INFERRED, Faces, Judge, Looked, judge, look
+from mmgen_suzuki2018.celeba.faces import GENERATED, INFERRED, Faces, Judge, Looked, judge, look
 from mmgen_suzuki2018.folder import Reproduction, newer
 from mmgen_suzuki2018.measured import FILES
 from mmgen_suzuki2018.page import beyond, command, machine, statements, trained
@@ -349,10 +349,15 @@ than it usually is. The classifier is trained on real faces and sees the same pi
 
 ## Attributes recognised in faces generated from them
 
+{_recognised(looked)}
+Per cent, balanced accuracy of the classifier over {count:,} average faces, each from the attributes
+of a test picture; and over the test pictures themselves.
+
+One attribute set, and all others left as they are in test pictures, which may speak against it:
+
 {_generated(looked)}
 Per cent of {count:,} average faces with the attribute, and of as many without it, in which the
-classifier sees what was asked for; all other attributes are those of test pictures. At 1 an
-attribute is as on as in the data, at 2 twice as much.
+classifier sees what was asked for. At 1 an attribute is as on as in the data, at 2 twice as much.
 
 ## Sharpness
 
@@ -419,6 +424,24 @@ def _inferred(looked: Found) -> str:
     left_out = [name for name in INFERRED if name not in first]
     note = f"\nIn no test picture, or in all: {listed(left_out)}.\n" if left_out else ""
     return Table(headings, "l" + "r" * (len(shown) + 1), rows).markdown() + note
+
+
+def _recognised(looked: Found) -> str:
+    shown = [(p.row, {r.attribute: r for r in each.recognised}) for p, each in looked]
+    shown = [(row, each) for row, each in shown if each]
+    if not shown:
+        return "No run generates faces from attributes.\n"
+    _, first = shown[0]
+    named = [name for name in INFERRED if name in first]
+    groups = {**{name: [name] for name in named}, "mean of these": named, "mean of all": [*first]}
+    groups[f"mean of {listed(GENERATED)}"] = [name for name in GENERATED if name in first]
+    rows = []
+    for words, names in groups.items():
+        shares = [mean(each[name].generated for name in names) for _, each in shown]
+        shares.append(mean(first[name].real for name in names))
+        rows.append((words, *map(_per_cent, shares)))
+    headings = ("", *(row for row, _ in shown), "test pictures")
+    return Table(headings, "l" + "r" * (len(shown) + 1), rows).markdown()
 
 
 def _generated(looked: Found) -> str:
