@@ -52,7 +52,8 @@ def figure_7(shown: Mapping[str, Tensor], path: Path) -> Path:
     strips = [Strip(words, faces(drawn)) for words, drawn in shown.items()]
     note = (
         "Each column is one test picture: reconstructed from itself, and generated from its "
-        "attributes, each at the mean of z; below them, faces of z drawn from the prior."
+        "attributes, each at the mean of z; below them, faces of z drawn from the prior. Every "
+        "second row is by the model with a critic."
     )
     return draw(path, "Figure 7: JMVAE-kl without and with a critic", note, [Block(strips)])
 

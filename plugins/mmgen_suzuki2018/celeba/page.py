@@ -210,7 +210,10 @@ class _Figures:
                 ("from nothing", faces.decode(z)),
             ):
                 shown.setdefault(of, {})[planned.row] = faces.drawn(x).cpu()
-        strips = {f"{of}, {row}": x for of, each in shown.items() for row, x in each.items()}
+        plain, critic = (planned.row for planned in pair)
+        strips: dict[str, Tensor] = {}
+        for of, each in shown.items():
+            strips |= {of: each[plain], f"{of}, critic": each[critic]}
         if self.reproduction.photographs:
             strips = {"test pictures": faces.drawn(faces.x).cpu(), **strips}
         drawings.figure_7(strips, self.reproduction.out / "figure-7.png")
