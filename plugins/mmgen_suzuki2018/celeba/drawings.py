@@ -91,8 +91,10 @@ def figure_8b(points: Mapping[str, Tensor], explained: Sequence[float], path: Pa
         path: The PNG.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure((7.2, 5.4), dpi=110, facecolor="white", layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.1)
+    figure = Figure((7.6, 5.6), dpi=110, facecolor="white", layout=layout)
     title = "Figure 8b: z given attributes"
     figure.suptitle(title, x=0.015, ha="left", fontsize=13, fontweight="bold", color=INK)
     figure.supxlabel(
