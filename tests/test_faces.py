@@ -356,6 +356,22 @@ def looked(recognised, frechet):
     )
 
 
+def test_a_row_of_two_directions_has_what_each_of_them_does():
+    names = ("cvae-attributes-to-image", "cvae-image-to-attributes")
+    one, other = (next(p for p in RUNS if p.name == name) for name in names)
+    nothing = Looked(inferred=[], recognised=[], generated=[], sharp=[], edited=[])
+    for order in ([(one, looked(0.7, 9.0)), (other, nothing)], [(other, nothing)]):
+        text = page._generated(order)
+        assert ("CVAE: with" in text) == (len(order) == 2)
+        assert ("| Male |" in page._recognised(order)) == (len(order) == 2)
+    # Runs that were measured of other attributes are compared in those of both.
+    fewer = looked(0.5, 9.0)
+    del fewer.recognised[0]
+    text = page._recognised([(one, looked(0.7, 9.0)), (RUNS[0], fewer)])
+    assert "| Smiling |" in text
+    assert "| Male |" not in text
+
+
 def test_a_critic_is_judged_by_what_is_recognised_and_how_near_faces_are():
     judged = {c.words: c for c in seen({"A": looked(0.7, 9.0), "B": looked(0.9, 4.0)})}
     assert [c.holds for c in judged.values()] == [False, True, True]

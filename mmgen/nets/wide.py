@@ -127,28 +127,20 @@ class WideConvolution(Wide):
     def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
         weight, bias = self._pick("weight", chosen), self._pick("bias", chosen)
         copies, out = weight.shape[:2]
-        x = self.convolve(
+        x = self._convolve(
             x if shared else x.flatten(1, 2),
             weight.flatten(0, 1),
             None if bias is None else bias.flatten(),
-            self.stride,
-            self.padding,
-            self.dilation,
             1 if shared else copies * self.groups,
         )
         return unflatten(x, 1, copies, out)
 
     def one(self, x: Tensor, **own: Tensor) -> Tensor:
         """See :meth:`Wide.one`."""
-        return self.convolve(
-            x,
-            own["weight"],
-            own.get("bias"),
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-        )
+        return self._convolve(x, own["weight"], own.get("bias"), self.groups)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        return self.convolve(x, weight, bias, self.stride, self.padding, self.dilation, groups)
 
 
 class WideTransposedConvolution(Wide):
@@ -168,28 +160,27 @@ class WideTransposedConvolution(Wide):
     def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:
         weight, bias = self._pick("weight", chosen), self._pick("bias", chosen)
         copies = weight.shape[0]
-        x = self.convolve(
+        x = self._convolve(
             x if shared else x.flatten(1, 2),
             weight.movedim(0, 1).flatten(1, 2) if shared else weight.flatten(0, 1),
             None if bias is None else bias.flatten(),
-            self.stride,
-            self.padding,
-            self.output_padding,
             1 if shared else copies * self.groups,
-            self.dilation,
         )
         return unflatten(x, 1, copies, weight.shape[2] * self.groups)
 
     def one(self, x: Tensor, **own: Tensor) -> Tensor:
         """See :meth:`Wide.one`."""
+        return self._convolve(x, own["weight"], own.get("bias"), self.groups)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         return self.convolve(
             x,
-            own["weight"],
-            own.get("bias"),
+            weight,
+            bias,
             self.stride,
             self.padding,
             self.output_padding,
-            self.groups,
+            groups,
             self.dilation,
         )
 

@@ -77,8 +77,10 @@ def lay(model: nn.Module, *, channels_last: bool) -> None:
     for weight in convolutions(model):
         # (…, in, H, W), of copies with one dimension more in front: those of one copy and the next
         # then lie as one wide convolution reads them.
-        last = weight.data.movedim(-3, -1).contiguous().movedim(-1, -3)
-        weight.data = last if channels_last else weight.data.contiguous()
+        if channels_last:
+            weight.data = weight.data.movedim(-3, -1).contiguous().movedim(-1, -3)
+        else:
+            weight.data = weight.data.contiguous()
 
 
 def convolutions(model: nn.Module) -> list[nn.Parameter]:

@@ -42,6 +42,8 @@ def command(reproduction: Reproduction) -> str:
     words += [f"--{extra}" for extra in reproduction.extras]
     words += [f"--{key} {value}" for key, value in reproduction.train.items()]
     words += [f"--only {name}" for name in reproduction.only]
+    words += ["--portrait FILE" for _ in reproduction.portraits]
+    words += [] if reproduction.photographs else ["--no-photographs"]
     return " ".join([*words, "--out OUT"])
 
 

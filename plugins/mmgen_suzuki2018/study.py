@@ -102,7 +102,7 @@ class Study(OneLine):
         modalities: The configuration's tables ``[modalities.NAME]``.
         model: What ``[model]`` of all runs has, where they have such a setting.
         train: What ``[train]`` of all runs has.
-        warmup: The share of the epochs over which β rises.
+        warmup: The share of the epochs over which β rises; ``None``: a tenth, as by default.
         profiles: By what ``--profile`` calls them.
         runs: Those of the table and the figures, those that take longest first.
         extras: More runs, by the option that adds them.
@@ -120,7 +120,7 @@ class Study(OneLine):
     modalities: Mapping[str, Mapping[str, Any]]
     model: Mapping[str, Any]
     train: Mapping[str, Any]
-    warmup: float
+    warmup: float | None
     profiles: Mapping[str, Profile]
     runs: tuple[Planned, ...]
     extras: Mapping[str, tuple[Planned, ...]]
@@ -144,7 +144,7 @@ class Study(OneLine):
         """
         epochs = planned.epochs(all_epochs)
         training = {"epochs": epochs, **self.train, **train, **planned.train}
-        if self.warmup != 0.1:  # of the epochs, which it is by default
+        if self.warmup is not None:
             training["warmup_epochs"] = self.warmup * epochs
         tables = [
             f"[data]\npath = {toml.value(str(data))}",

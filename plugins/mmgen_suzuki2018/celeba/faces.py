@@ -141,7 +141,11 @@ class Judge(OneLine):
 
 
 def judge(run: Run, dataset: Dataset, say: Any = lambda _: None) -> Judge:
-    """Returns the classifier kept beside the data set, trained where there is none."""
+    """Returns the classifier kept beside the data set, trained where there is none.
+
+    Raises:
+        DataError: If the attributes of the data are not on or off.
+    """
     modalities = {name: run.modalities[name] for name in (IMAGE, ATTRIBUTES)}
     train = dataset.splits["train"]
     readout = readouts({ATTRIBUTES: modalities[ATTRIBUTES]}, train).get(ATTRIBUTES)
@@ -226,11 +230,11 @@ class Faces:
         return changed
 
     def average(self, w: Tensor) -> Tensor:
-        """Generates the mean of p(x | z) at the mean of z given attributes."""
+        """Generates means of p(x | z) ``(rows, *shape)`` at the mean of z given ``(rows, A)``."""
         return self._from({ATTRIBUTES: w}, IMAGE)[0]
 
     def tell(self) -> tuple[Tensor, Tensor]:
-        """Returns the attributes inferred from the test pictures, and z, both means."""
+        """Returns means of p(w | z) ``(rows, A)`` and of z ``(rows, Z)`` given the pictures."""
         return self._from({IMAGE: self.x}, ATTRIBUTES)
 
     def _from(
@@ -252,7 +256,7 @@ class Faces:
         return torch.cat(means), torch.cat(zs)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Generates the mean of p(x | z)."""
+        """Generates the mean of p(x | z) ``(n, *shape)`` at z ``(n, Z)``."""
         with torch.no_grad():
             decoded = [
                 self.run.model.decode(part, Batch({}), [IMAGE])[IMAGE].mean

@@ -411,40 +411,48 @@ def _per_cent(share: float) -> str:
 
 
 def _inferred(looked: Found) -> str:
-    shown = [(p.row, {i.attribute: i for i in each.inferred}) for p, each in looked]
-    shown = [(row, each) for row, each in shown if each]
-    if not shown:
-        return "No run tells attributes from faces.\n"
-    _, first = shown[0]
-    named = [name for name in INFERRED if name in first]  # the others are on in no test picture
-    groups = {**{name: [name] for name in named}, "mean of these": named, "mean of all": [*first]}
-    rows = []
-    for words, names in groups.items():
-        shares = [mean(each[name].model for name in names) for _, each in shown]
-        shares.append(mean(first[name].classifier for name in names))
-        rows.append((words, *map(_per_cent, shares)))
-    headings = ("", *(row for row, _ in shown), "classifier")
-    left_out = [name for name in INFERRED if name not in first]
-    note = f"\nIn no test picture, or in all: {listed(left_out)}.\n" if left_out else ""
-    return Table(headings, "l" + "r" * (len(shown) + 1), rows).markdown() + note
+    told = {
+        p.row: {i.attribute: (i.model, i.classifier) for i in each.inferred}
+        for p, each in looked
+        if each.inferred
+    }
+    text = _shares(told, {}, "classifier") or "No run tells attributes from faces.\n"
+    seen = {name for each in told.values() for name in each}
+    left_out = [name for name in INFERRED if told and name not in seen]
+    return text + (f"\nIn no test picture, or in all: {listed(left_out)}.\n" if left_out else "")
 
 
 def _recognised(looked: Found) -> str:
-    shown = [(p.row, {r.attribute: r for r in each.recognised}) for p, each in looked]
-    shown = [(row, each) for row, each in shown if each]
-    if not shown:
-        return "No run generates faces from attributes.\n"
-    _, first = shown[0]
-    named = [name for name in INFERRED if name in first]
-    groups = {**{name: [name] for name in named}, "mean of these": named, "mean of all": [*first]}
-    groups[f"mean of {listed(GENERATED)}"] = [name for name in GENERATED if name in first]
+    recognised = {
+        p.row: {r.attribute: (r.generated, r.real) for r in each.recognised}
+        for p, each in looked
+        if each.recognised
+    }
+    groups = {f"mean of {listed(GENERATED)}": GENERATED}
+    text = _shares(recognised, groups, "test pictures")
+    return text or "No run generates faces from attributes.\n"
+
+
+def _shares(
+    measured: Mapping[str, Mapping[str, tuple[float, float]]],
+    groups: Mapping[str, Sequence[str]],
+    beside: str,
+) -> str:
+    """Returns a line an attribute, a column a run, means, and what the first has beside its own."""
+    first, *others = measured.values() or [{}]
+    # What all have: a run that was measured on other rows may lack some.
+    common = [name for name in first if all(name in each for each in others)]
+    named = [name for name in INFERRED if name in common]
+    if not named:
+        return ""
+    lines = {**{name: [name] for name in named}, "mean of these": named, "mean of all": common}
+    lines |= {words: [n for n in names if n in common] for words, names in groups.items()}
     rows = []
-    for words, names in groups.items():
-        shares = [mean(each[name].generated for name in names) for _, each in shown]
-        shares.append(mean(first[name].real for name in names))
+    for words, names in lines.items():
+        shares = [mean(each[name][0] for name in names) for each in measured.values()]
+        shares.append(mean(first[name][1] for name in names))
         rows.append((words, *map(_per_cent, shares)))
-    headings = ("", *(row for row, _ in shown), "test pictures")
-    return Table(headings, "l" + "r" * (len(shown) + 1), rows).markdown()
+    return Table(("", *measured, beside), "l" + "r" * (len(measured) + 1), rows).markdown()
 
 
 def _generated(looked: Found) -> str:
@@ -452,6 +460,7 @@ def _generated(looked: Found) -> str:
         {
             p.row: {(g.attribute, g.strength): (g.on, g.off) for g in each.generated}
             for p, each in looked
+            if each.generated
         },
         ("with", "without"),
     )
@@ -462,6 +471,7 @@ def _edited(looked: Found) -> str:
         {
             p.row: {(e.attribute, e.strength): (e.asked, e.others) for e in each.edited}
             for p, each in looked
+            if each.edited
         },
         ("asked", "others"),
     )
@@ -472,30 +482,30 @@ def _by_attribute(
     what: tuple[str, str],
 ) -> str:
     """Returns a line an attribute and strength, two columns a run, and the means."""
-    shown = {row: each for row, each in measured.items() if each}
-    if not shown:
+    first, *others = measured.values() or [{}]
+    common = [key for key in first if all(key in each for each in others)]
+    if not common:
         return "No run does this.\n"
-    first = next(iter(shown.values()))
     lines: list[tuple[str, str, list[tuple[str, float]]]] = [
-        (attribute, number(strength), [(attribute, strength)]) for attribute, strength in first
+        (attribute, number(strength), [(attribute, strength)]) for attribute, strength in common
     ]
     lines += [
-        ("mean", number(s), [key for key in first if key[1] == s])
-        for s in dict.fromkeys(strength for _, strength in first)
+        ("mean", number(s), [key for key in common if key[1] == s])
+        for s in dict.fromkeys(strength for _, strength in common)
     ]
     rows = [
         (
             *(words, strength),
             *(
                 _per_cent(mean(each[key][side] for key in keys))
-                for each in shown.values()
+                for each in measured.values()
                 for side in (0, 1)
             ),
         )
         for words, strength, keys in lines
     ]
-    headings = ("", "set to ±", *(f"{row}: {word}" for row in shown for word in what))
-    return Table(headings, "lr" + "rr" * len(shown), rows).markdown()
+    headings = ("", "set to ±", *(f"{row}: {word}" for row in measured for word in what))
+    return Table(headings, "lr" + "rr" * len(measured), rows).markdown()
 
 
 def _sharp(looked: Found) -> str:
