@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -136,6 +137,15 @@ def test_show_makes_up_for_a_card_that_is_not_there(mmgen, small_glyphs):
     assert code == 0
     assert re.search(r"^ train +400 *$", out, flags=re.MULTILINE)
     assert re.search(r"^ bold( +\d+){3}", out, flags=re.MULTILINE)
+
+
+def test_show_does_not_print_a_card_that_is_a_flood(mmgen, small_glyphs, tmp_path):
+    flooded = shutil.copytree(small_glyphs, tmp_path / "flooded")
+    (flooded / "README.md").write_text('{"a":' * 100_000)
+    code, out, _ = mmgen("data", "show", flooded)
+    assert code == 0
+    assert '{"a":{"a":' not in out
+    assert re.search(r"^ train +400 *$", out, flags=re.MULTILINE)
 
 
 def test_a_kind_that_cannot_be_shown_costs_the_card_not_the_data(mmgen, tmp_path, monkeypatch):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mmgen.modality import Modality
     from mmgen.registry.loading import Registry
 
-MOST = 2**20
-"""The most bytes of a card: one that is longer, or no file, is made anew to be shown."""
+MOST = 2**16
+"""The most bytes of a card: one that is longer, or none, is made anew to be shown."""
 
 
 def write(
