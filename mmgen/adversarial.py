@@ -22,7 +22,7 @@ from mmgen.batch import Batch
 from mmgen.errors import ConfigError, listed, nearest
 from mmgen.modality import Modality
 from mmgen.model import Model, ParameterGroup
-from mmgen.nets.blocks import features
+from mmgen.nets.dry_run import features
 from mmgen.objective import Objective, Term
 from mmgen.subsets import Subset
 

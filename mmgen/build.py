@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.distributions import Distribution
 
 from mmgen import shell
@@ -19,6 +20,7 @@ from mmgen.files.reading import exists
 from mmgen.isolation import attempt, kept
 from mmgen.modality import Modality
 from mmgen.model import Model, ModelSettings
+from mmgen.nets.dry_run import without_rows
 from mmgen.registry import loading
 from mmgen.registry.discovery import one_line
 from mmgen.registry.loading import Registry
@@ -157,11 +159,16 @@ def _check_is_there(name: str, stored: Mapping[str, Any], what: str) -> None:
 
 
 def sketch_likelihood(modality: Modality) -> Distribution:
-    """Builds a modality's nets without memory: returns p(x | z) of two rows, on the meta device."""
+    """Builds a modality's nets without memory: returns p(x | z), of no rows or without values."""
     with torch.device("meta"), unchecked():
-        modality.encoder()(torch.empty(2, *modality.shape))
-        likelihood: Distribution = modality.decoder(2)(torch.empty(2, 2))
+        _outline(modality.encoder(), modality.shape)
+        likelihood: Distribution = _outline(modality.decoder(2), (2,))
     return likelihood
+
+
+def _outline(net: nn.Module, shape: Sequence[int]) -> Any:
+    out = without_rows(net, shape)
+    return net(torch.empty(2, *shape)) if out is None else out
 
 
 def _probe(name: str, modality: Modality, registry: Registry) -> None:

@@ -1,8 +1,10 @@
 """given → targets: any subset of modalities generates any other."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from operator import index
 from pathlib import Path
 from typing import Any, get_args
@@ -25,6 +27,9 @@ from mmgen.seeding import random_state
 from mmgen.training import run_folder
 from mmgen.training.memory import sample_memory
 
+FEW = 2**20
+"""Observed numbers that are generated without a look at what memory that takes."""
+
 
 @dataclass(frozen=True, repr=False)
 class Run(OneLine):
@@ -36,7 +41,7 @@ class Run(OneLine):
         modalities: The modalities by name.
         model: In eval mode, on :attr:`device`.
         device: Where the model is.
-        sample_memory: What generating one sample takes, in bytes; 0 if that is not known.
+        sketch: The model on the ``meta`` device, which has its shapes alone.
     """
 
     path: Path
@@ -44,7 +49,7 @@ class Run(OneLine):
     modalities: dict[str, Modality]
     model: Model
     device: torch.device
-    sample_memory: float = 0
+    sketch: Model | None = None
 
     @torch.no_grad()
     def generate(
@@ -102,13 +107,8 @@ class Run(OneLine):
             observed, rows = observations(self.modalities, given, self.device, like.dtype)
             x = Batch(observed)
             each = "" if rows is None else f" for each of {rows:,} rows"
-            check_fits(
-                f"generating {samples:,} samples{each}",
-                samples * (rows or 1) * self.sample_memory,
-                "fewer, several times",
-                self.device,
-                GenerationError,
-            )
+            what = f"generating {samples:,} samples{each}"
+            self.check_fits(what, samples * (rows or 1), "fewer, several times")
             z = sample_latent(
                 self.model,
                 x,
@@ -120,6 +120,26 @@ class Run(OneLine):
         if x and rows is None:
             z = z[:, 0]
         return Generated(self.model.decode(z, x, wanted), z)
+
+    @cached_property
+    def sample_memory(self) -> float:
+        """What generating one sample takes, in bytes; 0 if that is not known."""
+        return 0 if self.sketch is None else sample_memory(self.sketch, self.modalities)
+
+    def check_fits(self, what: str, samples: int, advice: str) -> None:
+        """Checks that there is memory enough to generate so many samples.
+
+        Args:
+            what: The work, in words: ``"generating 1,000 samples"``.
+            samples: How many z are decoded at once.
+            advice: What to try where there is not.
+
+        Raises:
+            GenerationError: If there is not.
+        """
+        numbers = samples * sum(math.prod(m.shape) for m in self.modalities.values())
+        if numbers > FEW:  # measuring takes longer than generating a few
+            check_fits(what, samples * self.sample_memory, advice, self.device, GenerationError)
 
     def targets(
         self, given: Iterable[str], targets: str | Iterable[str] | None = None
@@ -227,10 +247,9 @@ def load(
             # true before memory is taken for them.
             sketch = build.sketch(experiment, modalities, registry)
             run_folder.check_shapes(path, sketch, weights)
-            each = sample_memory(sketch, modalities)
             check_fits(
                 f"{path}: the model of experiment.json",
-                sum(t.nbytes for t in (*sketch.parameters(), *sketch.buffers())) + each,
+                sum(t.nbytes for t in (*sketch.parameters(), *sketch.buffers())),
                 "another device, or a machine with more memory",
                 where,
                 RunError,
@@ -238,4 +257,4 @@ def load(
             model = build.model(experiment, modalities, where, registry)
         run_folder.load_weights(path, model, weights)
     model.eval()
-    return Run(path, experiment, modalities, model, where, each)
+    return Run(path, experiment, modalities, model, where, sketch)

@@ -15,8 +15,8 @@ from mmgen.experiment import Experiment
 from mmgen.gallery.size import OTHERS, growth
 from mmgen.latent.gaussian import DiagonalGaussian, GaussianHead, standard_normal
 from mmgen.model import Directions, Model, ModelSettings, log_likelihoods
-from mmgen.nets.blocks import features
 from mmgen.nets.by_modality import ByModality
+from mmgen.nets.dry_run import features
 from mmgen.objective import Objective, Term
 from mmgen.registry.loading import Registry
 from mmgen.run import load

@@ -18,8 +18,8 @@ from mmgen.inference.bound import evidence_bound
 from mmgen.latent.gaussian import DiagonalGaussian, gaussian, standard_normal
 from mmgen.model import Directions, Model, ModelSettings, ParameterGroup, log_likelihoods
 from mmgen.models import CMMA, CVAE, JMVAE, JMVAEKL, Hierarchical
-from mmgen.nets.blocks import features
 from mmgen.nets.by_modality import ByModality
+from mmgen.nets.dry_run import features
 from mmgen.objective import Objective, Term, prior_kl, reconstruction
 from mmgen.registry.loading import load
 from mmgen.testing import (

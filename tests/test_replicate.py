@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from mmgen.nets.blocks import convolutional_decoder, convolutional_encoder, features, mlp
+from mmgen.nets.blocks import convolutional_decoder, convolutional_encoder, mlp
+from mmgen.nets.dry_run import features
 from mmgen.nets.replicate import Looped, Vectorised, Way, replicate, vectorised
 from mmgen.nets.wide import WideLinear
 

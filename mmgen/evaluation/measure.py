@@ -168,12 +168,8 @@ def _opened(run: Run, request: Request) -> tuple[list[Direction], SamplingBudget
         raise GenerationError(f"a {run.experiment.model.kind} has one direction: no iterations")
     directions = chosen_directions(run, request.targets, request.given)
     if request.chunk is not None:
-        check_fits(
-            f"--chunk {request.chunk}: decoding up to that many z at once",
-            min(request.chunk, ROWS * DRAWS) * run.sample_memory,
-            "a smaller one",
-            run.device,
-        )
+        what = f"--chunk {request.chunk}: decoding up to that many z at once"
+        run.check_fits(what, min(request.chunk, ROWS * DRAWS), "a smaller one")
     rows = rows_of(
         run,
         build.registry(request.plugins),

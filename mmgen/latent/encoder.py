@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from mmgen.errors import ConfigError
 from mmgen.latent.trunk import Trunk
 from mmgen.modality import Modality
-from mmgen.nets.blocks import features
 from mmgen.nets.by_modality import ByModality
+from mmgen.nets.dry_run import features
 from mmgen.nets.replicate import Looped, replicate
+from mmgen.nets.wide import stack
 from mmgen.subsets import Subset
 
 MOST_APART = 30_000
@@ -235,7 +236,7 @@ class BatchedLinear(nn.Module):
 def _weights(each: Sequence[Tensor] | Tensor, apart: bool) -> Weights:
     if apart:  # copies: parts of one tensor would be stored as all of it
         return nn.ParameterList(nn.Parameter(one.clone()) for one in each)
-    return nn.Parameter(each if isinstance(each, Tensor) else torch.stack(list(each)))
+    return nn.Parameter(each if isinstance(each, Tensor) else stack(each))
 
 
 def _check_apart(

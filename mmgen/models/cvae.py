@@ -17,8 +17,8 @@ from mmgen.batch import Batch
 from mmgen.latent.gaussian import DiagonalGaussian, standard_normal
 from mmgen.modality import Modality
 from mmgen.models.conditional import Conditional, ConditionalSettings, resolved_directions
-from mmgen.nets.blocks import features
 from mmgen.nets.by_modality import ByModality
+from mmgen.nets.dry_run import features
 
 
 class CVAE(Conditional):

@@ -18,8 +18,9 @@ from mmgen.latent.chain import Ascent, Chain, Layers
 from mmgen.latent.gaussian import GaussianHead, standard_normal
 from mmgen.modality import Modality
 from mmgen.model import Model, ModelSettings, log_likelihoods
-from mmgen.nets.blocks import features, mlp
+from mmgen.nets.blocks import mlp
 from mmgen.nets.by_modality import ByModality
+from mmgen.nets.dry_run import features
 from mmgen.objective import Objective, prior_kl, reconstruction
 from mmgen.settings import Depth, Widths
 from mmgen.subsets import hierarchical_nets

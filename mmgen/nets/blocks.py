@@ -306,14 +306,3 @@ class _OneHot(OneHotCategorical):
             u = torch.rand_like(p[..., :1]) * until[..., -1:]  # rounding may end below 1
             number = (until <= u).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1)
             return (torch.arange(p.shape[-1], device=p.device) == number).to(p.dtype)
-
-
-def features(net: nn.Module, shape: Sequence[int]) -> int:
-    """Returns the number of features of an encoder net, read off a dry run with one row."""
-    parameter = next(net.parameters(), torch.empty(0))
-    training = net.training
-    net.eval()  # a dry run must not count in running statistics
-    with torch.no_grad():
-        out = net(torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype))
-    net.train(training)
-    return int(out.shape[-1])

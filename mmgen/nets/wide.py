@@ -31,6 +31,14 @@ def unflatten(x: Tensor, dim: int, *sizes: int) -> Tensor:
     return unflattened
 
 
+def stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Stacks tensors; on the ``meta`` device without its kernel: see :mod:`mmgen.nets.dry_run`."""
+    first = tensors[0]
+    if first.is_meta:
+        return first.new_empty(len(tensors), *first.shape)
+    return torch.stack([*tensors])
+
+
 class Wide(nn.Module):
     """One layer of all copies.
 
@@ -70,10 +78,9 @@ class Wide(nn.Module):
             if tensors[0] is None:
                 self.register_parameter(name, None)
             elif isinstance(tensors[0], nn.Parameter):
-                stacked = torch.stack([tensor.detach() for tensor in tensors])
-                setattr(self, name, nn.Parameter(stacked))
+                setattr(self, name, nn.Parameter(stack([t.detach() for t in tensors])))
             else:
-                self.register_buffer(name, torch.stack(tensors))
+                self.register_buffer(name, stack(tensors))
 
     def _pick(self, name: str, chosen: Tensor | slice | None) -> Any:
         tensor = getattr(self, name)
@@ -88,7 +95,7 @@ class WideLinear(Wide):
     def __init__(self, same: Sequence[Any]) -> None:
         super().__init__(same)
         # (C, in, out), as the product reads it: its gradient then needs no transposition.
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach().mT for layer in same]))
+        self.weight = nn.Parameter(stack([layer.weight.detach().mT for layer in same]))
         self._stack(same, "bias")  # (C, out)
 
     def forward(self, x: Tensor, shared: bool, chosen: Tensor | slice | None) -> Tensor:

@@ -27,7 +27,8 @@ from mmgen.files.reading import Reader, exists
 from mmgen.files.tensors import open_tensors, write_tensors
 from mmgen.held_out import held_out
 from mmgen.modality import Modality
-from mmgen.nets.blocks import convolutional_encoder, features
+from mmgen.nets.blocks import convolutional_encoder
+from mmgen.nets.dry_run import features
 from mmgen.seeding import random_state
 from mmgen.training.plan import splits
 from mmgen.training.records import Record
