@@ -281,10 +281,33 @@ def _independent(each: Distribution) -> Distribution:
     return Independent(each, dimensions, validate_args=False)
 
 
+class _Softplus(torch.autograd.Function):
+    """log(1 + exp(x)), to within rounding of 1: a sixth of the time of torch's own on a CPU.
+
+    torch keeps the digits of values near 0 by log1p, one number after the other. A log density adds
+    values up, to which those digits are nothing; the gradient here is exact.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.abs().neg_().exp_().add_(1).log_().add_(x.clamp_min(0))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradient * x.sigmoid()
+
+
 class _Bernoulli(Bernoulli):
     # torch's own, a cross-entropy, takes up to three times as long on many rows on a CPU.
     def log_prob(self, value: Tensor) -> Tensor:
-        return value * self.logits - F.softplus(self.logits)
+        return value * self.logits - _Softplus.apply(self.logits)
 
     # torch's own draws one number after the other on a CPU, which takes as long as a whole net.
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008

@@ -142,7 +142,7 @@ class Image(Modality):
         """Scales to [0, 1] or as ``scale`` says; if ``binarise``, draws 1 with that probability."""
         x = stored.to(torch.get_default_dtype()) / 255
         if self.likelihood == "bernoulli":
-            return torch.bernoulli(x, generator=generator) if self.binarise else x
+            return _drawn(x, generator) if self.binarise else x
         if self.scale == "signed":
             return 2 * x - 1
         if self.scale == "standardised" and self.pixel_means:
@@ -209,6 +209,12 @@ class Image(Modality):
             "likelihood": "gaussian",
             "standard_deviation": 0.3,
         }
+
+
+def _drawn(p: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draws 0 or 1, 1 with probability p: faster than torch's own, which draws one by one."""
+    u = torch.rand(p.shape, generator=generator, device=p.device, dtype=p.dtype)
+    return (u < p).to(p.dtype)
 
 
 @hookimpl
