@@ -292,7 +292,8 @@ class _Softplus(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return x.abs().neg_().exp_().add_(1).log_().add_(x.clamp_min(0))
+        value: Tensor = x.abs().neg_().exp_().add_(1).log_().add_(x.clamp_min(0))
+        return value
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004
@@ -301,7 +302,8 @@ class _Softplus(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return gradient * x.sigmoid()
+        product: Tensor = gradient * x.sigmoid()
+        return product
 
 
 class _Bernoulli(Bernoulli):

@@ -6,7 +6,7 @@ stopping there and resuming later gives the same weights, bit for bit.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from mmgen.model import Model, ParameterGroup
 from mmgen.objective import MODEL, Objective
 from mmgen.seeding import random_state
 from mmgen.settings import TrainConfig
+from mmgen.training.halves import Casts, Halves
 from mmgen.training.records import Execution, Precision
 
 CHECK_EVERY = 200
@@ -108,6 +109,7 @@ class Training(OneLine):
     terms: tuple[str, ...] = ()
     execution: Execution = field(default_factory=Execution)
     optimisers: dict[str, torch.optim.Optimizer] = field(init=False)
+    halves: Halves | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.groups = self.model.parameter_groups()
@@ -168,13 +170,29 @@ class Training(OneLine):
 
     def backward(self, x: Batch, beta: Tensor | float) -> dict[str, Tensor]:
         """Computes the gradients of a batch; returns the terms and losses."""
+        if self.precision == "float32" or self.config.compile:
+            return self._backward(x, beta)
+        if self.halves is None:
+            with Casts(self.model) as casts:
+                noted = self._backward(x, beta)
+            self.halves = Halves(self.model, casts.found)
+            return noted
+        with self.halves.standing_in():
+            return self._backward(x, beta, self.halves.of)
+
+    def _backward(
+        self,
+        x: Batch,
+        beta: Tensor | float,
+        inputs_of: Callable[[Iterable[nn.Parameter]], list[Tensor]] = list,
+    ) -> dict[str, Tensor]:
         with self.autocast():
             objective = self.objective(x)
         means = objective.means()
         losses = objective.losses(means, beta)
         alone = len(self.groups) == 1
         for name, loss in losses.items():
-            inputs = None if alone else list(self.groups[name].parameters)
+            inputs = None if alone else inputs_of(self.groups[name].parameters)
             loss.backward(retain_graph=not alone, inputs=inputs)
         return values(objective, means, losses, beta)
 
