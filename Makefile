@@ -1,11 +1,12 @@
 # make demo   sets everything up and runs the main job: draw glyphs, train, generate
 # make test   sets everything up and runs the tests;   make lint   ruff, format, types
+# make bench  how fast it is, against multivae and a plain loop: docs/results/benchmarks.md
 # make ci     the tests that take longer: kills, scaffolds, a minute of fuzzing;   make slow   the longest
 PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test ci slow lint format clean
+.PHONY: help install demo test ci slow bench lint format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -34,6 +35,9 @@ ci: install
 
 slow: install
 	$(BIN)/python -m pytest -m slow tests
+
+bench: install
+	$(BIN)/python -m benchmarks --out docs/results/benchmarks.md
 
 lint: install
 	$(BIN)/ruff check .

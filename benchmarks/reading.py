@@ -42,7 +42,7 @@ def measure(options: Options) -> Section:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data"
         split = Split((stored,))
-        write_dataset(path, name="data", about="", modalities=settings, splits={"train": split})
+        write_dataset(path, name="data", about="", modalities=settings, splits={"train": stored})
         mapped = read_dataset(path).splits["train"]
         ways = {
             OURS: timed(batches(split, resident=True), options.device),
