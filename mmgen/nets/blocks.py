@@ -309,8 +309,8 @@ class _Softplus(torch.autograd.Function):
 class _Bernoulli(Bernoulli):
     # torch's own, a cross-entropy, takes up to three times as long on many rows on a CPU.
     def log_prob(self, value: Tensor) -> Tensor:
-        log_normaliser: Tensor = _Softplus.apply(self.logits)
-        return value * self.logits - log_normaliser
+        # In place: on a CPU, to take memory for one more result costs as much as the sum.
+        return (value * self.logits).sub_(_Softplus.apply(self.logits))
 
     # torch's own draws one number after the other on a CPU, which takes as long as a whole net.
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
