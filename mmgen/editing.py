@@ -32,6 +32,9 @@ MARGIN = 0.08
 MOST = 100
 """The most changes of one photograph at a time."""
 
+DRAWS = 4000
+"""Rows that a model generates from nothing, to tell how its numbers go together."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Edit(OneLine):
@@ -44,7 +47,8 @@ class Edit(OneLine):
         photograph: Upright, ``(3, H, W)`` uint8, in its own size.
         part: What the model saw of it: left, top, right and bottom in pixels.
         inferred: The mean of each other modality ``(*shape)``, given the picture.
-        changed: The same with what was asked for, n times: ``(n, *shape)``.
+        changed: The same with what was asked for, and what follows it, n times: ``(n, *shape)``.
+        asked: The numbers that were asked for themselves, of each modality.
         reconstruction: Of the picture, from the mean of z given the picture.
         before: From the mean of z given what was inferred.
         after: From the means of z given what was changed, ``(n, 3, h, w)``.
@@ -55,6 +59,7 @@ class Edit(OneLine):
     part: Box
     inferred: Mapping[str, Tensor]
     changed: Mapping[str, Tensor]
+    asked: Mapping[str, frozenset[int]]
     reconstruction: Tensor
     before: Tensor
     after: Tensor
@@ -106,6 +111,7 @@ def edit(
     *,
     crop: str | None = None,
     picture: str | None = None,
+    follow: float = 1.0,
     iterations: int | None = None,
     seed: int = 0,
 ) -> Edit:
@@ -113,6 +119,11 @@ def edit(
 
     All other modalities are inferred from the picture; the picture is then generated from them as
     they are, and as they are when something is changed, each at the mean of z.
+
+    What is asked for alone seldom shows: of a face that is not to smile, cheeks and mouth were
+    inferred too, and hold it as it is. So the numbers that were not asked for follow, by
+    ``follow`` times the linear regression on those that were, in what the model generates from
+    nothing. The paper lets none follow: ``follow=0``.
 
     Args:
         run: A run with a modality of pictures, and others.
@@ -123,6 +134,7 @@ def edit(
             modalities have is written ``"attributes.bold"``.
         crop: Which part of the photograph is seen, other than by the run's own setting.
         picture: The modality of the photograph, if several are pictures.
+        follow: By how much other numbers follow, from 0 to 1.
         iterations: See :func:`mmgen.inference.sample.sample_latent`.
         seed: Fixes what is random: binarised pictures, iterative sampling.
 
@@ -134,6 +146,8 @@ def edit(
     others = [other for other in run.modalities if other != name]
     if not changes or len(changes) > MOST:
         raise GenerationError(f"{len(changes)} changes of a photograph: from 1 to {MOST}")
+    if not 0 <= follow <= 1:
+        raise GenerationError(f"follow={follow:g}: by how much others follow is from 0 to 1")
     found = [_found(run, others, each) for each in changes]
     run.targets([name], others)  # refuses a model of one direction
     run.targets(others, [name])
@@ -148,7 +162,8 @@ def edit(
     inferred, z = generated({name: stored}, others)
     with torch.no_grad():
         own = run.model.decode(z, Batch({}), [name])[name].mean[0]
-    changed = [_changed(inferred, each) for each in found]
+    together = covariance(run, others, seed) if follow else None
+    changed = [_changed(run, inferred, each, follow, together) for each in found]
     rows = {other: torch.stack([each[other] for each in changed]) for other in others}
     before, _ = generated(inferred, [name])
     # Each by itself, so that iterative sampling has the same noise for all.
@@ -159,6 +174,12 @@ def edit(
         part=part,
         inferred={other: x.cpu() for other, x in inferred.items()},
         changed={other: x.cpu() for other, x in rows.items()},
+        asked={
+            other: frozenset(
+                at for each in found for n, at, _ in each if n == other and at is not None
+            )
+            for other in others
+        },
         reconstruction=_drawn(run.modalities[name], own[None])[0],
         before=_drawn(run.modalities[name], before[name][None])[0],
         after=_drawn(run.modalities[name], after),
@@ -273,15 +294,82 @@ def _possible(modality: Modality, own: str, wanted: float) -> bool:
     return support is None or bool(support.check(x.reshape(modality.shape)).all())
 
 
-def _changed(inferred: Mapping[str, Tensor], changes: Sequence[Change]) -> dict[str, Tensor]:
+def covariance(run: Run, names: Sequence[str], seed: int = 0) -> Tensor | None:
+    """Returns how numbers go together that can be changed one by one, ``(n, n)``.
+
+    They are those of some modalities, one after the other, in the means of what a run generates
+    from nothing.
+
+    Args:
+        run: A run.
+        names: Modalities; of those without such numbers there are none.
+        seed: Fixes the draws.
+
+    Returns:
+        The covariance of the means; ``None`` if the model generates nothing from nothing.
+    """
+    counted = [name for name in names if run.modalities[name].switches()]
+    if not counted or not run.model.generates([], counted):
+        return None
+    drawn = run.generate({}, counted, DRAWS, seed=seed)
+    means = torch.cat([drawn[name].mean.float().flatten(1) for name in counted], dim=1)
+    together: Tensor = torch.atleast_2d(torch.cov(means.T))
+    return together
+
+
+def slopes(together: Tensor, asked: Sequence[int]) -> Tensor:
+    """Returns the linear regression of all numbers on those that are asked for ``(n, asked)``.
+
+    Directions in which these hardly vary together are left out: nothing is known of them.
+    """
+    own = together[asked][:, asked]
+    inverse: Tensor = torch.linalg.pinv(own, rtol=1e-3, hermitian=True)
+    return together[:, asked] @ inverse
+
+
+def _changed(
+    run: Run,
+    inferred: Mapping[str, Tensor],
+    changes: Sequence[Change],
+    follow: float,
+    together: Tensor | None,
+) -> dict[str, Tensor]:
     result = {name: x.clone() for name, x in inferred.items()}
+    own: dict[tuple[str, int], float] = {}
     for name, at, value in changes:
-        if at is None:
-            assert isinstance(value, Tensor)
+        if isinstance(value, Tensor):
             result[name] = value.to(inferred[name])
         else:
-            result[name].view(-1)[at] = value
+            assert at is not None
+            own[name, at] = value
+    if own and together is not None:
+        _let_follow(run, result, own, follow, together)
+    for (name, at), value in own.items():
+        result[name].view(-1)[at] = value
     return result
+
+
+def _let_follow(
+    run: Run,
+    x: dict[str, Tensor],
+    asked: Mapping[tuple[str, int], float],
+    follow: float,
+    together: Tensor,
+) -> None:
+    """Moves all numbers that can be changed one by one as they go together with those asked for."""
+    places = [(name, at) for name in x for at in range(len(run.modalities[name].switches()))]
+    rows = [places.index(place) for place in asked]
+    moved = [value - float(x[name].flatten()[at]) for (name, at), value in asked.items()]
+    steps = follow * slopes(together, rows) @ together.new_tensor(moved)
+    for name in {name for name, _ in places}:
+        mine = [row for row, (owner, _) in enumerate(places) if owner == name]
+        new = x[name] + steps[mine].reshape(x[name].shape).to(x[name])
+        support = sketch_likelihood(run.modalities[name]).support
+        if support is not None and not bool(support.check(new).all()):  # a probability, such as 1.2
+            ends = torch.tensor(list(run.modalities[name].switches().values())).to(new)
+            low, high = (e.reshape(new.shape) for e in (ends.amin(1), ends.amax(1)))
+            new = new.clamp(low, high)
+        x[name] = new
 
 
 def _drawn(modality: Modality, means: Tensor) -> Tensor:

@@ -49,13 +49,43 @@ def faces(path, kind="jmvae-kl", likelihood="gaussian", direction=None, more=Non
 
 
 def test_what_is_inferred_is_changed_and_nothing_else(tmp_path, photo):
-    done = edit(faces(tmp_path), photo, [{"Smiling": "yes", "label": "B"}, {"Young": -2.0}])
+    asked = [{"Smiling": "yes", "label": "B"}, {"Young": -2.0}]
+    done = edit(faces(tmp_path), photo, asked, follow=0)
     attributes, label = done.inferred["attributes"], done.inferred["label"]
     smiling, young = attributes.tolist()
     assert done.changed["attributes"][0].tolist() == [1, young]
     assert done.changed["attributes"][1].tolist() == [smiling, -2]
     assert done.changed["label"][0].tolist() == [0, 1]
     assert torch.equal(done.changed["label"][1], label)
+    assert done.asked == {"attributes": {0, 1}, "label": set()}
+
+
+def test_others_follow_by_the_regression_on_what_is_asked_in_what_is_generated(tmp_path, photo):
+    more = {"more": Attributes(names=("Bangs", "Bald", "Hat"), likelihood="gaussian", **WIDTHS)}
+    run = faces(tmp_path, more=more)
+    asked = {"Smiling": 2.0, "Bald": -1.0}
+    done = edit(run, photo, [asked], follow=0.5)
+    drawn = run.generate({}, ["attributes", "more"], 4000, seed=0)
+    means = torch.cat([drawn[n].mean for n in ("attributes", "more")], 1).double()
+    centred = means - means.mean(0)
+    slopes = torch.linalg.lstsq(centred[:, [0, 3]], centred).solution
+    before = torch.cat([done.inferred[n] for n in ("attributes", "more")]).double()
+    after = torch.cat([done.changed[n][0] for n in ("attributes", "more")])
+    expected = before + 0.5 * (torch.tensor([2.0, -1.0]) - before[[0, 3]]) @ slopes
+    expected[[0, 3]] = torch.tensor([2.0, -1.0]).double()
+    assert after.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    assert (after - before).abs().min() > 1e-3
+    assert done.asked == {"attributes": {0}, "label": set(), "more": {1}}
+
+
+def test_what_follows_stays_where_the_likelihood_allows_it(tmp_path, photo):
+    run = faces(tmp_path, likelihood="bernoulli")
+    for smiling in (0.0, 1.0):
+        after = edit(run, photo, [{"Smiling": smiling}]).changed["attributes"][0]
+        assert after[0] == smiling
+        assert 0 <= after[1] <= 1
+    with pytest.raises(GenerationError, match="from 0 to 1"):
+        edit(run, photo, [{"Smiling": 1.0}], follow=1.5)
 
 
 def test_the_difference_of_the_means_is_added_to_the_part_that_was_seen(tmp_path, photo):
@@ -194,11 +224,11 @@ def test_what_cannot_be_done_is_refused_in_plain_words(tmp_path, photo, monkeypa
 
 def test_bars_of_what_is_changed_are_marked_and_those_of_a_strip_too(tmp_path, photo):
     run = faces(tmp_path)
-    strip = edit(run, photo, [{"Smiling": value} for value in (2.0, -2.0, 0.0)])
+    strip = edit(run, photo, [{"Smiling": value} for value in (2.0, -2.0, 0.0)], follow=0)
     smiling, young = strip.inferred["attributes"].tolist()
     assert page._bars(strip, run.modalities) == [
-        ("Smiling", smiling, (-2, 0, 2), -1, 1),
-        ("Young", young, (), -1, 1),
+        ("Smiling", smiling, (-2, 0, 2), -1, 1, True),
+        ("Young", young, (), -1, 1, False),
     ]
     figure = Figure()
     page._draw(figure.subfigures(), page._bars(strip, run.modalities), 0.3, 4)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mmgen.editing import Edit
     from mmgen.run import Run
 
+FOLLOWS, SHOWN = 0.1, 5
+"""Of the way from off to on, how far an attribute follows to be told; and how many are."""
+
 
 def edit(
     context: typer.Context,
@@ -73,6 +76,15 @@ def edit(
     picture: Annotated[
         str | None, typer.Option(help="The photograph's modality, if several are pictures.")
     ] = None,
+    follow: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How much other attributes follow those that are set, as they go together in "
+            "what the model generates: 0 holds them as they were inferred.",
+        ),
+    ] = 1.0,
     iterations: Iterations = None,
     weights: Weights = "best",
     seed: Annotated[
@@ -112,6 +124,7 @@ def edit(
         [{**wanted, strip: value} for value in values] if strip is not None else [wanted],
         crop=crop,
         picture=picture,
+        follow=follow,
         iterations=iterations,
         seed=seed,
     )
@@ -167,10 +180,19 @@ def _tell(run: "Run", done: "Edit", photograph: Path) -> None:
         modality = run.modalities[name]
         stdout.print(styled((name, "bold"), f": {modality.describe(x.unsqueeze(0))[0]}"))
         ends, rows = modality.switches(), done.changed[name]
-        for at, own in enumerate(ends):
+        followers: list[tuple[float, str]] = []
+        for at, (own, (off, on)) in enumerate(ends.items()):
             before, after = float(x.flatten()[at]), rows.flatten(1)[:, at].tolist()
-            if any(value != before for value in after):
-                told = " … ".join(number(v, 3) for v in dict.fromkeys([after[0], after[-1]]))
-                stdout.print(f"  {own}: {number(before, 3)} → {told}")
+            told = " … ".join(number(v, 3) for v in dict.fromkeys([after[0], after[-1]]))
+            words = f"{own}: {number(before, 3)} → {told}"
+            if at in done.asked[name]:
+                stdout.print(f"  {words}")
+            else:
+                share = max(abs(value - before) for value in after) / abs(on - off)
+                followers += [(share, words)] if share > FOLLOWS else []
+        for _, words in sorted(followers, reverse=True)[:SHOWN]:
+            stdout.print(f"  follows: {words}")
+        if len(followers) > SHOWN:
+            stdout.print(f"  and {len(followers) - SHOWN} more")
         if not ends and not (rows == x).all():
             stdout.print(f"  → {modality.describe(rows[:1])[0]}")

@@ -28,6 +28,9 @@ BARS = 45
 PIXELS = 480
 """The most on the longer side of a picture on the page; of the rest, every second or third."""
 
+STILL = 0.01
+"""Of the way from off to on: what moved less did not."""
+
 BEFORE, AFTER = "#b8bec6", "#d0602e"
 
 
@@ -109,8 +112,9 @@ def _pictures(figure: "SubFigure", columns: Sequence[Column]) -> None:
                 place.set_title(shown[1], fontsize=9, color=GREY if row else INK)
 
 
-Bar = tuple[str, float, tuple[float, ...], float, float]
-"""A name, what was inferred and, if it was changed, to what: from least to most; off and on."""
+Bar = tuple[str, float, tuple[float, ...], float, float, bool]
+"""A name, what was inferred and, if it was changed, to what, from least to most; off and on; and
+whether it was asked for."""
 
 
 def _bars(edit: Edit, modalities: dict[str, Modality]) -> list[Bar]:
@@ -120,11 +124,12 @@ def _bars(edit: Edit, modalities: dict[str, Modality]) -> list[Bar]:
         changed = edit.changed[name].flatten(1)
         for at, (own, (off, on)) in enumerate(modalities[name].switches().items()):
             before, after = float(x.flatten()[at]), changed[:, at].tolist()
-            same = all(math.isclose(value, before) for value in after)
-            new = () if same else tuple(sorted({*after}))
-            bars.append((own, before, new, off, on))
+            asked = at in edit.asked[name]
+            still = max(abs(value - before) for value in after) < STILL * abs(on - off)
+            new = () if still else tuple(sorted({*after}))
+            bars.append((own, before, new, off, on, asked))
     if len(bars) > BARS:
-        highest = sorted(bars, key=lambda b: (not b[2], -abs(b[1] - b[3]) / (b[4] - b[3])))
+        highest = sorted(bars, key=lambda b: (not b[5], -abs(b[1] - b[3]) / (b[4] - b[3])))
         kept = {bar[0] for bar in highest[:BARS]}
         bars = [bar for bar in bars if bar[0] in kept]
     return bars
@@ -134,10 +139,10 @@ def _draw(figure: "SubFigure", bars: Sequence[Bar], left: float, height: float) 
     axes: Axes = figure.subplots()
     each = min(0.3, (height - 1.1) / len(bars))  # in inches
     figure.subplots_adjust(left, 1 - (0.85 + each * len(bars)) / height, 0.97, 1 - 0.85 / height)
-    low = min(min(off, before, *new) for _, before, new, off, _ in bars)
-    high = max(max(on, before, *new) for _, before, new, _, on in bars)
-    room = (0.28 if any(len(new) > 1 for _, _, new, _, _ in bars) else 0.16) * (high - low)
-    for at, (_, before, new, off, _) in enumerate(bars):
+    low = min(min(off, before, *new) for _, before, new, off, *_ in bars)
+    high = max(max(on, before, *new) for _, before, new, _, on, _ in bars)
+    room = (0.28 if any(len(new) > 1 for _, _, new, *_ in bars) else 0.16) * (high - low)
+    for at, (_, before, new, off, *_) in enumerate(bars):
         axes.barh(at, before - off, 0.75, off, color=BEFORE)
         if new:
             start = new[0] if len(new) > 1 else off
@@ -155,8 +160,8 @@ def _draw(figure: "SubFigure", bars: Sequence[Bar], left: float, height: float) 
     axes.tick_params(labelsize=7, colors=GREY, length=0)
     axes.set_yticks(range(len(bars)), [name for name, *_ in bars], fontsize=7)
     for label, bar in zip(axes.get_yticklabels(), bars, strict=True):
-        label.set_color(AFTER if bar[2] else INK)
-        label.set_fontweight("bold" if bar[2] else "normal")
+        label.set_color(AFTER if bar[5] else INK)
+        label.set_fontweight("bold" if bar[5] else "normal")
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(low, high + room)
     axes.spines[["top", "right", "left"]].set_visible(False)
