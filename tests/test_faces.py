@@ -248,7 +248,8 @@ def test_what_is_in_plain_pictures_is_found(looked_at):
     assert {r.attribute for r in found.recognised} == set(NAMES)
     assert min(r.generated for r in found.recognised) > 0.9
     assert {e.attribute for e in found.edited} == set(INFERRED)
-    strong = [e for e in found.edited if e.strength == 2]
+    strong = [e for e in found.edited if e.strength == 2 and e.follow == 0]
+    assert len(found.edited) == 4 * len(INFERRED)
     assert sum(e.asked for e in strong) / len(strong) > 0.8
     assert sum(e.others for e in strong) / len(strong) < 0.1
     sharp = {s.of: s for s in found.sharp}
@@ -352,7 +353,7 @@ def looked(recognised, frechet):
             Sharp(of=of, laplacian=1.0, frechet=value, pictures=9)
             for of, value in (("test pictures", 0.1), ("from attributes", frechet))
         ],
-        edited=[Edited(attribute="Male", strength=1, asked=0.9, others=0.01)],
+        edited=[Edited(attribute="Male", strength=1, follow=0, asked=0.9, others=0.01)],
     )
 
 

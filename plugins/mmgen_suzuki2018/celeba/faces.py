@@ -7,6 +7,8 @@ is the best decision where it is looked for in as many faces with it as without 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from typing import Annotated, Any
 
 import torch
@@ -18,6 +20,7 @@ from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset, Split
+from mmgen.editing import covariance, slopes
 from mmgen.errors import DataError, listed
 from mmgen.evaluation.coherence.classifier import Classifier, classifier
 from mmgen.evaluation.coherence.readout import readouts
@@ -94,11 +97,13 @@ class Edited(Record):
 
     ``asked`` is the share in which the change is recognised, at even odds; ``others`` the mean,
     over all other attributes, of by how much the classifier's balanced accuracy differs from that
-    in the pictures as they were.
+    in the pictures as they were. ``follow`` is that of :func:`mmgen.editing.edit`: at 0 other
+    attributes are held as they were inferred, at 1 they follow the one that is asked for.
     """
 
     attribute: str
     strength: Finite
+    follow: Share
     asked: Share
     others: Share
 
@@ -223,6 +228,13 @@ class Faces:
             )
         return self.judged.names.index(attribute)
 
+    @cached_property
+    def together(self) -> Tensor:
+        """How attributes go together in what the run generates from nothing, ``(A, A)``."""
+        together = covariance(self.run, [ATTRIBUTES], self.seed)
+        assert together is not None, "a model that edits generates from nothing"
+        return together
+
     def set(self, w: Tensor, attribute: str, value: float | Tensor) -> Tensor:
         """Returns attributes ``(rows, A)`` of which one has another value."""
         changed = w.clone()
@@ -344,25 +356,32 @@ class Faces:
         w = self.tell()[0]
         average = self.drawn(self.average(w))
         result = []
-        for attribute in INFERRED:
+        for attribute, strength, follow in product(INFERRED, STRENGTHS, (0.0, 1.0)):
             at = self.at(attribute)
             wanted = ~before[:, at]
-            for strength in STRENGTHS:
-                value = torch.where(wanted, strength, -strength).to(w)
-                after = self.judged.sees(self.change(w, attribute, value, average))
-                others = (balanced(after, self.truth) - accuracy).abs()
-                others[at] = torch.nan
-                result.append(
-                    Edited(
-                        attribute=attribute,
-                        strength=strength,
-                        asked=(after[:, at] == wanted).double().mean().item(),
-                        others=others.nanmean().item(),
-                    )
+            value = torch.where(wanted, strength, -strength).to(w)
+            after = self.judged.sees(self.change(w, attribute, value, average, follow))
+            others = (balanced(after, self.truth) - accuracy).abs()
+            others[at] = torch.nan
+            result.append(
+                Edited(
+                    attribute=attribute,
+                    strength=strength,
+                    follow=follow,
+                    asked=(after[:, at] == wanted).double().mean().item(),
+                    others=others.nanmean().item(),
                 )
+            )
         return result
 
-    def change(self, w: Tensor, attribute: str, value: float | Tensor, average: Tensor) -> Tensor:
+    def change(
+        self,
+        w: Tensor,
+        attribute: str,
+        value: float | Tensor,
+        average: Tensor,
+        follow: float = 1.0,
+    ) -> Tensor:
         """Returns the test pictures, as nets see them, with one attribute changed.
 
         Args:
@@ -370,8 +389,12 @@ class Faces:
             attribute: Which of them changes.
             value: To what, all alike or each by itself ``(rows,)``.
             average: The faces in [0, 1] that are generated from w.
+            follow: By how much the other attributes follow.
         """
-        changed = self.drawn(self.average(self.set(w, attribute, value)))
+        at = self.at(attribute)
+        step = follow * slopes(self.together, [at])[:, 0].to(w)
+        followed = w + (value - w[:, at]).unsqueeze(1) * step
+        changed = self.drawn(self.average(self.set(followed, attribute, value)))
         shown = (self.pixels.to(changed) / 255 + changed - average).clamp(0, 1)
         stored = (255 * shown).round().to(torch.uint8)
         return self.run.modalities[IMAGE].observe(stored)

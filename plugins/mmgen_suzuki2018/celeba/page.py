@@ -372,8 +372,10 @@ features of the classifier, of {count:,} faces each.
 
 {_edited(looked)}
 x + x'_mean − x_mean of {count:,} test pictures, in which one attribute is changed to what the
-classifier does not see in them. Asked: in how many per cent it then does. Others: by how much its
-balanced accuracy of the other 39 changes, in points.
+classifier does not see in them: the other 39 are held as they were inferred, as in the paper, or
+follow as they go together in what the model generates (`--follow` of `mmgen edit`). Asked: in how
+many per cent it then sees the change. Others: by how much its balanced accuracy of the other 39
+changes, in points.
 
 ## Figures
 
@@ -469,9 +471,14 @@ def _generated(looked: Found) -> str:
 def _edited(looked: Found) -> str:
     return _by_attribute(
         {
-            p.row: {(e.attribute, e.strength): (e.asked, e.others) for e in each.edited}
+            f"{p.row}, {words}": {
+                (e.attribute, e.strength): (e.asked, e.others)
+                for e in each.edited
+                if e.follow == follow
+            }
             for p, each in looked
             if each.edited
+            for follow, words in ((0, "held"), (1, "following"))
         },
         ("asked", "others"),
     )
