@@ -166,30 +166,26 @@ def test_likelihoods_are_those_of_weight_1():
 
 
 def test_a_label_is_learned_that_a_loud_neighbour_drowns():
-    """400 numbers of noise and a label, z of one number: the weight decides what z is for."""
-    loud = Numbers(size=400, widths=(), deviation=1.0)
-    stream = torch.Generator().manual_seed(0)
+    """30 numbers that share a factor, a label, a z of one number: the weight decides for which."""
+    loud = Numbers(size=30, widths=(), deviation=1.0)
     gains = []
-    for weight in (1.0, 1000.0):
+    for weight in (1.0, 100.0):
         modalities = {"loud": loud, "label": Word(likelihood_weight=weight)}
         cls = REGISTRY.model("jmvae")
         torch.manual_seed(1)
         model = cls(modalities, cls.Settings(latent=1))
-        config = TrainConfig(epochs=150, learning_rate=0.01, warmup_epochs=0, device="cpu")
+        config = TrainConfig(learning_rate=0.02, warmup_epochs=0, device="cpu")
         training = Training(model, config, CPU)
-        number = torch.arange(60) % 3
-        stream.manual_seed(2)
-        one_factor = torch.randn(60, 1, generator=stream)
-        x = Batch(
-            {"loud": 5 * one_factor.expand(60, 400), "label": modalities["label"].observe(number)}
-        )
-        for _ in range(150):
+        factor = torch.randn(60, 1, generator=torch.Generator().manual_seed(2))
+        label = modalities["label"].observe(torch.arange(60) % 3)
+        x = Batch({"loud": factor.expand(60, 30), "label": label})
+        for _ in range(250):
             training.step(x, 1.0)
         with random_state(CPU, 0), torch.no_grad():
             z = model.posterior(x).rsample((50,))
             gains.append(log_likelihoods(model, x, z)["label"].mean().item())
     assert gains[0] < -1.0  # about −log 3: the label is not in z
-    assert gains[1] > -0.7
+    assert gains[1] > -0.2
 
 
 # As a setting.
@@ -198,9 +194,8 @@ def test_a_label_is_learned_that_a_loud_neighbour_drowns():
 def test_every_kind_has_it_and_init_explains_it(mmgen, small_glyphs, tmp_path):
     file = tmp_path / "new.toml"
     assert mmgen("init", small_glyphs, "--out", file)[0] == 0
-    lines = [line for line in file.read_text().splitlines() if "likelihood_weight = " in line]
-    assert len(lines) == 3
-    assert all("# of log p(x | z) in training" in line for line in lines)
+    assert file.read_text().count("likelihood_weight = 1.0") == 3
+    assert file.read_text().count("# of log p(x | z) in training; all that is reported") == 3
 
 
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e31", "much"])
