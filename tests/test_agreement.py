@@ -8,6 +8,7 @@ from io import StringIO
 
 import pytest
 import torch
+from conftest import small
 from rich.console import Console
 from test_coherence import BITS, CLASSES, LABEL, THREE, Scripted, bits_of, in_memory, split_of
 from toys import ONE_WAY, Numbers, toy_model
@@ -420,6 +421,22 @@ def test_the_command_tells_and_writes(mmgen, trained, tmp_path):
     assert {row["question"] for row in rows} >= {"one to one", "n given", "Fréchet"}
     assert {row["targets"] for row in rows if row["question"] == "one to one"} >= {"image", "label"}
     assert "Fréchet distances of 40 rows are mostly chance" in " ".join(err.split())
+
+
+def test_a_judge_that_the_run_has_not_is_read_off_its_data_set(mmgen, small_glyphs, tmp_path):
+    run, file = tmp_path / "run", tmp_path / "agreement.json"
+    nets = [word for word in small(small_glyphs, 1) if "label" not in word]
+    words = (*nets, "data.modalities=image,attributes", "--no-figures", "--out", run)
+    code, _, err = mmgen("train", small_glyphs, *words)
+    assert code == 0, err
+    code, _, err = mmgen("coherence", run, "--judge", "label", "--rows", 20, "-n", 1, "-o", file)
+    assert code == 0, err
+    found = json.loads(file.read_text())["findings"]
+    assert {tuple(f["targets"]) for f in found if f["question"] == "from nothing"} == {
+        ("image", "attributes")
+    }
+    code, _, err = mmgen("coherence", run, "--judge", "lable", "--rows", 20)
+    assert (code, "did you mean 'label'" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ import psutil
 
 from mmgen import build
 from mmgen.brief import OneLine
-from mmgen.checking import check_stored
-from mmgen.errors import ConfigError, GenerationError, listed, nearest
+from mmgen.errors import ConfigError, GenerationError
 from mmgen.evaluation.coherence.agreement import Agreement, agreement
 from mmgen.evaluation.coherence.coherence import Coherence, coherence
 from mmgen.evaluation.directions import Direction, chosen_directions
@@ -26,7 +25,6 @@ from mmgen.evaluation.likelihood.tables import Evaluation
 from mmgen.formatting import size
 from mmgen.held_out import Rows, rows_of
 from mmgen.memory import check_fits
-from mmgen.modality import Modality
 from mmgen.registry.loading import Registry
 from mmgen.run import Run
 from mmgen.training import run_folder
@@ -194,8 +192,9 @@ def measure_agreement(
     if not request.samples:
         raise ConfigError("--judge looks at samples of z: ask for one at least, not --samples 0")
     registry = build.registry(request.plugins)
-    budget, rows = _rows_and_budget(run, request, registry)
-    about = _judging(run, judge, rows, registry)
+    known = judge in run.model.names
+    budget, rows = _rows_and_budget(run, request, registry, beside=() if known else (judge,))
+    about = run.modalities[judge] if known else rows.beside[judge]
     done(0, rows.split.count)
     found = agreement(
         run.model,
@@ -215,20 +214,6 @@ def measure_agreement(
     return replace(found, notes=(*rows.notes, *found.notes))
 
 
-def _judging(run: Run, judge: str, rows: Rows, registry: Registry) -> Modality:
-    """Returns the judge, as the run has it, or as its data set does."""
-    if judge in run.model.names:
-        return run.modalities[judge]
-    stored = rows.dataset.modalities
-    if judge not in stored:
-        raise ConfigError(
-            f"--judge {judge}: {rows.dataset.path} has {listed(stored)}{nearest(judge, stored)}"
-        )
-    about = registry.create(judge, stored[judge])
-    check_stored(rows.dataset, {judge: about}, registry)
-    return about
-
-
 def _opened(run: Run, request: Request) -> tuple[list[Direction], SamplingBudget, Rows]:
     """Checks a request and opens its rows."""
     directions = chosen_directions(run, request.targets, request.given)
@@ -236,7 +221,9 @@ def _opened(run: Run, request: Request) -> tuple[list[Direction], SamplingBudget
     return directions, budget, rows
 
 
-def _rows_and_budget(run: Run, request: Request, registry: Registry) -> tuple[SamplingBudget, Rows]:
+def _rows_and_budget(
+    run: Run, request: Request, registry: Registry, beside: Sequence[str] = ()
+) -> tuple[SamplingBudget, Rows]:
     """Checks what a request says of rows and samples, and opens the rows."""
     if request.iterations is not None and run.model.directions is not None:
         raise GenerationError(f"a {run.experiment.model.kind} has one direction: no iterations")
@@ -252,6 +239,7 @@ def _rows_and_budget(run: Run, request: Request, registry: Registry) -> tuple[Sa
         registry,
         run_folder.environment(run.path),
         names=run.model.names,
+        beside=beside,
         data=request.data,
         split=request.split,
         count=request.rows,

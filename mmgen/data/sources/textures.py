@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmgen.brief import OneLine
 from mmgen.data.raster import SUFFIXES, opened
 from mmgen.errors import DataError
 
@@ -40,8 +41,8 @@ class Family(ABC):
         """Draws patches ``(count, 3, side, side)`` in [0, 1]."""
 
 
-@dataclass(frozen=True)
-class Pattern(Family):
+@dataclass(frozen=True, repr=False)
+class Pattern(OneLine, Family):
     """Patterns of one sort, in colours of one range.
 
     Attributes:

@@ -188,8 +188,8 @@ def agreement(
     return Agreement(judge, found, tuple(notes), samples, rows.count)
 
 
-@dataclass(frozen=True)
-class Asked:
+@dataclass(frozen=True, repr=False)
+class Asked(OneLine):
     """What is given, and what is generated from it.
 
     Attributes:
