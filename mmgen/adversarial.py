@@ -81,7 +81,8 @@ class Adversarial(Model):
             return torch.stack([v.view(-1, x.rows).mean(0) for v in values]).mean(0)
 
         # Where log p(x_k | z) is no term by itself, all: of others the decoder has no gradient.
-        terms = [t for t in own if t.about == (self.picture,) and t.weight < 0] or [*own]
+        terms = [t for t in own if t.about == (self.picture,) and t.weight < 0]
+        terms = terms or [t for t in own if t.trains]
         log_p = torch.stack([t.weight * t.value for t in terms]).sum(0)
         wrong = per_row(F.softplus(d) for d in fake)
         fooled = per_row(F.softplus(-d) for d in fake)

@@ -5,7 +5,7 @@ is asked for by its folder.
 """
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mmgen.brief import OneLine
 from mmgen.checking import check_stored
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import DataError, listed, nearest
+from mmgen.modality import Modality
 from mmgen.registry.loading import Registry
 from mmgen.run import Run
 from mmgen.settings import FolderConfig
@@ -29,12 +30,14 @@ class Rows(OneLine):
         name: Their split's name.
         split: The rows.
         notes: That it is not the data set that the run was trained on, if so.
+        beside: Modalities that the rows have, and the run has not.
     """
 
     dataset: Dataset
     name: str
     split: Split
     notes: tuple[str, ...] = ()
+    beside: Mapping[str, Modality] = field(default_factory=dict)
 
 
 def held_out(names: Container[str]) -> str | None:
@@ -48,6 +51,7 @@ def rows_of(
     environment: Mapping[str, Any],
     *,
     names: Iterable[str] | None = None,
+    beside: Iterable[str] = (),
     data: Path | None = None,
     split: str | None = None,
     count: int | None = None,
@@ -60,6 +64,7 @@ def rows_of(
         registry: The plugins there are.
         environment: What the run was trained with, see :mod:`mmgen.training.run_folder`.
         names: The modalities that are needed; all of the run by default.
+        beside: Modalities of the data set that are needed too, and that the run does not know.
         data: A data set's folder, instead of the one that the run names.
         split: Which split; by default the one held out, or else whichever has rows.
         count: So many rows, evenly spread; all by default.
@@ -89,8 +94,12 @@ def rows_of(
             f"--split {name}: {experiment.data} has {listed(filled)}{nearest(name, filled)}"
         )
     needed = {n: run.modalities[n] for n in (run.modalities if names is None else names)}
-    if absent := [n for n in needed if n not in filled[name].names]:
-        raise DataError(f"{experiment.data} has no modality {listed(absent)}")
-    check_stored(dataset, needed, registry)
-    chosen = filled[name] if count is None else filled[name].spread(count, needed)
-    return Rows(dataset, name, chosen, tuple(notes))
+    known = filled[name].names
+    if absent := [n for n in (*needed, *beside) if n not in known]:
+        hint = nearest(absent[0], known)
+        raise DataError(f"{experiment.data} has no modality {listed(absent)}{hint}")
+    others = {n: registry.create(n, dataset.modalities[n]) for n in beside}
+    every = {**needed, **others}
+    check_stored(dataset, every, registry)
+    chosen = filled[name] if count is None else filled[name].spread(count, every)
+    return Rows(dataset, name, chosen, tuple(notes), others)

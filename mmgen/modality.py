@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from mmgen import settings
@@ -76,6 +76,14 @@ class Modality(OneLine, BaseModel, ABC):
     stored_with: ClassVar[tuple[str, ...]] = ()
     """The fields that define what stored values mean: ``("classes",)``. An experiment cannot change
     them for data that was written with other values of them."""
+
+    likelihood_weight: float = Field(
+        1.0,
+        ge=0,
+        le=settings.MOST,
+        description="of log p(x | z) in training; all that is reported has weight 1",
+    )
+    """Every kind has it: the models heed it, see :meth:`mmgen.model.Model.forward`."""
 
     @property
     @abstractmethod
@@ -266,7 +274,9 @@ class Modality(OneLine, BaseModel, ABC):
 
     def to_config(self) -> dict[str, Any]:
         """Returns kind and fields as JSON values; ``Class(**fields)`` equals self."""
-        return {"kind": self.kind, **self.model_dump(mode="json")}
+        fields = self.model_dump(mode="json")
+        weight = fields.pop("likelihood_weight")  # after what the kind itself is set to
+        return {"kind": self.kind, **fields, "likelihood_weight": weight}
 
 
 def _centre(number: int, shape: tuple[int, ...]) -> Tensor:

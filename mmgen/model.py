@@ -31,7 +31,7 @@ from torch.distributions import Distribution
 
 from mmgen.batch import Batch
 from mmgen.brief import OneLine
-from mmgen.errors import listed
+from mmgen.errors import ConfigError, listed
 from mmgen.latent.base import Latent
 from mmgen.modality import Modality
 from mmgen.nets.by_modality import ByModality
@@ -127,6 +127,8 @@ class Model(nn.Module, ABC):
         decoder_given: The modalities that the decoders read beside z.
         formula: How many encoder nets it has, for K modalities: ``"2^(K−1)·K"``; see
             :meth:`encoder_count`.
+        weighs_likelihoods: Whether :meth:`objective` itself heeds :attr:`likelihood_weights`, where
+            some log p(x_k | z) is no term by itself.
         variants: Settings with which it grows otherwise with K, by a word for each: ``mmgen
             growth`` shows them beside its defaults.
     """
@@ -136,6 +138,7 @@ class Model(nn.Module, ABC):
     Settings: ClassVar[type[ModelSettings]] = ModelSettings
     equation: ClassVar[tuple[str, ...]] = ()
     formula: ClassVar[str] = ""
+    weighs_likelihoods: ClassVar[bool] = False
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(
@@ -214,8 +217,33 @@ class Model(nn.Module, ABC):
         return {MODEL: ParameterGroup(list(self.parameters()))}
 
     def forward(self, x: Batch) -> Objective:
-        """Returns the objective: what a wrapper of the model calls."""
-        return self.objective(x)
+        """Returns the objective as it is trained: what a wrapper of the model calls.
+
+        The likelihoods of modalities have their ``likelihood_weight`` in the losses, not in the
+        bound.
+
+        Raises:
+            ConfigError: If one is weighted that is no term by itself, and the model does not
+                weigh it (:attr:`weighs_likelihoods`).
+        """
+        objective, weights = self.objective(x), self.likelihood_weights
+        if not weights:
+            return objective
+        found = {term.likelihood_of for term in objective if term.trains}
+        lost = [n for n in weights if n in self.targets and n not in found]
+        if lost and not self.weighs_likelihoods:
+            raise ConfigError(
+                f"modalities.{lost[0]}.likelihood_weight = {weights[lost[0]]:g}: in the objective "
+                f"of a {self.kind}, log p({lost[0]} | z) is no term that could be weighted; leave "
+                "the setting out"
+            )
+        return objective.emphasised(weights)
+
+    @property
+    def likelihood_weights(self) -> dict[str, float]:
+        """The weights of log p(x_k | z) in training other than 1, by modality."""
+        weights = {n: m.likelihood_weight for n, m in self.modalities.items()}
+        return {n: weight for n, weight in weights.items() if weight != 1}
 
     def encoder_nets(self) -> Iterator[tuple[int, nn.Module]]:
         """Yields every net that reads an observation: how many copies it holds, and it."""

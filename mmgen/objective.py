@@ -1,7 +1,7 @@
 """What a step minimises: terms that keep their value per row, their weight and their meaning."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -30,6 +30,8 @@ class Term(OneLine):
         present: The rows that have it, a mask ``(B,)``; all without one.
         title: What it is, in words for a reader: ``"KL to q(z | label)"``; empty: its name.
         unit: Of the value: nats, or ``share`` of what is only measured, from 0 to 1.
+        emphasis: What a loss multiplies it by beside its weight. The bound does not: a training may
+            look more at one term than at another, and is still measured by what is true.
     """
 
     name: str
@@ -42,6 +44,12 @@ class Term(OneLine):
     present: Tensor | None = None
     title: str = ""
     unit: Literal["nats", "share"] = "nats"
+    emphasis: float = 1.0
+
+    @property
+    def likelihood_of(self) -> str | None:
+        """The modality whose log-likelihood it is: the one it is about, if it is maximised."""
+        return self.about[0] if len(self.about) == 1 and self.weight < 0 else None
 
     @property
     def mean(self) -> Tensor:
@@ -107,7 +115,7 @@ class Objective(Sequence[Term]):
     def losses(
         self, means: Mapping[str, Tensor] | None = None, beta: Tensor | float = 1.0
     ) -> dict[str, Tensor]:
-        """Returns the loss of each parameter group: Σ weight · mean, times β where it applies.
+        """Returns the loss of each parameter group: Σ emphasis · weight · mean, β where it applies.
 
         Args:
             means: See :meth:`means`, if they are at hand.
@@ -115,7 +123,8 @@ class Objective(Sequence[Term]):
         """
         groups = dict.fromkeys(group for term in self.terms for group in term.trains)
         means = self.means() if means is None else means
-        return {g: _sum([t for t in self.terms if g in t.trains], means, beta) for g in groups}
+        each = [(t, t.emphasis * t.weight) for t in self.terms]
+        return {g: _sum([(t, w) for t, w in each if g in t.trains], means, beta) for g in groups}
 
     def bound(
         self, means: Mapping[str, Tensor] | None = None, beta: Tensor | float = 1.0
@@ -128,17 +137,32 @@ class Objective(Sequence[Term]):
         bound = [term for term in self.terms if term.bound]
         # A model whose objective is no bound on the evidence is chosen by its own loss.
         chosen = bound or [term for term in self.terms if MODEL in term.trains]
-        return _sum(chosen, means, beta)
+        return _sum([(term, term.weight) for term in chosen], means, beta)
+
+    def emphasised(self, weights: Mapping[str, float]) -> "Objective":
+        """Returns the same, with the log-likelihoods of some modalities emphasised in the losses.
+
+        Log-likelihoods of a modality are the terms about it alone that are maximised.
+
+        Args:
+            weights: By modality.
+        """
+        return Objective(
+            replace(term, emphasis=weights.get(term.likelihood_of or "", 1.0))
+            for term in self.terms
+        )
 
     def __repr__(self) -> str:
         return f"Objective({', '.join(term.name for term in self.terms)})"
 
 
-def _sum(terms: Iterable[Term], means: Mapping[str, Tensor], beta: Tensor | float) -> Tensor:
-    """Adds terms up, those of one weight first: β once, not for each of them."""
+def _sum(
+    terms: Iterable[tuple[Term, float]], means: Mapping[str, Tensor], beta: Tensor | float
+) -> Tensor:
+    """Adds weighted terms up, those of one weight first: β once, not for each of them."""
     alike: dict[tuple[float, bool], list[Tensor]] = {}
-    for term in terms:
-        alike.setdefault((term.weight, term.warmed_up), []).append(means[term.name])
+    for term, weight in terms:
+        alike.setdefault((weight, term.warmed_up), []).append(means[term.name])
     total: Tensor | None = None
     for (weight, warmed_up), values in alike.items():
         value = values[0] if len(values) == 1 else torch.stack(values).sum()

@@ -180,6 +180,8 @@ class TrainConfig(Section):
         betas: Adam's decay rates of the two moments.
         eps: Adam's denominator constant.
         weight_decay: Adam's L2 penalty.
+        early_stopping: After how many epochs in a row without a better bound in validation training
+            ends; if left out, it does all epochs.
         gradient_clip: The largest norm of the gradients of a group of parameters together, of all
             where there is one group; if left out, any.
         gradient_clip_value: The largest size of each number of a gradient, after the norm is
@@ -202,6 +204,7 @@ class TrainConfig(Section):
     betas: Betas = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
+    early_stopping: Size | None = None
     gradient_clip: PositiveFloat | None = None
     gradient_clip_value: PositiveFloat | None = None
     seed: Seed = 0

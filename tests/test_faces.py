@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import Normal
 
 from mmgen import build
 from mmgen.data.store import read_dataset
@@ -32,7 +32,6 @@ from mmgen_suzuki2018.celeba.faces import (
     Recognised,
     Sharp,
     balanced,
-    frechet_distance,
     judge,
     laplacian_variance,
     look,
@@ -215,27 +214,6 @@ def test_the_variance_of_the_laplacian_of_known_pictures():
     # Each inner pixel differs by 255 from its four neighbours: ±4·255, half of each.
     edges = laplacian_variance(board.float().expand(1, 3, 8, 8))
     assert edges == pytest.approx((4 * 255) ** 2)
-
-
-def test_the_frechet_distance_of_gaussians_that_commute_is_known():
-    generator = torch.Generator().manual_seed(0)
-    axes = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64))[0]
-    a, b = torch.rand(2, 5, generator=generator, dtype=torch.float64) + 0.1
-    mean = torch.randn(5, generator=generator, dtype=torch.float64)
-    cov_a, cov_b = axes * a @ axes.mT, axes * b @ axes.mT
-    expected = mean.square().sum() + (a.sqrt() - b.sqrt()).square().sum()
-    found = frechet_distance((mean, cov_a), (torch.zeros_like(mean), cov_b))
-    assert found == pytest.approx(expected.item())
-    assert frechet_distance((mean, cov_a), (mean, cov_a)) == pytest.approx(0, abs=1e-9)
-
-
-def test_the_frechet_distance_is_symmetric_and_not_negative():
-    generator = torch.Generator().manual_seed(1)
-    parts = torch.randn(2, 4, 9, generator=generator, dtype=torch.float64)
-    a, b = ((part[:, 0], torch.cov(part)) for part in parts)
-    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a))
-    assert frechet_distance(a, b) > 0
-    assert MultivariateNormal(*a).mean.equal(a[0])  # both are covariances
 
 
 def test_what_is_in_plain_pictures_is_found(looked_at):

@@ -20,6 +20,7 @@ class Asked:
     data: Path | None
     device: str | None
     plugins: tuple[str, ...]
+    other: Path | None = None
 
     def which(self, resume: bool) -> tuple[Path, Path | None]:
         """Returns the configuration or the data set's folder, and the run's.
@@ -27,6 +28,7 @@ class Asked:
         Raises:
             ConfigError: If the path is neither; says what to do with it.
         """
+        self._check_other(resume)
         path = self.path
         run, data = own_data.is_run(path), own_data.is_dataset(path)
         if resume and run:
@@ -44,6 +46,15 @@ class Asked:
         if not data:
             own_data.refuse_raw(path, "train")
         return path, self.out
+
+    def _check_other(self, resume: bool) -> None:
+        """Checks that the weights of another run are asked for where a new one begins."""
+        if self.other is None:
+            return
+        if resume:
+            raise ConfigError("--from begins a new run, --resume goes on with one: leave out one")
+        if self.out is not None and self.out.resolve() == self.other.resolve():
+            raise ConfigError(f"--from {self.other}: the new run goes there; choose another --out")
 
     def experiment(self, source: Path) -> Experiment:
         """Reads the configuration, or makes that of a data set, with what was typed over it."""

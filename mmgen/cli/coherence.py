@@ -1,5 +1,6 @@
 """``mmgen coherence``: how often what was given is recognised in what is generated."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from mmgen.cli import common, measuring
 from mmgen.console import stdout
+from mmgen.errors import ConfigError
 
 
 def coherence(
@@ -14,6 +16,22 @@ def coherence(
     run: common.RunFolder,
     targets: measuring.Targets = None,
     given: measuring.Given = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask another question: is all that is generated of one class? NAME has the "
+            "classes: a label, or attributes that are on or off.",
+        ),
+    ] = None,
+    subsets: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="With --judge: the most sets of n given modalities, for each n.",
+            show_default="20",
+        ),
+    ] = None,
     split: measuring.SplitName = "test",
     rows: measuring.Rows = None,
     samples: Annotated[
@@ -46,9 +64,11 @@ def coherence(
     device: common.Device = None,
 ) -> None:
     """Measure how often what was given is recognised in what is generated."""
-    from mmgen.evaluation.coherence.tables import FORMATS, coherence_table, save_coherence
-    from mmgen.evaluation.measure import Request, measure_coherence
+    from mmgen.evaluation.coherence import agreement_tables, tables
+    from mmgen.evaluation.measure import Request, measure_agreement, measure_coherence
 
+    if subsets is not None and judge is None:
+        raise ConfigError("--subsets belongs to --judge NAME")
     settings: common.Settings = context.obj
     request = Request(
         targets=targets or (),
@@ -63,11 +83,20 @@ def coherence(
         seed=seed,
         plugins=settings.plugins,
     )
-    loaded = measuring.opened(context, run, weights, device, file, FORMATS)
-    with measuring.rows_done("coherence") as (say, done):
-        found = measure_coherence(loaded, request, say=say, done=done)
+    loaded = measuring.opened(context, run, weights, device, file, tables.FORMATS)
     about = f"{run}, {split}"
-    stdout.print(coherence_table(found, about).rich())
-    measuring.tell(found.notes)
+    with measuring.rows_done("coherence") as (say, done):
+        if judge is None:
+            found = measure_coherence(loaded, request, say=say, done=done)
+            table, notes = tables.coherence_table(found, about), found.notes
+            save = partial(tables.save_coherence, found)
+        else:
+            agreed = measure_agreement(
+                loaded, judge, request, subsets=subsets or 20, say=say, done=done
+            )
+            table, notes = agreement_tables.agreement_table(agreed, about), agreed.notes
+            save = partial(agreement_tables.save_agreement, agreed)
+    stdout.print(table.rich())
+    measuring.tell(notes)
     if file is not None:
-        stdout.print(f"table in {save_coherence(found, file, about)}")
+        stdout.print(f"table in {save(file, about)}")

@@ -12,10 +12,12 @@ from mmgen import denormals, shell, stopping
 from mmgen.cli.common import Device, Force, Settings, reachable, storable
 from mmgen.console import progress, status, stderr, stdout, styled
 from mmgen.errors import ConfigError, MmgenError, RunError
+from mmgen.formatting import counted
 
 if TYPE_CHECKING:
     from mmgen.data.store import Dataset
     from mmgen.experiment import Experiment
+    from mmgen.training.loop import Training
     from mmgen.training.plan import Plan
     from mmgen.training.session import Prepared
 
@@ -50,6 +52,15 @@ def train(
         ),
     ] = None,
     device: Device = None,
+    other: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Begin with the weights of another run, where names and shapes match.",
+            callback=reachable,
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run where it stopped.")
     ] = False,
@@ -70,7 +81,7 @@ def train(
             from mmgen.experiment import EXPERIMENT
 
             asked = Asked(
-                config, tuple(overrides or ()), out, data, device, tuple(settings.plugins)
+                config, tuple(overrides or ()), out, data, device, tuple(settings.plugins), other
             )
             source, out = asked.which(resume)
             if out is None and not dry_run:
@@ -95,10 +106,15 @@ def train(
                 # The demo's late epochs take 1.7 times as long without.
                 through.enter_context(denormals.flushed())
                 prepared = session.prepare(
-                    experiment, settings.plugins, trained_with, say, figures=figures
+                    experiment,
+                    settings.plugins,
+                    trained_with,
+                    say,
+                    figures=figures,
+                    begin_with=other,
                 )
         if dry_run or out is None:
-            _show_plan(planned)
+            _show_plan(planned, other)
             return
         through.enter_context(writing(out))
         left = True
@@ -110,12 +126,14 @@ def train(
             _announce(prepared, out)
             _loop(prepared, out)
         dataset, where = prepared.dataset, str(prepared.training.device)
-        done = prepared.training.epoch
+        done, early = prepared.training.epoch, prepared.training.stopped_early
         del prepared  # optimiser, gradients and resident data make room for the pictures
         session.release_memory()
         if figures and (left or not _drawn(out)):
             _draw(dataset, where, out, settings)
-    what = "trained" if left else f"is trained to epoch {done} already, nothing is left to train"
+    why = ", as train.early_stopping says" if early else ""
+    nothing = f"is trained to epoch {done} already, nothing is left to train{why}"
+    what = "trained" if left else nothing
     stdout.print(f"{out}: {what}" + (f"; see {out / 'report.html'}" if figures else ""))
 
 
@@ -133,10 +151,11 @@ def _with_warmup_of(trained: "Experiment", experiment: "Experiment") -> "Experim
     return experiment.model_copy(update={"train": experiment.train.model_copy(update=kept)})
 
 
-def _show_plan(planned: "Plan") -> None:
+def _show_plan(planned: "Plan", other: Path | None) -> None:
     from rich.table import Table
 
     from mmgen.formatting import size
+    from mmgen.training import warm_start
 
     experiment, memory = planned.experiment, planned.memory
     counts = ", ".join(f"{s.count:,} {n}" for n, s in planned.dataset.splits.items())
@@ -171,6 +190,8 @@ def _show_plan(planned: "Plan") -> None:
         f"memory: {size(peak)} at most, {size(planned.free)} are free on {planned.device}: "
         f"{told}{beside}"
     )
+    if other is not None:
+        stdout.print(str(warm_start.compared(other, planned.sketch())))
     planned.check_fits()
 
 
@@ -190,6 +211,8 @@ def _announce(prepared: "Prepared", folder: Path) -> None:
             f"{training.precision}; to {folder}",
         )
     )
+    if prepared.began_with:
+        stderr.print(f"  {prepared.began_with}")
     if measured:
         stderr.print(f"  measured to be faster here: {measured}")
     stderr.print(legend(prepared.validation is not None))
@@ -229,16 +252,25 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
                 tell(item.epoch, 0, loss=f"loss {loss}")
                 stderr.print(shown.line(item, epochs, told))
                 since, steps = time.perf_counter(), 0
-            if interrupted and training.epoch < epochs:
+            if interrupted and not training.finished:
                 if not isinstance(item, Epoch):
                     session.save(prepared, folder)
                 break
-    if training.epoch < epochs:
+    if training.stopped_early:
+        stderr.print(_stopped_early(training))
+    if not training.finished:
         stderr.print(
             f"stopped in epoch {training.epoch + 1} of {epochs}, nothing is lost. Go on with\n"
             f"  {prepared.resume(folder)}"
         )
         raise typer.Exit(130)
+
+
+def _stopped_early(training: "Training") -> str:
+    return (
+        f"stopped after epoch {training.epoch}: for {counted(training.stale, 'epoch')} the bound "
+        "in validation was no better (train.early_stopping)"
+    )
 
 
 def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> None:

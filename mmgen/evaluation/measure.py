@@ -15,6 +15,7 @@ import psutil
 from mmgen import build
 from mmgen.brief import OneLine
 from mmgen.errors import ConfigError, GenerationError
+from mmgen.evaluation.coherence.agreement import Agreement, agreement
 from mmgen.evaluation.coherence.coherence import Coherence, coherence
 from mmgen.evaluation.directions import Direction, chosen_directions
 from mmgen.evaluation.likelihood.estimates import SamplingBudget, notes_of
@@ -24,6 +25,7 @@ from mmgen.evaluation.likelihood.tables import Evaluation
 from mmgen.formatting import size
 from mmgen.held_out import Rows, rows_of
 from mmgen.memory import check_fits
+from mmgen.registry.loading import Registry
 from mmgen.run import Run
 from mmgen.training import run_folder
 
@@ -162,19 +164,78 @@ def measure_coherence(
     return replace(found, notes=(*rows.notes, *found.notes))
 
 
+def measure_agreement(
+    run: Run,
+    judge: str,
+    request: Request | None = None,
+    *,
+    subsets: int = 20,
+    say: Callable[[str], object] = lambda _: None,
+    done: Done = lambda _done, _all: None,
+) -> Agreement:
+    """Measures whether all that a run generates is of one class, whichever modality is asked.
+
+    Args:
+        run: The trained run.
+        judge: A modality with choices, of the run or of its data set alone.
+        request: What to measure; it names no targets and nothing given, since all are looked at.
+        subsets: The most sets of n given modalities, for each n.
+        say: Is told when a classifier is trained.
+        done: Is told how far it is.
+
+    Raises:
+        MmgenError: If something is asked for that the run, its data or the memory do not have.
+    """
+    request = request or Request()
+    if request.targets or request.given:
+        raise ConfigError("--judge looks at all directions: leave out --targets and --given")
+    if not request.samples:
+        raise ConfigError("--judge looks at samples of z: ask for one at least, not --samples 0")
+    registry = build.registry(request.plugins)
+    known = judge in run.model.names
+    budget, rows = _rows_and_budget(run, request, registry, beside=() if known else (judge,))
+    about = run.modalities[judge] if known else rows.beside[judge]
+    done(0, rows.split.count)
+    found = agreement(
+        run.model,
+        rows.dataset,
+        rows.split,
+        judge,
+        about,
+        samples=budget.samples,
+        subsets=subsets,
+        iterations=budget.iterations,
+        temperature=budget.temperature,
+        chunk=budget.chunk,
+        seed=budget.seed,
+        say=say,
+        done=lambda count: done(count, rows.split.count),
+    )
+    return replace(found, notes=(*rows.notes, *found.notes))
+
+
 def _opened(run: Run, request: Request) -> tuple[list[Direction], SamplingBudget, Rows]:
     """Checks a request and opens its rows."""
+    directions = chosen_directions(run, request.targets, request.given)
+    budget, rows = _rows_and_budget(run, request, build.registry(request.plugins))
+    return directions, budget, rows
+
+
+def _rows_and_budget(
+    run: Run, request: Request, registry: Registry, beside: Sequence[str] = ()
+) -> tuple[SamplingBudget, Rows]:
+    """Checks what a request says of rows and samples, and opens the rows."""
     if request.iterations is not None and run.model.directions is not None:
         raise GenerationError(f"a {run.experiment.model.kind} has one direction: no iterations")
-    directions = chosen_directions(run, request.targets, request.given)
     if request.chunk is not None:
         what = f"--chunk {request.chunk}: decoding up to that many z at once"
         run.check_fits(what, min(request.chunk, ROWS * DRAWS), "a smaller one")
     rows = rows_of(
         run,
-        build.registry(request.plugins),
+        registry,
         run_folder.environment(run.path),
         names=run.model.names,
+        beside=beside,
         data=request.data,
         split=request.split,
         count=request.rows,
@@ -188,4 +249,4 @@ def _opened(run: Run, request: Request) -> tuple[list[Direction], SamplingBudget
         chunk=request.chunk or (10_000 if run.device.type == "cuda" else 1_000),
         seed=request.seed,
     )
-    return directions, budget, rows
+    return budget, rows

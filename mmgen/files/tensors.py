@@ -11,7 +11,7 @@ of 8 bytes, ``{"__metadata__": {...}, name: {"dtype", "shape", "data_offsets"}, 
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -271,20 +271,25 @@ class TensorFile(Mapping[str, Tensor]):
         else:
             tensor.copy_(self[name])
 
-    def read_module(self, module: nn.Module, prefix: str) -> None:
-        """Reads all tensors of a module into its parameters and buffers.
+    def read_module(
+        self, module: nn.Module, prefix: str, names: Collection[str] | None = None
+    ) -> None:
+        """Reads the tensors of a module into its parameters and buffers.
 
         Args:
             module: Parameters and buffers, as its ``state_dict()`` names them.
             prefix: What their names begin with here.
+            names: Which of them; all if left out.
         """
         own = module.state_dict(keep_vars=True)
+        wanted = own if names is None else {name: own[name] for name in names}
         lie = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
         if all(id(tensor) in lie for tensor in own.values()):
-            for name, tensor in own.items():
+            for name, tensor in wanted.items():
                 self.read_into(tensor, prefix + name)
         else:  # a module may keep its weights in a way of its own
-            module.load_state_dict({name: self[prefix + name] for name in own})
+            read = {name: self[prefix + name] for name in wanted}
+            module.load_state_dict(read, strict=names is None)
 
     def _fill(self, tensor: Tensor, name: str, skip: int = 0) -> None:
         content = _bytes(tensor)

@@ -43,6 +43,13 @@ class Diagnostic(OneLine):
     advice: str
 
 
+def ended_early(metrics: Metrics, early_stopping: int | None) -> bool:
+    """Tells whether ``train.early_stopping`` ended a training: the last epochs were no better."""
+    if early_stopping is None or len(metrics) <= early_stopping:
+        return False
+    return not any(m["best"] for m in metrics[-early_stopping:])
+
+
 def of_training(metrics: Metrics, terms: Terms, epochs: int, folder: str) -> list[Diagnostic]:
     """Looks at the metrics: not finite, stopped early, overfitting, still falling.
 

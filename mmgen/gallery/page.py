@@ -61,7 +61,10 @@ def gather(
         prior = _from_prior(run)
         sizes = growth(run, registry)
         model = about(run, registry, terms)
-    found = diagnostics.of_training(metrics, terms, run.experiment.train.epochs, run.path.name)
+    asked = run.experiment.train.epochs
+    if diagnostics.ended_early(metrics, run.experiment.train.early_stopping):
+        asked = len(metrics)
+    found = diagnostics.of_training(metrics, terms, asked, run.path.name)
     if latent is not None:
         found += _of_z(metrics, terms, latent, direction)
     return {

@@ -96,6 +96,9 @@ class Training(OneLine):
         config: How to train.
         device: Where the model is.
         execution: How its nets run.
+
+    Attributes:
+        stale: Epochs since the one with the best bound in validation.
     """
 
     model: Model
@@ -105,6 +108,7 @@ class Training(OneLine):
     batch: int = 0
     rows: int = 0
     best: float = math.inf
+    stale: int = 0
     sums: Tensor | None = None
     terms: tuple[str, ...] = ()
     execution: Execution = field(default_factory=Execution)
@@ -116,6 +120,17 @@ class Training(OneLine):
         self.optimisers = {n: adam(group, self.config) for n, group in self.groups.items()}
         objective: Callable[[Batch], Objective] = self.model
         self.objective = torch.compile(objective) if self.config.compile else objective
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether there were as many epochs without a better bound as ``early_stopping`` allows."""
+        patience = self.config.early_stopping
+        return patience is not None and self.stale >= patience
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.epoch >= self.config.epochs or self.stopped_early
 
     def check_finite(self) -> None:
         """Waits for the device, and checks the terms of this epoch so far and all weights.
@@ -253,7 +268,7 @@ def values(
 def fit(
     training: Training, train: Batches, validation: Batches | None = None
 ) -> Iterator[Step | Epoch]:
-    """Trains until ``train.epochs``, from wherever the state is.
+    """Trains until ``train.epochs``, or ``early_stopping`` ends it, from wherever the state is.
 
     Args:
         training: Model, optimisers and counters; changed in place.
@@ -268,7 +283,7 @@ def fit(
             steps and before the epoch is yielded; the error names it.
     """
     config, model = training.config, training.model
-    while training.epoch < config.epochs:
+    while not training.finished:
         started, first = time.perf_counter(), training.batch
         rows = training.rows
         model.train()
@@ -303,6 +318,7 @@ def _finish_epoch(
     best = not validated or validated["loss"] < training.best
     if validated and best:  # min() would keep a NaN for ever
         training.best = validated["loss"]
+    training.stale = 0 if best else training.stale + 1
     training.epoch += 1
     epoch = Epoch(
         epoch=training.epoch,

@@ -19,6 +19,7 @@ from mmgen.experiment import Experiment
 from mmgen.formatting import size
 from mmgen.memory import free_memory
 from mmgen.modality import Modality
+from mmgen.model import Model
 from mmgen.registry.loading import Registry
 from mmgen.settings import SyntheticConfig
 from mmgen.training import memory as counting
@@ -51,6 +52,10 @@ class Plan(OneLine):
     nets: list[counting.Net]
     memory: counting.Memory
     free: float
+
+    def sketch(self) -> Model:
+        """Returns the model on the ``meta`` device, where it takes no memory."""
+        return build.sketch(self.experiment, self.modalities, self.registry)
 
     def check_fits(self) -> None:
         """Checks that there is memory enough.
@@ -111,6 +116,11 @@ def plan(
     if "train" not in splits(dataset):
         raise DataError(
             f"{dataset.path}: there is no training split, only {listed(dataset.splits)}"
+        )
+    if experiment.train.early_stopping and "validation" not in splits(dataset):
+        raise ConfigError(
+            f"train.early_stopping: {dataset.path} has no split 'validation' to tell which epoch "
+            f"is better, only {listed(splits(dataset))}; leave the setting out"
         )
     modalities = {
         n: fit(n, m, dataset.splits["train"], registry) if m.needs_fit else m

@@ -46,6 +46,14 @@ class TrainedOn(Record):
     hash: str | None = None
 
 
+class BeganWith(Record):
+    """The run whose weights another began with: :mod:`mmgen.training.warm_start`."""
+
+    run: str
+    weights: str
+    epoch: NonNegativeInt
+
+
 class Environment(Header):
     """``environment.json``: what a run was trained with."""
 
@@ -57,6 +65,7 @@ class Environment(Header):
     threads: int = 1
     machine: str = ""
     command: str = ""
+    began_with: BeganWith | None = None
     continued: list[str] = Field(default_factory=list)
 
 
@@ -120,6 +129,7 @@ class Counters(WeightsHeader):
     batch: NonNegativeInt
     rows: NonNegativeInt
     best: Annotated[float, Field(gt=-math.inf)]  # infinity before the first validation, never NaN
+    stale: NonNegativeInt = 0  # of older checkpoints not known: it is counted from there
     execution: Execution = Field(default_factory=Execution)
 
 

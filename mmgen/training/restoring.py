@@ -57,7 +57,7 @@ def check_shapes(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
     if unknown := stored.keys() - own.keys():
         raise ValueError(f"the model has no {min(unknown)[:80]!r}")
     for name, tensor in own.items():
-        _check_like(name, stored[name], tensor)
+        check_like(name, stored[name], tensor)
 
 
 def check_weights(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
@@ -69,11 +69,12 @@ def check_weights(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
     check_shapes(module, tensors, prefix)
     for name, parameter in module.named_parameters():
         # Weights are checked before they are saved. Buffers may hold infinity: a mask does.
-        if parameter.requires_grad and not _finite(tensors, prefix + name):
+        if parameter.requires_grad and not finite(tensors, prefix + name):
             raise ValueError(f"{name!r} is not finite")
 
 
-def _finite(tensors: TensorFile, name: str) -> bool:
+def finite(tensors: TensorFile, name: str) -> bool:
+    """Tells whether all numbers of a stored tensor are finite, block by block."""
     # One pass, and no mask: a number that is not finite is the least or the largest, or both.
     return all(
         bool(torch.stack(block.aminmax()).isfinite().all())
@@ -82,7 +83,21 @@ def _finite(tensors: TensorFile, name: str) -> bool:
     )
 
 
-def _check_like(name: str, stored: Stored, tensor: Tensor) -> None:
+def fits(stored: Stored, tensor: Tensor) -> bool:
+    """Tells whether a stored tensor is of another's shape, and of a type to be read as its."""
+    try:
+        check_like("", stored, tensor)
+    except ValueError:
+        return False
+    return True
+
+
+def check_like(name: str, stored: Stored, tensor: Tensor) -> None:
+    """Checks that a stored tensor is of another's shape, and of a type that can be read as its.
+
+    Raises:
+        ValueError: If it is not; names it.
+    """
     if stored.shape != tuple(tensor.shape):
         raise ValueError(f"{name!r} has the shape {_shape(stored)}, not {tuple(tensor.shape)}")
     if tensor.is_floating_point() and stored.dtype not in FLOATS:
@@ -160,7 +175,7 @@ def _check_counters(
         return
     if len(sums.shape) != 1 or sums.dtype not in FLOATS:
         raise ValueError(f"sums of terms have the shape {_shape(sums)}")
-    if not _finite(tensors, "sums"):
+    if not finite(tensors, "sums"):
         raise ValueError("sums of terms are not finite")
 
 
@@ -183,7 +198,7 @@ def _check_moments(
             dtype, shape = stored.dtype if stored.dtype in FLOATS else dtype, ()
         if stored.shape != shape or stored.dtype != dtype:
             raise ValueError(f"{name!r} is {stored.dtype} {_shape(stored)}, not {dtype} {shape}")
-        if not _finite(tensors, name):
+        if not finite(tensors, name):
             raise ValueError(f"{name!r} is not finite")
         if key != "exp_avg" and any(bool((block < 0).any()) for block in tensors.blocks(name)):
             raise ValueError(f"{name!r} is below 0")

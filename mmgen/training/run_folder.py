@@ -40,7 +40,7 @@ from mmgen.training.records import FORMAT
 CONFIG = "config.toml"
 
 METRICS = "metrics.jsonl"
-COUNTERS = ("epoch", "batch", "rows", "best")
+COUNTERS = ("epoch", "batch", "rows", "best", "stale")
 
 _FILES = Reader(RunError, "put back the file as it was, or train the run again")
 
@@ -189,7 +189,7 @@ def resume(path: Path, training: Training, batches: int | None = None) -> None:
     Raises:
         RunError: If there is no checkpoint, it is damaged, or does not fit the model.
     """
-    with _opened(path / "last.safetensors", records.Counters, training.model) as (
+    with opened(path / "last.safetensors", records.Counters, training.model) as (
         tensors,
         counters,
     ):
@@ -230,7 +230,7 @@ def epochs_done(path: Path) -> int:
     file = path / "last.safetensors"
     if not exists(file):
         return 0
-    with _opened(file, records.Counters) as (_, counters):
+    with opened(file, records.Counters) as (_, counters):
         return counters.epoch
 
 
@@ -241,7 +241,7 @@ def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
         RunError: If they are missing, damaged, or do not fit the model.
     """
     file = path / f"{which}.safetensors"
-    with _opened(file, records.WeightsHeader, model) as (tensors, _):
+    with opened(file, records.WeightsHeader, model) as (tensors, _):
         _check(restoring.check_weights, file, model, tensors)
         tensors.read_module(model, "model/")
 
@@ -253,7 +253,7 @@ def check_shapes(path: Path, sketch: nn.Module, which: str = "best") -> None:
         RunError: If they are missing, damaged, or do not fit the model.
     """
     file = path / f"{which}.safetensors"
-    with _opened(file, records.WeightsHeader, sketch) as (tensors, _):
+    with opened(file, records.WeightsHeader, sketch) as (tensors, _):
         _check(restoring.check_shapes, file, sketch, tensors)
 
 
@@ -289,10 +289,15 @@ def _save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) 
 
 
 @contextmanager
-def _opened(
+def opened(
     path: Path, model: type[records.M], module: nn.Module | None = None
 ) -> Iterator[tuple[TensorFile, records.M]]:
     """Opens a checkpoint and checks its header, without a look at its tensors.
+
+    Args:
+        path: The file.
+        model: What its header must be.
+        module: What the weights are for, if they are.
 
     Weights are named as those of ``module`` are, whatever version wrote them.
     """

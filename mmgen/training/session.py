@@ -28,13 +28,14 @@ from mmgen.modality import Modality
 from mmgen.registry.loading import Registry
 from mmgen.seeding import random_state
 from mmgen.settings import SyntheticConfig
-from mmgen.training import execution, nonfinite, plan, run_folder
+from mmgen.training import execution, nonfinite, plan, run_folder, warm_start
 from mmgen.training.loop import Epoch, NotFiniteError, Step, Training, fit
+from mmgen.training.warm_start import WarmStart
 
 WHERE = {"train.device", "train.tensorboard", "data.path", "data.source"}
 """Settings that say where a run trains, and nothing of what."""
 
-SAME = {"train.epochs", "train.benchmark", "name"} | WHERE
+SAME = {"train.epochs", "train.early_stopping", "train.benchmark", "name"} | WHERE
 """Settings in which one experiment may differ from itself."""
 
 MENDING = {"train.learning_rate", "train.gradient_clip", "train.gradient_clip_value"}
@@ -53,6 +54,7 @@ class Prepared(OneLine):
         train: The training split's batches.
         validation: The validation split's batches, if there is such a split.
         registry: The plugins found.
+        began_with: What the model took of another run, if it did.
     """
 
     experiment: Experiment
@@ -62,6 +64,7 @@ class Prepared(OneLine):
     train: Batches
     validation: Batches | None
     registry: Registry
+    began_with: WarmStart | None = None
 
     def environment(self) -> dict[str, Any]:
         """Returns what else decides a run: versions, plugins, data set, device, command."""
@@ -77,6 +80,7 @@ class Prepared(OneLine):
             "threads": torch.get_num_threads(),
             "machine": f"{platform.system()} {platform.machine()}",
             "command": _command(),
+            **({"began_with": self.began_with.noted()} if self.began_with else {}),
         }
 
     def resume(self, out: Path, *more: str) -> str:
@@ -104,6 +108,7 @@ def prepare(
     say: Callable[[str], object] = plan.quiet,
     *,
     figures: bool = False,
+    begin_with: Path | None = None,
 ) -> Prepared:
     """Checks and builds everything before anything is written, as :func:`mmgen.training.plan.plan`.
 
@@ -113,9 +118,11 @@ def prepare(
         trained_with: The environment of the run that is to go on, if one is.
         say: Is told what is being done, in words for people who wait.
         figures: Whether figures and report are made at the end.
+        begin_with: Another run, whose weights are taken where names and shapes match.
 
     Raises:
-        MmgenError: As :func:`mmgen.training.plan.plan`, or if training does not fit into memory.
+        MmgenError: As :func:`mmgen.training.plan.plan`, if training does not fit into memory, or if
+            no weight of the other run matches.
     """
     planned = plan.plan(experiment, plugin_modules, trained_with, say, figures=figures)
     planned.check_fits()
@@ -136,11 +143,15 @@ def prepare(
         train=batches("train"),
         validation=batches("validation") if "validation" in splits else None,
         registry=planned.registry,
+        began_with=warm_start.take(begin_with, model) if begin_with else None,
     )
 
 
 def start(prepared: Prepared, out: Path, *, force: bool = False) -> None:
     """Makes the run folder, with the resolved experiment in it.
+
+    Of a training that begins with weights of another run, a checkpoint is written at once: the
+    other run is not needed to go on with this one.
 
     Raises:
         RunError: If the folder is taken.
@@ -154,6 +165,8 @@ def start(prepared: Prepared, out: Path, *, force: bool = False) -> None:
         force=force,
     )
     _measure(prepared)
+    if prepared.began_with:
+        save(prepared, out)
 
 
 def _measure(prepared: Prepared) -> None:
@@ -194,15 +207,20 @@ def resume(prepared: Prepared, out: Path) -> bool:
         if environment.get("dataset", {}).get("hash") not in _hashes(prepared, trained):
             raise RunError(f"{out}: was trained on another data set than {prepared.dataset.path}")
         begun = exists(out / "last.safetensors")
+        if (other := environment.get("began_with")) and not begun:
+            raise RunError(
+                f"{out}: was stopped before the weights that it took of {other['run']} were kept. "
+                "Begin again: mmgen train ... --from RUN --force"
+            )
         if begun:
             run_folder.resume(out, prepared.training, len(prepared.train))
         done = prepared.training.epoch
-        if done >= prepared.experiment.train.epochs:
+        if prepared.training.finished:
             if keys := [key for key in different if key not in WHERE]:
                 raise RunError(
                     f"{out}: is trained to epoch {done} already, so nothing is left to train with "
                     f"other {listed(keys)}; nothing was changed.\n"
-                    f"  To train further, set train.epochs above {done}"
+                    f"  To train further, {_further(prepared.training)}"
                 )
             return False
         if MENDING & {*different}:
@@ -217,6 +235,12 @@ def resume(prepared: Prepared, out: Path) -> bool:
     if not begun:
         _measure(prepared)
     return True
+
+
+def _further(training: Training) -> str:
+    if training.epoch >= training.config.epochs:
+        return f"set train.epochs above {training.epoch}"
+    return f"set train.early_stopping above {training.stale}"
 
 
 def _read(file: Path) -> str:

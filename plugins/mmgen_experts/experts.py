@@ -66,6 +66,11 @@ def speaking(experts: Gaussians, x: Batch) -> Gaussians:
     return {n: silenced(q, lacking[n]) if n in lacking else q for n, q in experts.items()}
 
 
+def weighed(log_p: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """Returns log p(x_k|z), each times its weight, where it has one."""
+    return {n: weights[n] * v if n in weights else v for n, v in log_p.items()}
+
+
 def total(log_p: Mapping[str, Tensor], x: Batch) -> Tensor:
     """Returns Σ_k log p(x_k|z) ``(..., B)`` over the modalities that each row has."""
     has = masks(x)

@@ -9,6 +9,7 @@ References:
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -18,7 +19,7 @@ from mmgen.latent.mixture import Mixture
 from mmgen.modality import Modality
 from mmgen.model import ModelSettings, log_likelihoods
 from mmgen.objective import Objective, Term, reconstruction
-from mmgen_experts.experts import Experts, masks, present, stacked, total
+from mmgen_experts.experts import Experts, masks, present, stacked, total, weighed
 
 
 class MMVAE(Experts):
@@ -35,6 +36,7 @@ class MMVAE(Experts):
 
     kind: ClassVar[str] = "mmvae"
     api_version: ClassVar[int] = 1
+    weighs_likelihoods: ClassVar[bool] = True
     equation: ClassVar[tuple[str, ...]] = (
         "1/M Σ_m log 1/K Σ_k p(x, z_{mk}) / q(z_{mk} | x)",
         "z_{mk} ~ q(z | x_m)",
@@ -72,17 +74,24 @@ class MMVAE(Experts):
         z = q.stratified(self.samples)  # (K, M, B, Z)
         log_p = log_likelihoods(self, x, z)
         density = q.detach() if self.doubly else q
-        log_w = total(log_p, x) + self.prior(x).log_prob(z) - density.log_prob(z)  # (K, M, B)
+        log_ratio = self.prior(x).log_prob(z) - density.log_prob(z)  # (K, M, B)
+        log_w = total(weighed(log_p, self.likelihood_weights), x) + log_ratio
         if self.doubly and z.requires_grad:
             # The gradient by way of z is weighted twice, and that of q(z|x) at z left out: the same
             # in expectation where z is drawn from q(z|x) itself, not from one expert of it.
             w = log_w.detach().softmax(0).unsqueeze(-1)
             z.register_hook(lambda gradient: w * gradient)
-        bound = q.average(log_w.logsumexp(0) - math.log(self.samples))
-        seen = {n: q.average(value.detach().mean(0)) for n, value in log_p.items()}
-        return Objective(
-            [
-                Term("bound", bound, -1.0, title="Importance-weighted bound on log p(x)"),
-                *(reconstruction(n, v, masks(x).get(n), weight=0.0) for n, v in seen.items()),
+        trained = q.average(log_w.logsumexp(0) - math.log(self.samples))
+        bound = Term("bound", trained, -1.0, title="Importance-weighted bound on log p(x)")
+        terms = [bound]
+        if self.likelihood_weights:  # then what is trained is another number than the bound
+            true = (total(log_p, x) + log_ratio).detach()
+            value = q.average(true.logsumexp(0) - math.log(self.samples))
+            title = "What is trained: the bound with weighted likelihoods"
+            terms = [
+                replace(bound, value=value, trains=()),
+                replace(bound, name="weighted", bound=False, title=title),
             ]
-        )
+        seen = {n: q.average(value.detach().mean(0)) for n, value in log_p.items()}
+        terms += [reconstruction(n, v, masks(x).get(n), weight=0.0) for n, v in seen.items()]
+        return Objective(terms)

@@ -20,7 +20,7 @@ from mmgen.modality import Modality
 from mmgen.model import ModelSettings, log_likelihoods
 from mmgen.objective import Objective, Term
 from mmgen.subsets import Subset, ordered
-from mmgen_experts.experts import Experts, Gaussians, present, speaking, total
+from mmgen_experts.experts import Experts, Gaussians, present, speaking, total, weighed
 
 
 class MVAE(Experts):
@@ -73,7 +73,10 @@ class MVAE(Experts):
         for label, S, symbol in self._parts():
             q_S = self._product(experts, p, S)
             z = q_S.rsample()
-            log_p, kl = total(log_likelihoods(self, x, z, S), x), divergence(q_S, p, z)
+            each = log_likelihoods(self, x, z, S)
+            if len(S) > 1:  # of one alone, the term as a whole is weighed
+                each = weighed(each, self.likelihood_weights)
+            log_p, kl = total(each, x), divergence(q_S, p, z)
             has = present(x, S)
             rows = None if has is None else has.any(0)
             says, far = f"log p(x_S | z), z ~ {symbol}", f"KL of {symbol} to {p.symbol}"

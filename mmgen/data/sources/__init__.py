@@ -1,4 +1,4 @@
-"""The data sources that come with mmgen: ``mmgen data glyphs``, ``mmgen data mnist`` and its kin.
+"""The data sources that come with mmgen: ``mmgen data glyphs``, ``mmgen data mnist`` and others.
 
 What is heavy is imported when a source is read. Synthetic data is no source: it is made up in
 memory of the modalities that an experiment names, and is never written.
@@ -159,7 +159,47 @@ class Kmnist(_OfMnistsForm):
     api_version: ClassVar[int] = 1
 
 
+class PolymnistLike(Source):
+    """Make five pictures of one digit by five writers, in colour, each over its own textures."""
+
+    kind: ClassVar[str] = "polymnist-like"
+    api_version: ClassVar[int] = 1
+    root: Path = Field(description="The folder with MNIST/raw, which torchvision downloads to.")
+    textures: Path | None = Field(
+        None,
+        description="A folder with at least five pictures to take patches of, which are dealt out "
+        "to the five modalities by name; if left out, patterns are drawn.",
+    )
+    label: bool = Field(True, description="Whether the digit's name is a sixth modality, label.")
+    download: bool = Field(False, description="Download the files of MNIST that are missing.")
+    train: Rows = Field(50_000, description="How many rows to make for training.")
+    validation: Rows = Field(10_000, description="How many rows to make for validation.")
+    test: Rows = Field(10_000, description="How many rows to make for tests.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="Fixes all that is random: same seed, same numbers."
+    )
+
+    def read(self) -> Content:
+        """Returns five pictures and a label, made when they are asked for."""
+        from mmgen.data.sources import polymnist
+
+        counts = {"train": self.train, "validation": self.validation, "test": self.test}
+        families = polymnist.families(self.textures)
+        modalities, splits = polymnist.made(
+            self.root, families, counts, self.seed, label=self.label, download=self.download
+        )
+        told = "; ".join(f"{name}: {family.about}" for name, family in families.items())
+        return Content(
+            "Five pictures of one digit by different hands, of MNIST, each blended over patches of "
+            f"textures of its own ({told}), seed {self.seed}. Rows to train and to validate are "
+            "made of different parts of MNIST's training set, those to test of its test set.",
+            modalities,
+            splits,
+            sum(counts.values()),
+        )
+
+
 @hookimpl
 def mmgen_sources() -> list[type[Source]]:
-    """Provides ``glyphs``, ``celeba``, ``mnist``, ``fashion-mnist`` and ``kmnist``."""
-    return [Glyphs, Celeba, Mnist, FashionMnist, Kmnist]
+    """Provides glyphs, celeba, mnist and its kin, and polymnist-like."""
+    return [Glyphs, Celeba, Mnist, FashionMnist, Kmnist, PolymnistLike]

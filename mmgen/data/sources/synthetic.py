@@ -92,8 +92,15 @@ def synthetic_dataset(
 def digest(
     settings: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Mapping[str, Tensor]]
 ) -> str:
-    """Returns SHA-256 over the configurations of modalities and the values of all splits."""
-    content = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    """Returns SHA-256 over the configurations of modalities and the values of all splits.
+
+    Without ``likelihood_weight``, which is a matter of training, and which older runs do not name.
+    """
+    told = {
+        name: {key: value for key, value in own.items() if key != "likelihood_weight"}
+        for name, own in settings.items()
+    }
+    content = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for values in splits.values():
         for value in values.values():
             content.update(value.contiguous().numpy().tobytes())

@@ -50,7 +50,7 @@ def idx_dataset(
     if name not in SOURCES:
         raise DataError(f"no set {name!r}{nearest(name, SOURCES)}; there are {listed(SOURCES)}")
     source = SOURCES[name]
-    pictures, labels = _read(name, root, train=True, download=download)
+    pictures, labels = read_idx(name, root, train=True, download=download)
     if not 0 < validation < len(pictures):
         raise DataError(
             f"{name} has {len(pictures)} rows to train on; validation={validation} is not a part"
@@ -60,7 +60,7 @@ def idx_dataset(
         order = torch.randperm(len(pictures), generator=generator(seed, name))
     parts = {"train": order[:-validation], "validation": order[-validation:]}
     splits = {split: _values(pictures[rows], labels[rows]) for split, rows in parts.items()}
-    splits["test"] = _values(*_read(name, root, train=False, download=download))
+    splits["test"] = _values(*read_idx(name, root, train=False, download=download))
     height, width = pictures.shape[1:]
     modalities: dict[str, dict[str, Any]] = {
         "image": {"kind": "image", "channels": 1, "height": height, "width": width},
@@ -71,7 +71,18 @@ def idx_dataset(
     return modalities, splits
 
 
-def _read(name: str, root: Path, *, train: bool, download: bool) -> tuple[Tensor, Tensor]:
+def read_idx(name: str, root: Path, *, train: bool, download: bool) -> tuple[Tensor, Tensor]:
+    """Reads the pictures ``(count, 28, 28)`` uint8 and class numbers ``(count,)`` of a set.
+
+    Args:
+        name: One of :data:`SOURCES`.
+        root: The folder that torchvision calls root.
+        train: Whether the 60,000 to train on, or the 10,000 to test.
+        download: Let torchvision fetch the set into ``root`` if it is not there.
+
+    Raises:
+        DataError: If the set is not in ``root``, or cannot be read.
+    """
     source = SOURCES[name]
     folder = root / source.__name__ / "raw"
     if not download and not folder.is_dir():

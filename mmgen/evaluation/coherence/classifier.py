@@ -88,15 +88,24 @@ class Classifier(OneLine):
         notes: What the user should know: that it could not be kept, for example.
     """
 
-    net: nn.Module
+    net: nn.Sequential
     readout: Readout
     accuracy: float | None
     notes: list[str] = field(default_factory=list)
 
     def predict(self, x: Tensor) -> Tensor:
         """Reads ``(B, *shape)``: class numbers ``(B,)``, or what is on ``(B, n)``."""
-        logits: Tensor = self.net(x)
-        return logits.argmax(1) if self.readout.sort == "multiclass" else logits > 0
+        return self.decide(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Returns what the last layer reads of ``(B, *shape)``: ``(B, HIDDEN)``."""
+        features: Tensor = self.net[:-1](x)
+        return features
+
+    def decide(self, features: Tensor) -> Tensor:
+        """Reads features ``(..., HIDDEN)``: class numbers ``(...)``, or what is on ``(..., n)``."""
+        logits: Tensor = self.net[-1](features)
+        return logits.argmax(-1) if self.readout.sort == "multiclass" else logits > 0
 
 
 def classifier(
@@ -165,7 +174,7 @@ def classifier(
     return Classifier(net, readout, accuracy, notes)
 
 
-def network(modality: Modality, choices: int) -> nn.Module:
+def network(modality: Modality, choices: int) -> nn.Sequential:
     """Builds a net ``(B, *shape) -> (B, choices)``: features, and two linear layers.
 
     Observations ``(C, H, W)`` get convolutions whatever the modality's own encoder is: the

@@ -23,22 +23,15 @@ from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import listed
 from mmgen.evaluation.coherence.classifier import classifier
+from mmgen.evaluation.coherence.decoding import ROWS, draw, read_decoded, seed_draws
 from mmgen.evaluation.coherence.readout import Readout, readouts
 from mmgen.evaluation.coherence.scores import Measure, scores
 from mmgen.evaluation.directions import Direction, all_directions
 from mmgen.inference.sample import sample_latent
 from mmgen.memory import check_fits
 from mmgen.model import Model
-from mmgen.nets.unflattened import flat
-from mmgen.seeding import generator, random_state
+from mmgen.seeding import random_state
 from mmgen.subsets import Subset
-
-ROWS = 100
-"""Rows whose z are drawn at a time. Fixed, so that no number depends on the chunk size."""
-
-CHAINS = 10
-"""How many z a row are drawn at a time: each may be a chain of iterative sampling."""
-
 
 Latents = Literal["mean", "sampled"]
 
@@ -169,17 +162,18 @@ def coherence(
         seen: dict[_Look, list[Tensor]] = defaultdict(list)
         stream = batches.epoch(None, 0)
         for block in range(len(batches) if looks else 0):
-            _seed(seed, "observations", block)
+            seed_draws(seed, "observations", block)
             x = next(stream)
             for about in {k.about for k in looks}:
                 truth[about].append(known[about].read(x[about]))
             for (target, about), judge in judges.items():
                 real[target, about].append(judge.predict(x[target]))
             for given, of in _by_given(looks).items():
-                _seed(seed, "given", *given, block)
+                seed_draws(seed, "given", *given, block)
                 seen_here = x.select(given)
                 z = _latents(model, seen_here, samples, iterations, temperature)
-                for look, values in _read(model, z, seen_here, of, readers, chunk).items():
+                reads = {look: (look.target, readers[look.target, look.about]) for look in of}
+                for look, values in read_decoded(model, z, seen_here, reads, chunk).items():
                     seen[look].append(values)
             done(min((block + 1) * ROWS, batches.count))
     notes += [note for judge in judges.values() for note in judge.notes]
@@ -247,35 +241,9 @@ def _latents(
 ) -> Tensor:
     """Returns z at the posterior's mean, then samples: ``(1 + samples, B, *event)``."""
     z = [sample_latent(model, given, 1, temperature=0.0, iterations=iterations)]
-    for start in range(0, samples, CHAINS):
-        count = min(CHAINS, samples - start)
-        z.append(sample_latent(model, given, count, temperature=temperature, iterations=iterations))
+    if samples:
+        z.append(draw(model, given, samples, iterations, temperature))
     return torch.cat(z)
-
-
-def _read(
-    model: Model,
-    z: Tensor,
-    given: Batch,
-    looks: Sequence[_Look],
-    readers: Mapping[tuple[str, str], Callable[[Tensor], Tensor]],
-    chunk: int,
-) -> dict[_Look, Tensor]:
-    """Decodes z ``(S, B, *event)`` and reads the means: ``(S, B)`` or ``(S, B, n)`` per look."""
-    columns: dict[_Look, list[Tensor]] = {look: [] for look in looks}
-    for start in range(0, z.shape[1], chunk):
-        rows = z[:, start : start + chunk]
-        values: dict[_Look, list[Tensor]] = {look: [] for look in looks}
-        for part in rows.split(max(1, chunk // rows.shape[1])):
-            here = given.slice(start, start + chunk)
-            p = model.decode(part, here, {look.target for look in looks})
-            means = {n: flat(each).mean for n, each in p.items()}
-            for look in looks:
-                read = readers[look.target, look.about](means[look.target])
-                values[look].append(read.unflatten(0, part.shape[:2]))
-        for look in looks:
-            columns[look].append(torch.cat(values[look]))
-    return {look: torch.cat(parts, 1) for look, parts in columns.items()}
 
 
 def _rows(
@@ -297,7 +265,3 @@ def _rows(
                 ceiling=ceilings.get(score.measure),
                 rows=len(truth),
             )
-
-
-def _seed(*key: int | str) -> None:
-    torch.manual_seed(generator("coherence", *key).initial_seed())

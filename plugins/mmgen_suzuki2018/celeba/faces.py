@@ -23,6 +23,7 @@ from mmgen.data.store import Dataset, Split
 from mmgen.editing import covariance, slopes
 from mmgen.errors import DataError, listed
 from mmgen.evaluation.coherence.classifier import Classifier, classifier
+from mmgen.evaluation.coherence.frechet import frechet_distance, moments
 from mmgen.evaluation.coherence.readout import readouts
 from mmgen.run import Run
 from mmgen.seeding import random_state
@@ -140,9 +141,8 @@ class Judge(OneLine):
 
     def features(self, x: Tensor) -> Tensor:
         """Returns what its last layer reads ``(B, features)``."""
-        body = self.classifier.net[:-1]  # type: ignore[index]
         with torch.no_grad():
-            return torch.cat([body(part) for part in x.split(CHUNK)]).double()
+            return torch.cat([self.classifier.features(part) for part in x.split(CHUNK)]).double()
 
 
 def judge(run: Run, dataset: Dataset, say: Any = lambda _: None) -> Judge:
@@ -325,7 +325,7 @@ class Faces:
         real = _observed(
             self.run, train.spread(min(train.count, 10_000), self.run.modalities), [IMAGE]
         )[IMAGE]
-        moments = _moments(self.judged.features(real))
+        trained_on = moments(self.judged.features(real))
         sets = {
             "test pictures": self.x,
             "from attributes": self._from({ATTRIBUTES: self.w}, IMAGE, temperature=1.0)[0],
@@ -343,7 +343,7 @@ class Faces:
             Sharp(
                 of=of,
                 laplacian=laplacian_variance(self.drawn(x)),
-                frechet=frechet_distance(moments, _moments(self.judged.features(x))),
+                frechet=frechet_distance(trained_on, moments(self.judged.features(x))),
                 pictures=len(x),
             )
             for of, x in sets.items()
@@ -428,35 +428,6 @@ def laplacian_variance(pictures: Tensor) -> float:
     kernel = grey.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
     edges = F.conv2d(grey, kernel[None, None])
     return edges.flatten(1).var(1, correction=0).mean().item()
-
-
-Moments = tuple[Tensor, Tensor]
-"""Mean ``(n,)`` and covariance ``(n, n)``."""
-
-
-def _moments(features: Tensor) -> Moments:
-    return features.mean(0), torch.cov(features.T)
-
-
-def frechet_distance(a: Moments, b: Moments) -> float:
-    """Returns the squared 2-Wasserstein distance of two Gaussians.
-
-    References:
-        M. Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash
-        equilibrium", NeurIPS 2017, equation 6.
-
-    Examples:
-        >>> one, four = torch.eye(2, dtype=torch.float64), 4 * torch.eye(2, dtype=torch.float64)
-        >>> zero = torch.zeros(2, dtype=torch.float64)
-        >>> round(frechet_distance((zero, one), (zero + 3, four)), 6)  # 2·3² + 2·(2 − 1)²
-        20.0
-    """
-    (mean_a, cov_a), (mean_b, cov_b) = a, b
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.mT
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
-    between = (mean_a - mean_b).square().sum()
-    return float(between + cov_a.trace() + cov_b.trace() - 2 * cross)
 
 
 def _observed(run: Run, rows: Split, names: Sequence[str]) -> dict[str, Tensor]:
