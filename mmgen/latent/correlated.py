@@ -53,7 +53,7 @@ class FullGaussian(Gaussian):
         one = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
         regression = (factor / innovation.unsqueeze(-2)).mT
         coupling = torch.linalg.solve_triangular(regression, one, upper=False, unitriangular=True)
-        return cls(mean, innovation, coupling, symbol)
+        return cls(mean, innovation, coupling.tril(-1) + one, symbol)
 
     @property
     def factor(self) -> Tensor:

@@ -89,12 +89,17 @@ class JMVAE(JointlyEncoded):
             latent: Z, the size of z: by how many numbers a row is described; 64 in the paper's
                 MNIST.
             fusion: Widths of layers that join the encoders; in the paper none, and 1024 for CelebA.
+            sampling_prior: What z is drawn from given nothing: prior, N(0, I), as in the paper; or
+                fitted, a mixture of Gaussians that after training is fitted to the posteriors of
+                training rows. Training and likelihoods have N(0, I).
         """
 
         fusion: Widths = ()
+        sampling_prior: Literal["prior", "fitted"] = "prior"
 
     def __init__(self, modalities: Mapping[str, Modality], settings: "JMVAE.Settings") -> None:
         super().__init__(modalities, settings)
+        self.fits_prior = settings.sampling_prior == "fitted"
         self.encoder = SubsetEncoder(modalities, [self.names], 2 * self.latent, settings.fusion)
 
     def posterior(self, x: Batch) -> DiagonalGaussian | None:
@@ -145,6 +150,9 @@ class JMVAEKL(JointlyEncoded):
         Attributes:
             latent: Z, the size of z: by how many numbers a row is described.
             fusion: Widths of layers that join the encoders of the modalities.
+            sampling_prior: What z is drawn from given nothing: prior, N(0, I), as in the paper; or
+                fitted, a mixture of Gaussians that after training is fitted to the posteriors of
+                training rows. Training and likelihoods have N(0, I).
             subsets: Which subsets of the modalities get an encoder: all, 2^K − 2 of them; single,
                 each modality; none; or a list such as ["image", "image+label"].
             subset_encoder: How q(z|x_S) is computed: separate, as in the paper, each subset by nets
@@ -183,6 +191,7 @@ class JMVAEKL(JointlyEncoded):
 
     def __init__(self, modalities: Mapping[str, Modality], settings: "JMVAEKL.Settings") -> None:
         super().__init__(modalities, settings)
+        self.fits_prior = settings.sampling_prior == "fitted"
         self.alpha, self.subset_gradient = settings.alpha, settings.subset_gradient
         self.subsets = chosen(self.names, settings.subsets)
         self.subsets_per_step = settings.subsets_per_step
