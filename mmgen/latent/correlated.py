@@ -226,7 +226,8 @@ def _columns(x: Tensor, batch: torch.Size) -> Tensor:
     A product of ``(*batch, Z, Z)`` with it copies no matrix for each sample.
     """
     full = x.expand(torch.broadcast_shapes(x.shape, (*batch, x.shape[-1])))
-    return full.reshape(-1, *batch, x.shape[-1]).movedim(0, -1)
+    samples = full.shape[: full.dim() - 1 - len(batch)].numel()
+    return full.reshape(samples, *batch, x.shape[-1]).movedim(0, -1)
 
 
 def _restored(columns: Tensor, x: Tensor) -> Tensor:
