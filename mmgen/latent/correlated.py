@@ -58,7 +58,7 @@ class FullGaussian(Gaussian):
     @property
     def factor(self) -> Tensor:
         """A ``(..., Z, Z)``, upper triangular, of Σ = A Aᵀ."""
-        return self._solved(torch.diag_embed(self.innovation))
+        return self._solved(torch.diag_embed(self.innovation)).mT
 
     @property
     def covariance(self) -> Tensor:
@@ -74,7 +74,7 @@ class FullGaussian(Gaussian):
     def standardised(self, x: Tensor) -> Tensor:
         """Returns u ``(..., Z)`` of z − mean = x: N(0, I) of draws."""
         with full_precision(self.loc.device):
-            mixed = _restored(self.coupling.mT @ _columns(x, self.batch_shape), x)
+            mixed = _restored(_rows(x, self.batch_shape) @ self.coupling, x)
         return mixed / self.innovation
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
@@ -107,13 +107,13 @@ class FullGaussian(Gaussian):
         return type(self)(loc.detach(), innovation.detach(), coupling.detach(), self.symbol)
 
     def _of(self, u: Tensor) -> Tensor:
-        noise = _columns(self.innovation * u, self.batch_shape)
+        noise = _rows(self.innovation * u, self.batch_shape)
         return self.loc + _restored(self._solved(noise), u)
 
-    def _solved(self, columns: Tensor) -> Tensor:
-        """Returns U⁻ᵀ times columns ``(..., Z, n)``."""
+    def _solved(self, rows: Tensor) -> Tensor:
+        """Returns rows ``(..., n, Z)`` times U⁻¹: U⁻ᵀ times each of them."""
         solved: Tensor = torch.linalg.solve_triangular(
-            self.coupling.mT, columns, upper=True, unitriangular=True
+            self.coupling, rows, upper=False, left=False, unitriangular=True
         )
         return solved
 
@@ -154,8 +154,8 @@ class LowRankGaussian(Gaussian):
             one = torch.eye(V.shape[-1], dtype=V.dtype, device=V.device)
             # I + VᵀV always has a factor; to check it would wait for the device.
             L, _ = torch.linalg.cholesky_ex(one + V.mT @ V)
-            projected = V.mT @ _columns(x, self.batch_shape)
-            shared = torch.linalg.solve_triangular(L, projected, upper=False)
+            projected = (_rows(x, self.batch_shape) @ V).mT
+            shared = torch.linalg.solve_triangular(L, projected, upper=False).mT
         squared = x.square().sum(-1) - _restored(shared, x).square().sum(-1)
         log_volume = self.scale.log().sum(-1) + L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         log_p: Tensor = -squared / 2 - log_volume - x.shape[-1] * math.log(math.sqrt(2 * math.pi))
@@ -180,7 +180,7 @@ class LowRankGaussian(Gaussian):
     def _of(self, noise: Tensor) -> Tensor:
         u, v = noise.tensor_split([self.directions.shape[-2]], dim=-1)
         with full_precision(self.loc.device):
-            shared = _restored(self.directions @ _columns(v, self.batch_shape), u)
+            shared = _restored(_rows(v, self.batch_shape) @ self.directions.mT, u)
         return self.loc + self.scale * (u + shared)
 
 
@@ -188,7 +188,7 @@ class LowRankGaussian(Gaussian):
 def _kl_of_diagonal(q: DiagonalGaussian, p: FullGaussian) -> Tensor:
     # Σ_i (Uᵀ diag(σ²) U)_ii / innovation_i²: of the squares of U, without a triangular system.
     with full_precision(p.loc.device):
-        spread = (p.coupling.square().mT @ q.variance.unsqueeze(-1)).squeeze(-1)
+        spread = (q.variance.unsqueeze(-2) @ p.coupling.square()).squeeze(-2)
     trace = spread / p.innovation.square()
     return _kl(trace, p.standardised(q.loc - p.loc), p.innovation / q.scale)
 
@@ -220,18 +220,17 @@ def _picked(components: FullGaussian | LowRankGaussian, chosen: Tensor, noise: T
     return z
 
 
-def _columns(x: Tensor, batch: torch.Size) -> Tensor:
-    """Lays ``(*samples, *batch, Z)`` out as ``(*batch, Z, samples)``, for matrices of the batch.
+def _rows(x: Tensor, batch: torch.Size) -> Tensor:
+    """Lays ``(*samples, *batch, Z)`` out as ``(*batch, samples, Z)``, for matrices of the batch.
 
-    A product of ``(*batch, Z, Z)`` with it copies no matrix for each sample.
+    A product of it with ``(*batch, Z, Z)`` copies no matrix for each sample.
     """
     full = x.expand(torch.broadcast_shapes(x.shape, (*batch, x.shape[-1])))
     samples = full.shape[: full.dim() - 1 - len(batch)].numel()
-    return full.reshape(samples, *batch, x.shape[-1]).movedim(0, -1)
+    return full.reshape(samples, *batch, x.shape[-1]).movedim(0, -2)
 
 
-def _restored(columns: Tensor, x: Tensor) -> Tensor:
-    """Lays columns ``(*batch, Z, samples)`` out as x, of which :func:`_columns` made such."""
-    batch = columns.shape[:-2]
-    lead = torch.broadcast_shapes(x.shape[:-1], batch)
-    return columns.movedim(-1, 0).reshape(*lead, columns.shape[-2])
+def _restored(rows: Tensor, x: Tensor) -> Tensor:
+    """Lays rows ``(*batch, samples, n)`` out as x, of which :func:`_rows` made such."""
+    lead = torch.broadcast_shapes(x.shape[:-1], rows.shape[:-2])
+    return rows.movedim(-2, 0).reshape(*lead, rows.shape[-1])
