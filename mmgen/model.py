@@ -32,6 +32,7 @@ from torch.distributions import Distribution
 from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.errors import ConfigError, listed
+from mmgen.latent.aggregate import FittedPrior
 from mmgen.latent.base import Latent
 from mmgen.modality import Modality
 from mmgen.nets.by_modality import ByModality
@@ -125,6 +126,9 @@ class Model(nn.Module, ABC):
             subscripts written ``x_k`` or ``x_{S}``. Shown in the report.
         directions: What it generates from what; ``None``: anything from anything.
         decoder_given: The modalities that the decoders read beside z.
+        fits_prior: Whether, when a training has ended, what z is drawn from given nothing is fitted
+            to the posteriors of training rows; set by the author, of a joint model.
+        fitted_prior: What was fitted then, see :meth:`sampling_prior`.
         formula: How many encoder nets it has, for K modalities: ``"2^(K−1)·K"``; see
             :meth:`encoder_count`.
         weighs_likelihoods: Whether :meth:`objective` itself heeds :attr:`likelihood_weights`, where
@@ -156,6 +160,8 @@ class Model(nn.Module, ABC):
         self.latent = settings.latent
         self.directions: Directions | None = None
         self.decoder_given: Subset = ()
+        self.fits_prior = False
+        self.fitted_prior: FittedPrior | None = None
         self.targets = self.names if targets is None else targets
         inputs = self.latent if inputs is None else inputs
         self.decoders = ByModality({n: modalities[n].decoder(inputs) for n in self.targets})
@@ -201,6 +207,13 @@ class Model(nn.Module, ABC):
         h = self.decoder_input(z, given)
         rows = h.reshape(-1, h.shape[-1])
         return {n: unflattened(self.decoders[n](rows), h.shape[:-1]) for n in wanted}
+
+    def sampling_prior(self, given: Batch) -> Latent:
+        """Returns what z is drawn from given nothing but x_C: p(z), unless one was fitted.
+
+        To draw from alone: the objective, the bound and all likelihoods are those of :meth:`prior`.
+        """
+        return self.prior(given) if self.fitted_prior is None else self.fitted_prior()
 
     def decoder_input(self, z: Tensor, given: Batch | None = None) -> Tensor:  # noqa: ARG002
         """Returns what decoders read ``(..., features)``: z itself."""

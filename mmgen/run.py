@@ -63,7 +63,7 @@ class Run(OneLine):
         start: Start = "zero",
         seed: int | None = None,
     ) -> Generated:
-        """Generates targets from what is given, or from the prior if nothing is.
+        """Generates targets from what is given; if nothing is, from the prior or what was fitted.
 
         Args:
             given: Values by modality: text as on the command line (``{"label": "7"}``), a path, a

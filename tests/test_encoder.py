@@ -231,3 +231,28 @@ def test_an_encoder_without_parameters_is_counted_and_replicated():
     modalities = {"a": Numbers(widths=()), "b": Numbers(size=2, widths=())}
     assert isinstance(modalities["a"].encoder(), nn.Sequential)
     assert subset_encoder(modalities)(observations(modalities, 4)).shape == (3, 4, 6)
+
+
+@pytest.mark.parametrize("fusion", [(), (7, 5)])
+def test_the_last_subset_may_have_another_number_of_parameters(fusion, way):
+    torch.manual_seed(0)
+    encoder = SubsetEncoder(THREE, SUBSETS, 9, fusion, last_out=6, **way)
+    x = observations(THREE, 5)
+    others, last = encoder.split(x)
+    assert (others.shape, last.shape) == ((6, 5, 9), (5, 6))
+    for number, subset in enumerate(SUBSETS[:-1]):
+        torch.testing.assert_close(encoder(x, subset)[0], others[number])
+    torch.testing.assert_close(encoder(x, SUBSETS[-1])[0], last)
+    joined = encoder.join(encoder.encode_each(x, SUBSETS[-1]), SUBSETS[-1])[0]
+    torch.testing.assert_close(joined, last)
+    some, again = encoder.split(x, [SUBSETS[4], SUBSETS[1]])
+    torch.testing.assert_close(some, others[[4, 1]])
+    torch.testing.assert_close(again, last)
+
+
+@pytest.mark.parametrize("fusion", [(), (7,)])
+def test_of_one_width_the_split_pass_is_the_full_one(fusion, way):
+    encoder, x = subset_encoder(fusion=fusion, **way), observations(THREE, 5)
+    others, last = encoder.split(x)
+    assert torch.equal(torch.cat([others, last.unsqueeze(0)]), encoder(x))
+    assert not [name for name, _ in encoder.named_parameters() if name.startswith("last.")]

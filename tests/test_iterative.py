@@ -69,7 +69,8 @@ class Whole:
 
     def __init__(self, model):
         self.names, self.modalities, self.directions = model.names, model.modalities, None
-        self.decode, self.prior, self.blank = model.decode, model.prior, model.blank
+        self.decode, self.blank = model.decode, model.blank
+        self.sampling_prior = model.sampling_prior
         self.posterior, self.imputed_posterior = model.posterior, model.imputed_posterior
 
 

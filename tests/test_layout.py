@@ -43,7 +43,7 @@ MODEL_AUTHOR |= {"nets", "objective", "settings", "subsets"}
 """What the author of a model may import."""
 
 
-SOURCE_AUTHOR = {"data", "errors", "files", "hooks", "seeding", "source"}
+SOURCE_AUTHOR = {"brief", "data", "errors", "files", "hooks", "seeding", "source"}
 """What the author of a source may import."""
 
 COMMAND_AUTHORS = {"mmgen_suzuki2018"}

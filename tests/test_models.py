@@ -53,6 +53,23 @@ CASES = {
     **{f"{kind} {told}": (kind, *way) for kind in ONE_WAY for told, way in DIRECTIONS.items()},
     "jmvae-kl of singles": ("jmvae-kl", ABC, {"subsets": "single"}),
     "jmvae-kl with a flow": ("jmvae-kl", ABC, {"subset_posterior": "flow", "flow_widths": (9,)}),
+    "jmvae-kl of full Gaussians": ("jmvae-kl", ABC, {"subset_posterior": "full"}),
+    "jmvae-kl of mixtures": (
+        "jmvae-kl",
+        ABC,
+        {"subset_posterior": "mixture", "mixture_components": 2},
+    ),
+    "jmvae-kl drawing mixtures of shared nets": (
+        "jmvae-kl",
+        ABC,
+        {
+            "subset_encoder": "shared",
+            "subsets_per_step": 6,
+            "subset_posterior": "mixture",
+            "mixture_covariance": "low-rank",
+            "subset_gradient": False,
+        },
+    ),
     "jmvae-kl of shared nets": ("jmvae-kl", ABC, {"subset_encoder": "shared"}),
     "jmvae-kl of products": ("jmvae-kl", ABC, {"subset_encoder": "product"}),
     "jmvae-kl drawing subsets": ("jmvae-kl", ABC, {"subsets_per_step": 6}),

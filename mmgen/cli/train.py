@@ -138,9 +138,10 @@ def train(
 
 
 def _drawn(out: Path) -> bool:
-    """Tells whether figures and report are of the last checkpoint: the report is written last."""
-    report, last = out / "report.html", out / "last.safetensors"
-    return report.exists() and report.stat().st_mtime_ns >= last.stat().st_mtime_ns
+    """Tells whether figures and report are of these weights: the report is written last."""
+    report, weights = out / "report.html", ("last.safetensors", "best.safetensors")
+    newest = max((out / name).stat().st_mtime_ns for name in weights)
+    return report.exists() and report.stat().st_mtime_ns >= newest
 
 
 def _with_warmup_of(trained: "Experiment", experiment: "Experiment") -> "Experiment":
@@ -251,6 +252,8 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
                 loss = shown.number((item.validation or item.train)["loss"])
                 tell(item.epoch, 0, loss=f"loss {loss}")
                 stderr.print(shown.line(item, epochs, told))
+                if training.epoch == epochs and training.model.fits_prior:
+                    stderr.print("fitting what z is drawn from given nothing ...")
                 since, steps = time.perf_counter(), 0
             if interrupted and not training.finished:
                 if not isinstance(item, Epoch):

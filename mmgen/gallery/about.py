@@ -8,7 +8,7 @@ import torch
 
 from mmgen.brief import OneLine, cut
 from mmgen.formatting import joined, number
-from mmgen.gallery.groups import likelihood
+from mmgen.gallery.groups import FITTED, likelihood
 from mmgen.inference.iterative import ITERATIONS
 from mmgen.inference.sample import inferred
 from mmgen.model import Model
@@ -52,15 +52,17 @@ def about(run: Run, registry: Registry, terms: Mapping[str, Term]) -> About:
     """Asks a model what it is."""
     model = run.model
     C = model.directions.given if model.directions else ()
-    prior, posterior = (inferred(model, names) for names in (C, model.names))
-    assert prior is not None
+    prior, posterior = model.prior(model.blank(C)), inferred(model, model.names)
     assert posterior is not None
     nets = sum(copies for copies, _ in model.encoder_nets())
     formula = model.formula if model.encoder_count(model.settings, len(model.names)) else ""
+    drawn = model.sampling_prior(model.blank(C)).symbol
+    fitted = {} if model.fitted_prior is None else {"z given nothing": f"{FITTED}{drawn}"}
     facts = {
         "generates": model.direction(),
         "z": f"{' × '.join(map(str, prior.event_shape))} numbers",
         "prior of z": prior.symbol,
+        **fitted,
         "z given all": posterior.symbol,
         "decoders": likelihood(model, model.targets),
         "encoder nets": f"{nets:,}" + (f" = {formula}" if formula else ""),

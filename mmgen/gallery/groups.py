@@ -277,19 +277,24 @@ def shown_subsets(model: Model, most: int) -> tuple[list[Subset], int]:
     return sorted(first, key=every.index), 2 ** len(names) - 2 - len(first)
 
 
+FITTED = "a mixture of Gaussians that was fitted to the posteriors of training rows, "
+"""What a fitted prior is, before its symbol."""
+
+
 @torch.no_grad()
 def from_prior(run: Run, count: int, *, seed: int = 0) -> Group:
-    """Draws z from the prior and decodes every modality from it.
+    """Draws z given nothing and decodes every modality from it.
 
     Raises:
         GenerationError: If something must be given.
     """
     run.targets([], run.model.targets)  # refuses a model of one direction
     with random_state(run.device, seed):
-        p = run.model.prior(Batch({}))
+        p = run.model.sampling_prior(Batch({}))
         means = {n: d.mean for n, d in run.model.decode(p.sample((count,))).items()}
     told = [f"{i + 1}, given nothing, z from {p.symbol}" for i in range(count)]
-    note = f"Given: nothing. z from the prior {p.symbol}; shown is the mean of "
+    what = "the prior " if run.model.fitted_prior is None else FITTED
+    note = f"Given: nothing. z from {what}{p.symbol}; shown is the mean of "
     note += f"{likelihood(run.model, means)} of one z each."
     return Group("From the prior", note, [_row(run, "", means, told)])
 

@@ -46,7 +46,7 @@ def iterate(
 ) -> Iterator[Tensor]:
     """Yields z after 1, 2, … T iterations; the last is the result, all of them the trajectory.
 
-    Missing values start at zero, or at a sample from the prior. Then T times:
+    Missing values start at zero, or at a sample given nothing. Then T times:
     z ~ q(z | x_given, x̃_missing), x̃_missing ~ p(x_missing | z).
 
     Args:
@@ -71,7 +71,7 @@ def iterate(
     missing = [n for n in model.names if n not in given]
     revise = _reviser(model, given, samples)
     if start == "prior":
-        x = _imputed(model, model.prior(Batch({})).rsample((chains,)), missing)
+        x = _imputed(model, model.sampling_prior(Batch({})).rsample((chains,)), missing)
     else:
         x = model.blank(missing, chains)
     for iteration in range(1, iterations + 1):

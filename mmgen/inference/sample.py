@@ -17,12 +17,12 @@ from mmgen.model import Model
 def infer(model: Model, given: Batch) -> Latent | None:
     """Returns what z is drawn from given some modalities: of batch shape ``(B,)``, or ``()``.
 
-    q(z | x_S) if S has an encoder, p(z) given nothing, p(z | x_C) of a conditional model given
-    x_C; else ``None``: it takes iterative sampling.
+    q(z | x_S) if S has an encoder, p(z) given nothing or what was fitted in its place, p(z | x_C)
+    of a conditional model given x_C; else ``None``: it takes iterative sampling.
     """
     known = model.directions.given if model.directions else ()
     if {*given} == {*known}:
-        return model.prior(given)
+        return model.sampling_prior(given)
     return model.posterior(given)
 
 
@@ -40,7 +40,8 @@ def sample_latent(
 
     Args:
         model: In eval mode.
-        given: Observations ``(B, *shape)``; nothing, to draw from the prior.
+        given: Observations ``(B, *shape)``; nothing, to draw from the prior, or what was fitted in
+            its place.
         samples: How many z per row.
         temperature: See :func:`mmgen.latent.base.sample`: 0 takes the mean instead of a sample.
         iterations: T of iterative sampling. Without it, the subset's own encoder is used if there

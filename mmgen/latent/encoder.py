@@ -47,6 +47,7 @@ class SubsetEncoder(nn.Module):
         shared: Whether a modality has one net for all subsets, the trunk, instead of a copy for
             each: K nets. All layers after it are each subset's own.
         last_teaches: Whether the last subset alone trains shared trunks.
+        last_out: How many parameters the last subset has, if not P.
         apart: Whether the weights of each subset are tensors of their own, not a part of one tensor
             of all. A step that runs :meth:`some` subsets then gives gradients to those alone, and
             an optimiser leaves a tensor without a gradient as it is; of one tensor of all it would
@@ -65,6 +66,7 @@ class SubsetEncoder(nn.Module):
         *,
         shared: bool = False,
         last_teaches: bool = False,
+        last_out: int | None = None,
         apart: bool = False,
     ) -> None:
         super().__init__()
@@ -83,16 +85,16 @@ class SubsetEncoder(nn.Module):
             return Looped([make() for _ in range(copies)]) if apart else replicate(make, copies)
 
         self.encoders = ByModality({n: nets(n) for n in self.names})
-        widths = [*fusion, out]
         one = {
             n: net.nets[0] if isinstance(net, Looped) else net for n, net in self.encoders.items()
         }
         inputs = {n: features(net, modalities[n].shape) for n, net in one.items()}
-        self.first = SumOfProjections(inputs, subsets, widths[0], apart=apart)
-        self.rest = nn.ModuleList(
-            BatchedLinear(len(subsets), before, after, apart=apart)
-            for before, after in pairwise(widths)
-        )
+        alike = self.subsets if last_out is None else self.subsets[:-1]
+        head = Head(inputs, alike, [*fusion, out], apart=apart)
+        self.first, self.rest = head.first, head.rest
+        self.last = None
+        if last_out is not None:
+            self.last = Head(inputs, self.subsets[-1:], [*fusion, last_out], apart=apart)
 
     def forward(self, x: Mapping[str, Tensor], subset: Subset | None = None) -> Tensor:
         """Maps observations ``{name: (B, *shape)}`` to what posteriors are read off.
@@ -102,24 +104,52 @@ class SubsetEncoder(nn.Module):
             subset: One of :attr:`subsets`, to run its nets alone.
 
         Returns:
-            Parameters ``(S, B, P)``, S = 1 if ``subset`` is given.
+            Parameters ``(S, B, P)``, S = 1 if ``subset`` is given; of all, where all have P.
         """
         if subset is not None:
             return self.join(self.encode_each({n: x[n] for n in subset}, subset), subset)
         if self.apart:
             return self.some(x, self.subsets)
-        return self.finish(self.first({n: net(x[n]) for n, net in self.encoders.items()}))
+        assert self.last is None, "of two widths there is no one tensor"
+        return self._finish({n: net(x[n]) for n, net in self.encoders.items()})
+
+    def split(
+        self, x: Mapping[str, Tensor], subsets: Sequence[Subset] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Runs the nets of all subsets, those of the last apart from the others.
+
+        Args:
+            x: The observations.
+            subsets: Which run beside the last; all others if left out.
+
+        Returns:
+            Parameters ``(S, B, P)``, and those of the last subset.
+        """
+        *others, last = self.subsets
+        if self.apart or subsets is not None:
+            *parts, of_last = self._each(x, [*(others if subsets is None else subsets), last])
+            return torch.cat(parts), of_last[0]
+        if self.last is None:
+            h = self.forward(x)
+            return h[:-1], h[-1]
+        features = {n: net(x[n]) for n, net in self.encoders.items()}
+        of_last = self.last({n: features[n][-1:] for n in last})[0]  # its copies are the last
+        counts = {n: len(rows) for n, rows in self.first.members.items()}
+        return self._finish({n: features[n][:count] for n, count in counts.items()}), of_last
 
     def some(self, x: Mapping[str, Tensor], subsets: Sequence[Subset]) -> Tensor:
         """Runs the nets of some of :attr:`subsets`, one subset after the other: ``(S, B, P)``."""
+        return torch.cat(self._each(x, subsets))
+
+    def _each(self, x: Mapping[str, Tensor], subsets: Sequence[Subset]) -> list[Tensor]:
+        """Runs the nets of some subsets, one subset after the other: ``(1, B, P)`` of each."""
         numbers = [self._number[s] for s in subsets]
         copies = {n: [copy[i] for i in numbers if i in copy] for n, copy in self._copy.items()}
         h = {n: iter(self.encoders[n](x[n], each)) for n, each in copies.items() if each}
-        parts = []
-        for i, s in zip(numbers, subsets, strict=True):
-            encoded = {n: self.first.one(next(h[n]), n, self._copy[n][i]) for n in s}
-            parts.append(self.join(encoded, s))
-        return torch.cat(parts)
+        return [
+            self.join({n: self._project(next(h[n]), n, i) for n in s}, s)
+            for i, s in zip(numbers, subsets, strict=True)
+        ]
 
     def encode_each(self, x: Mapping[str, Tensor], subset: Subset) -> dict[str, Tensor]:
         """Encodes some of a subset's members, each by itself.
@@ -133,21 +163,67 @@ class SubsetEncoder(nn.Module):
         """
         only, nets = self._number[subset], self.encoders
         copies = {n: self._copy[n][only] for n in x}
-        return {n: self.first.one(nets[n](x[n], [c])[0], n, c) for n, c in copies.items()}
+        return {n: self._project(nets[n](x[n], [c])[0], n, only) for n, c in copies.items()}
 
     def join(self, encoded: Mapping[str, Tensor], subset: Subset) -> Tensor:
         """Joins what each of a subset's members adds to parameters ``(1, B, P)``."""
-        only = self._number[subset]
-        total = self.first.bias[only]
+        head, row = self._head(self._number[subset])
+        total = head.first.bias[row]
         for n in subset:
             total = total + encoded[n]
-        return self.finish(total.unsqueeze(0), only)
+        return finish(head.rest, total.unsqueeze(0), row)
 
-    def finish(self, h: Tensor, only: int | None = None) -> Tensor:
-        """Runs the layers after concatenation: ``(S, B, out)`` to parameters ``(S, B, P)``."""
-        for layer in self.rest:
-            h = layer(h.relu(), only)
-        return h
+    def _project(self, h: Tensor, name: str, number: int) -> Tensor:
+        """Returns what features ``(B, F_k)`` of a member add to those of a subset by its number."""
+        head, row = self._head(number)
+        return head.first.one(h, name, self._copy[name][number] if head is self else row)
+
+    def _head(self, number: int) -> "tuple[SubsetEncoder | Head, int]":
+        """Returns where the layers of a subset are that come after its nets, and its row there."""
+        if self.last is not None and number == len(self.subsets) - 1:
+            return self.last, 0
+        return self, number
+
+    def _finish(self, h: Mapping[str, Tensor]) -> Tensor:
+        return finish(self.rest, self.first(h))
+
+
+class Head(nn.Module):
+    """What comes after the nets of some subsets: concatenation, fusion layers and a linear layer.
+
+    Args:
+        features: The features of each modality, those of others than the subsets' among them.
+        subsets: The subsets.
+        widths: The widths of all layers, the last of them P.
+        apart: Whether each weight is a tensor of its own.
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, int],
+        subsets: Sequence[Subset],
+        widths: Sequence[int],
+        *,
+        apart: bool = False,
+    ) -> None:
+        super().__init__()
+        inputs = {n: size for n, size in features.items() if any(n in s for s in subsets)}
+        self.first = SumOfProjections(inputs, subsets, widths[0], apart=apart)
+        self.rest = nn.ModuleList(
+            BatchedLinear(len(subsets), before, after, apart=apart)
+            for before, after in pairwise(widths)
+        )
+
+    def forward(self, h: Mapping[str, Tensor]) -> Tensor:
+        """Maps features ``{name: (n_k, B, F_k)}`` to parameters ``(S, B, P)``."""
+        return finish(self.rest, self.first(h))
+
+
+def finish(layers: nn.ModuleList, h: Tensor, only: int | None = None) -> Tensor:
+    """Runs the layers after concatenation: ``(S, B, out)`` to parameters ``(S, B, P)``."""
+    for layer in layers:
+        h = layer(h.relu(), only)
+    return h
 
 
 class SumOfProjections(nn.Module):

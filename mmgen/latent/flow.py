@@ -10,7 +10,6 @@ References:
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from itertools import pairwise
 from typing import Any, Self
@@ -21,7 +20,7 @@ from torch.distributions import Distribution
 
 from mmgen.errors import ConfigError
 from mmgen.latent.base import Latent
-from mmgen.latent.gaussian import DiagonalGaussian, gaussian
+from mmgen.latent.gaussian import DiagonalGaussian, full_precision, gaussian
 from mmgen.memory import check_fits
 
 
@@ -78,7 +77,7 @@ class FlowPosterior(Latent):
         self.temperature = 1.0
         base = gaussian(parameters)
         self.loc, self.scale = base.loc, base.scale
-        with self._full_precision():
+        with full_precision(self.loc.device):
             self.transform = transform(parameters.to(self.loc.dtype))  # standardised z -> u
         super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], symbol)
 
@@ -100,19 +99,13 @@ class FlowPosterior(Latent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log q(z|x_S) of z ``(..., Z)``, in nats."""
-        with self._full_precision():
+        with full_precision(self.loc.device):
             u, log_slope = self.transform.call_and_ladj((value - self.loc) / self.scale)
         base = DiagonalGaussian(torch.zeros_like(u), torch.full_like(u, self.temperature))
         density: Tensor = base.log_prob(u) + log_slope
         return density - self.scale.log().sum(-1)
 
     def _of(self, u: Tensor) -> Tensor:
-        with self._full_precision():
+        with full_precision(self.loc.device):
             standardised: Tensor = self.transform.inv(u)
         return self.loc + self.scale * standardised
-
-    def _full_precision(self) -> AbstractContextManager[Any]:
-        """Leaves autocast, as all densities do."""
-        device = self.loc.device.type
-        available = torch.amp.is_autocast_available(device)  # not on the meta device
-        return torch.autocast(device, enabled=False) if available else nullcontext()

@@ -1,6 +1,8 @@
-"""Diagonal Gaussians of z."""
+"""Gaussians of z: what they share, and those whose dimensions are independent."""
 
 import math
+from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -14,7 +16,52 @@ VARIANCE_FLOOR = 1e-6
 """Added to every variance: a collapsed one would make densities infinite."""
 
 
-class DiagonalGaussian(Latent):
+class Gaussian(Latent):
+    """N(loc, Σ), of batch shape ``(...)`` and event shape ``(Z,)``: Σ is the subclass's matter.
+
+    Attributes:
+        loc: The mean, ``(..., Z)``.
+    """
+
+    loc: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """``(..., Z)``."""
+        return self.loc
+
+    @property
+    @abstractmethod
+    def variance(self) -> Tensor:
+        """The diagonal of Σ, ``(..., Z)``."""
+
+    @property
+    def stddev(self) -> Tensor:
+        """The standard deviation of each dimension by itself, ``(..., Z)``."""
+        return self.variance.sqrt()
+
+    @abstractmethod
+    def __getitem__(self, index: Any) -> Self:
+        """Returns a part of the batch: ``q[-1]`` of batch shape (S, B) has the shape (B,)."""
+
+    @abstractmethod
+    def detach(self) -> Self:
+        """Returns the same distribution, through which no gradient flows."""
+
+    @abstractmethod
+    def pick(self, chosen: Tensor) -> Tensor:
+        """Draws z of chosen ones among C Gaussians.
+
+        Args:
+            chosen: Numbers along the first dimension of the batch ``(C, *batch)``, of the shape
+                ``(*samples, *batch)``.
+
+        Returns:
+            z ``(*samples, *batch, Z)``.
+        """
+
+
+class DiagonalGaussian(Gaussian):
     """N(mean, diag(standard_deviation²)), of batch shape ``(...)`` and event shape ``(Z,)``.
 
     Args:
@@ -26,11 +73,6 @@ class DiagonalGaussian(Latent):
     def __init__(self, mean: Tensor, standard_deviation: Tensor, symbol: str = "q(z)") -> None:
         self.loc, self.scale = mean, standard_deviation
         super().__init__(mean.shape[:-1], mean.shape[-1:], symbol)
-
-    @property
-    def mean(self) -> Tensor:
-        """``(..., Z)``."""
-        return self.loc
 
     @property
     def stddev(self) -> Tensor:
@@ -60,6 +102,15 @@ class DiagonalGaussian(Latent):
         """Returns a part of the batch: ``q[-1]`` of batch shape (S, B) has the shape (B,)."""
         return type(self)(self.loc[index], self.scale[index], self.symbol)
 
+    def pick(self, chosen: Tensor) -> Tensor:
+        """Draws z of chosen ones: see :meth:`Gaussian.pick`."""
+        last = len(self.batch_shape) - 2
+        rows = [
+            torch.arange(size, device=chosen.device).reshape(-1, *[1] * (last - dim))
+            for dim, size in enumerate(self.batch_shape[1:])
+        ]
+        return self[chosen, *rows].rsample()
+
     def named(self, symbol: str) -> Self:
         """Returns the same distribution under another symbol."""
         return type(self)(self.loc, self.scale, symbol)
@@ -74,6 +125,12 @@ def _kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
     ratio = (q.scale / p.scale).pow(2)
     shift = ((q.loc - p.loc) / p.scale).pow(2)
     return (0.5 * (ratio + shift - 1 - ratio.log())).sum(-1)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Leaves autocast: matrix products of densities and divergences need full precision."""
+    available = torch.amp.is_autocast_available(device.type)  # not on the meta device
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def gaussian(parameters: Tensor, symbol: str = "q(z)") -> DiagonalGaussian:

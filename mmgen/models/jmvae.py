@@ -20,7 +20,14 @@ from mmgen.inference.bound import evidence_bound
 from mmgen.inference.divergence import divergence
 from mmgen.latent.base import Latent, symbol
 from mmgen.latent.encoder import SubsetEncoder
-from mmgen.latent.family import Family, Gaussians
+from mmgen.latent.family import (
+    Family,
+    FullGaussians,
+    GaussianFamily,
+    Gaussians,
+    LowRankGaussians,
+    Mixtures,
+)
 from mmgen.latent.flow import ConditionalFlow
 from mmgen.latent.gaussian import DiagonalGaussian, gaussian, standard_normal
 from mmgen.latent.product import products_of
@@ -31,6 +38,9 @@ from mmgen.settings import MOST, Depth, Size, Widths
 from mmgen.subsets import Subset, chosen, ordered, subset_encoder_nets
 
 JOINT = "q(z | x)"
+
+Components = Annotated[int, Field(gt=0, le=1000)]
+"""A number of Gaussians: z are drawn from one after the other."""
 
 
 class JointlyEncoded(Model):
@@ -79,12 +89,17 @@ class JMVAE(JointlyEncoded):
             latent: Z, the size of z: by how many numbers a row is described; 64 in the paper's
                 MNIST.
             fusion: Widths of layers that join the encoders; in the paper none, and 1024 for CelebA.
+            sampling_prior: What z is drawn from given nothing: prior, N(0, I), as in the paper; or
+                fitted, a mixture of Gaussians that after training is fitted to the posteriors of
+                training rows. Training and likelihoods have N(0, I).
         """
 
         fusion: Widths = ()
+        sampling_prior: Literal["prior", "fitted"] = "prior"
 
     def __init__(self, modalities: Mapping[str, Modality], settings: "JMVAE.Settings") -> None:
         super().__init__(modalities, settings)
+        self.fits_prior = settings.sampling_prior == "fitted"
         self.encoder = SubsetEncoder(modalities, [self.names], 2 * self.latent, settings.fusion)
 
     def posterior(self, x: Batch) -> DiagonalGaussian | None:
@@ -135,6 +150,9 @@ class JMVAEKL(JointlyEncoded):
         Attributes:
             latent: Z, the size of z: by how many numbers a row is described.
             fusion: Widths of layers that join the encoders of the modalities.
+            sampling_prior: What z is drawn from given nothing: prior, N(0, I), as in the paper; or
+                fitted, a mixture of Gaussians that after training is fitted to the posteriors of
+                training rows. Training and likelihoods have N(0, I).
             subsets: Which subsets of the modalities get an encoder: all, 2^K − 2 of them; single,
                 each modality; none; or a list such as ["image", "image+label"].
             subset_encoder: How q(z|x_S) is computed: separate, as in the paper, each subset by nets
@@ -147,9 +165,14 @@ class JMVAEKL(JointlyEncoded):
             alpha: α, the weight of each subset's KL; 1 in the paper, which sums them (eq. 10). The
                 authors' published code weighs their mean: its α is α / (2^K − 2) here, 0.5 for two
                 modalities.
-            subset_posterior: What q(z|x_S) is: gaussian, as in the paper, or flow, a normalising
-                flow (extra ``flow``).
+            subset_posterior: What q(z|x_S) is: gaussian, as in the paper, of independent
+                dimensions; full, a Gaussian with a full covariance; mixture, of Gaussians; or flow,
+                a normalising flow (extra ``flow``).
             subset_gradient: Whether the subsets' KL moves the joint posterior too, as in the paper.
+            mixture_components: Of subset_posterior = mixture: how many Gaussians.
+            mixture_covariance: Of subset_posterior = mixture: diagonal, low-rank (and diagonal), or
+                full.
+            mixture_rank: Of mixture_covariance = low-rank: how many directions dimensions share.
             flow_transforms: Of subset_posterior = flow: how many transformations.
             flow_widths: Of subset_posterior = flow: widths of the nets in each.
         """
@@ -158,25 +181,32 @@ class JMVAEKL(JointlyEncoded):
         subset_encoder: Literal["separate", "shared", "product"] = "separate"
         subsets_per_step: Size | None = None
         alpha: Annotated[float, Field(ge=0, le=MOST)] = 1.0
-        subset_posterior: Literal["gaussian", "flow"] = "gaussian"
+        subset_posterior: Literal["gaussian", "full", "mixture", "flow"] = "gaussian"
         subset_gradient: bool = True
+        mixture_components: Components = 5
+        mixture_covariance: Literal["diagonal", "low-rank", "full"] = "full"
+        mixture_rank: Size = 4
         flow_transforms: Depth = 3
         flow_widths: Widths = (128, 128)
 
     def __init__(self, modalities: Mapping[str, Modality], settings: "JMVAEKL.Settings") -> None:
         super().__init__(modalities, settings)
+        self.fits_prior = settings.sampling_prior == "fitted"
         self.alpha, self.subset_gradient = settings.alpha, settings.subset_gradient
         self.subsets = chosen(self.names, settings.subsets)
         self.subsets_per_step = settings.subsets_per_step
         self.product = settings.subset_encoder == "product"
         self._check(settings)
+        self._family = _family(settings)
+        joint, own = 2 * self.latent, self._family.size if self.subsets else 2 * self.latent
         self.encoder = SubsetEncoder(
             modalities,
             [*self._encoded(self.subsets), self.names],
-            2 * self.latent,
+            own,
             settings.fusion,
             shared=settings.subset_encoder == "shared",
             last_teaches=not self.subset_gradient,
+            last_out=joint if joint != own else None,
             apart=self.subsets_per_step is not None,
         )
         transforms, widths = settings.flow_transforms, settings.flow_widths
@@ -189,10 +219,11 @@ class JMVAEKL(JointlyEncoded):
         Raises:
             ConfigError: If they do not.
         """
-        if self.product and settings.subset_posterior == "flow":
+        if self.product and settings.subset_posterior != "gaussian":
             raise ConfigError(
-                'model.subset_posterior = "flow": with model.subset_encoder = "product" each '
-                "q(z | x_S) is a product of Gaussians, and so a Gaussian."
+                f'model.subset_posterior = "{settings.subset_posterior}": with '
+                'model.subset_encoder = "product" each q(z | x_S) is a product of diagonal '
+                "Gaussians, and so a diagonal Gaussian."
                 '\n  Try model.subset_encoder="shared", or "separate"'
             )
         count = len(self.subsets)
@@ -205,7 +236,7 @@ class JMVAEKL(JointlyEncoded):
     @property
     def family(self) -> Family:
         """What the posteriors given proper subsets are, but for products."""
-        return self.flow or Gaussians(self.latent)
+        return self.flow or self._family
 
     def posterior(self, x: Batch) -> Latent | None:
         """Returns q(z|x_S) of a subset that has an encoder; the full one always has."""
@@ -223,17 +254,15 @@ class JMVAEKL(JointlyEncoded):
     def objective(self, x: Batch) -> Objective:
         """Returns the terms of −L, by ``subsets_per_step`` an unbiased estimate in training."""
         subsets = self._subsets_of_step()
-        if self.subsets_per_step is None:
-            h = self.encoder(x)  # (S + 1, B, 2Z), the joint one last
-        else:
-            h = self.encoder.some(x, [*self._encoded(subsets), self.names])
-        q = gaussian(h[-1], JOINT)
+        drawn = None if self.subsets_per_step is None else self._encoded(subsets)
+        h, joint = self.encoder.split(x, drawn)  # (S, B, P) and (B, 2Z)
+        q = gaussian(joint, JOINT)
         z = q.rsample()
         terms = evidence_bound(self, x, q, z)
         if subsets:
             if not self.subset_gradient:
                 q, z = q.detach(), z.detach()
-            kl = divergence(q, self._posteriors(h[:-1], subsets, "q(z | x_S)"), z)  # (S, B)
+            kl = divergence(q, self._posteriors(h, subsets, "q(z | x_S)"), z)  # (S, B)
             terms += self._subset_terms(subsets, kl)
         return Objective(terms)
 
@@ -284,3 +313,18 @@ class JMVAEKL(JointlyEncoded):
         every = getattr(settings, "subsets", None) == "all"
         separate = getattr(settings, "subset_encoder", None) == "separate"
         return subset_encoder_nets(modalities) if every and separate else None
+
+
+def _family(settings: JMVAEKL.Settings) -> Family:
+    """Returns what posteriors given proper subsets are; a flow is laid over diagonal Gaussians."""
+    Z = settings.latent
+    if settings.subset_posterior == "full":
+        return FullGaussians(Z)
+    if settings.subset_posterior != "mixture":
+        return Gaussians(Z)
+    components: dict[str, GaussianFamily] = {
+        "diagonal": Gaussians(Z),
+        "low-rank": LowRankGaussians(Z, settings.mixture_rank),
+        "full": FullGaussians(Z),
+    }
+    return Mixtures(components[settings.mixture_covariance], settings.mixture_components)

@@ -6,7 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmgen.batch import Batch
+from mmgen.errors import listed
 from mmgen.files.tensors import Stored, TensorFile
+from mmgen.latent.aggregate import FittedPrior
+from mmgen.model import Model
 from mmgen.nets.by_modality import ByModality
 from mmgen.training import execution
 from mmgen.training.loop import Training
@@ -71,6 +75,26 @@ def check_weights(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
         # Weights are checked before they are saved. Buffers may hold infinity: a mask does.
         if parameter.requires_grad and not finite(tensors, prefix + name):
             raise ValueError(f"{name!r} is not finite")
+
+
+PRIOR = "prior/"
+"""What the names of a fitted prior's tensors begin with, beside a model's weights."""
+
+
+def fitted_prior(model: Model, tensors: TensorFile) -> FittedPrior | None:
+    """Reads what was fitted for a model to draw z from, to its device; ``None`` if nothing was.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    stored = [n.removeprefix(PRIOR) for n in tensors if n.startswith(PRIOR)]
+    if not stored:
+        return None
+    if {*stored} != {*FittedPrior.TENSORS}:
+        raise ValueError(f"a fitted prior has {listed(FittedPrior.TENSORS)}, not {listed(stored)}")
+    event = model.prior(Batch({})).event_shape
+    each = {name: tensors[PRIOR + name] for name in stored}
+    return FittedPrior.stored(event, each).to(model.like.device)
 
 
 def finite(tensors: TensorFile, name: str) -> bool:

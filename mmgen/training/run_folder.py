@@ -7,7 +7,7 @@ A run folder holds all that reproduces and explains a run:
     environment.json     versions, plugins, data set, command
     metrics.jsonl        one line an epoch
     last.safetensors     the checkpoint: all that resuming needs, in one file
-    best.safetensors     the weights with the lowest validation loss
+    best.safetensors     the weights with the lowest validation loss, and a prior fitted for them
     figures/             pictures
     report.html          the page to show
 
@@ -33,6 +33,8 @@ from mmgen.files.holding import LOCK
 from mmgen.files.locks import writing
 from mmgen.files.reading import Reader, exists
 from mmgen.files.tensors import TensorFile, open_tensors, write_tensors
+from mmgen.latent.aggregate import FittedPrior
+from mmgen.model import Model
 from mmgen.training import execution, records, restoring
 from mmgen.training.loop import Epoch, Training
 from mmgen.training.records import FORMAT
@@ -40,6 +42,7 @@ from mmgen.training.records import FORMAT
 CONFIG = "config.toml"
 
 METRICS = "metrics.jsonl"
+BEST = "best.safetensors"
 COUNTERS = ("epoch", "batch", "rows", "best", "stale")
 
 _FILES = Reader(RunError, "put back the file as it was, or train the run again")
@@ -175,7 +178,36 @@ def save_checkpoint(path: Path, training: Training) -> None:
 def save_weights(path: Path, training: Training, epoch: int) -> None:
     """Writes ``best.safetensors``: the weights alone."""
     tensors = {f"model/{n}": t for n, t in training.model.state_dict().items()}
-    _save(path / "best.safetensors", tensors, {"epoch": epoch})
+    _save(path / BEST, tensors, {"epoch": epoch})
+
+
+def save_prior(path: Path, model: Model, prior: FittedPrior) -> None:
+    """Adds to ``best.safetensors`` what was fitted to draw z from given nothing.
+
+    Args:
+        path: The run folder.
+        model: Of its best weights.
+        prior: What was fitted.
+
+    Raises:
+        RunError: If there are no such weights.
+        WriteError: If they cannot be written.
+    """
+    with opened(path / BEST, records.WeightsHeader) as (_, header):
+        epoch = header.epoch
+    tensors = {f"model/{n}": t for n, t in model.state_dict().items()}
+    tensors |= {f"{restoring.PRIOR}{n}": t for n, t in prior.tensors().items()}
+    _save(path / BEST, tensors, {"epoch": epoch})
+
+
+def has_prior(path: Path) -> bool:
+    """Returns whether something was fitted for the best weights to draw z from given nothing.
+
+    Raises:
+        RunError: If there are no such weights, or they are damaged.
+    """
+    with opened(path / BEST, records.WeightsHeader) as (tensors, _):
+        return any(name.startswith(restoring.PRIOR) for name in tensors)
 
 
 def resume(path: Path, training: Training, batches: int | None = None) -> None:
@@ -234,8 +266,8 @@ def epochs_done(path: Path) -> int:
         return counters.epoch
 
 
-def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
-    """Loads the weights of ``best`` or ``last`` into a model.
+def load_weights(path: Path, model: Model, which: str = "best") -> None:
+    """Loads the weights of ``best`` or ``last`` into a model, and what was fitted for them.
 
     Raises:
         RunError: If they are missing, damaged, or do not fit the model.
@@ -244,6 +276,11 @@ def load_weights(path: Path, model: nn.Module, which: str = "best") -> None:
     with opened(file, records.WeightsHeader, model) as (tensors, _):
         _check(restoring.check_weights, file, model, tensors)
         tensors.read_module(model, "model/")
+        if model.fits_prior:
+            try:
+                model.fitted_prior = restoring.fitted_prior(model, tensors)
+            except ValueError as error:
+                raise _FILES.wrong(file, f"what z is drawn from is damaged: {error}") from None
 
 
 def check_shapes(path: Path, sketch: nn.Module, which: str = "best") -> None:

@@ -24,6 +24,7 @@ from mmgen.files.atomic import write
 from mmgen.files.holding import LostError, check
 from mmgen.files.locks import writing
 from mmgen.files.reading import Reader, exists
+from mmgen.inference.aggregate import fit_prior
 from mmgen.modality import Modality
 from mmgen.registry.loading import Registry
 from mmgen.seeding import random_state
@@ -37,6 +38,9 @@ WHERE = {"train.device", "train.tensorboard", "data.path", "data.source"}
 
 SAME = {"train.epochs", "train.early_stopping", "train.benchmark", "name"} | WHERE
 """Settings in which one experiment may differ from itself."""
+
+AFTERWARDS = {"model.sampling_prior"}
+"""Settings of what is done when training has ended, which may change then."""
 
 MENDING = {"train.learning_rate", "train.gradient_clip", "train.gradient_clip_value"}
 """Settings that may change when a run goes on, for where numbers were no longer finite."""
@@ -180,7 +184,8 @@ def resume(prepared: Prepared, out: Path) -> bool:
     """Puts the training back to the run's last checkpoint; before the first one, to the start.
 
     Returns:
-        Whether anything is left to train. If not, nothing is written.
+        Whether anything is left to train. If not, nothing is written but a prior to draw z from
+        given nothing, where the model has one fitted and it is not there yet.
 
     Raises:
         RunError: If the run is another experiment's, or on other data; or if settings are changed
@@ -199,7 +204,7 @@ def resume(prepared: Prepared, out: Path) -> bool:
                 f"{out}: was trained with the modalities in the order {listed(order)}; put the "
                 "tables [modalities.*] in that order, or choose another --out"
             )
-        if keys := [key for key in different if key not in SAME | MENDING]:
+        if keys := [key for key in different if key not in SAME | MENDING | AFTERWARDS]:
             raise RunError(
                 f"{out}: was trained with other settings of {listed(keys)}; "
                 "drop them, or choose another --out"
@@ -215,26 +220,29 @@ def resume(prepared: Prepared, out: Path) -> bool:
         if begun:
             run_folder.resume(out, prepared.training, len(prepared.train))
         done = prepared.training.epoch
-        if prepared.training.finished:
-            if keys := [key for key in different if key not in WHERE]:
-                raise RunError(
-                    f"{out}: is trained to epoch {done} already, so nothing is left to train with "
-                    f"other {listed(keys)}; nothing was changed.\n"
-                    f"  To train further, {_further(prepared.training)}"
-                )
-            return False
-        if MENDING & {*different}:
-            run_folder.add_command(out, _command())
-        run_folder.migrate(out)
-        text = prepared.experiment.model_dump_json(indent=2)
-        write(out / EXPERIMENT, text + "\n")
-        before = replace(prepared, experiment=trained).config(out)
-        if different and _settings(_read(out / run_folder.CONFIG)) == _settings(before):
-            # As it was written; what a user has edited stays.
-            write(out / run_folder.CONFIG, prepared.config(out))
+        left = not prepared.training.finished
+        keys = [key for key in different if key not in WHERE | AFTERWARDS]
+        if keys and not left:
+            raise RunError(
+                f"{out}: is trained to epoch {done} already, so nothing is left to train with "
+                f"other {listed(keys)}; nothing was changed.\n"
+                f"  To train further, {_further(prepared.training)}"
+            )
+        if not left:
+            _fit_prior(prepared, out)
+        if left or AFTERWARDS & {*different}:
+            if MENDING & {*different}:
+                run_folder.add_command(out, _command())
+            run_folder.migrate(out)
+            text = prepared.experiment.model_dump_json(indent=2)
+            write(out / EXPERIMENT, text + "\n")
+            before = replace(prepared, experiment=trained).config(out)
+            if different and _settings(_read(out / run_folder.CONFIG)) == _settings(before):
+                # As it was written; what a user has edited stays.
+                write(out / run_folder.CONFIG, prepared.config(out))
     if not begun:
         _measure(prepared)
-    return True
+    return left
 
 
 def _further(training: Training) -> str:
@@ -280,6 +288,9 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -
 def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
     """Trains and saves: metrics, best weights and checkpoint after every epoch.
 
+    At the end, a model that has what z is drawn from given nothing fitted has it fitted, once, for
+    its best weights; a caller that stops before has p(z).
+
     Yields:
         The items of :func:`mmgen.training.loop.fit`, each after it was saved. A caller that stops
         between two items calls :func:`save` to keep the steps since.
@@ -305,6 +316,21 @@ def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
                             board.add_scalar(f"{term}/{split}", value, item.epoch)
                     board.flush()
             yield item
+        _fit_prior(prepared, out)
+
+
+def _fit_prior(prepared: Prepared, out: Path) -> None:
+    """Fits what z is drawn from given nothing, where the model wants it and it is not there."""
+    training, seed = prepared.training, prepared.experiment.train.seed
+    if not training.model.fits_prior or run_folder.has_prior(out):
+        return
+    with random_state(training.device, seed):
+        model = build.model(
+            prepared.experiment, prepared.modalities, training.device, prepared.registry
+        )
+        run_folder.load_weights(out, model)
+        prior = fit_prior(model.eval(), prepared.train.epoch(seed, 0))
+    run_folder.save_prior(out, model, prior)
 
 
 def save(prepared: Prepared, out: Path) -> None:

@@ -1,0 +1,176 @@
+"""q(z): what z is drawn from given nothing, fitted to where the posteriors of training rows are.
+
+A prior N(0, I) has regions where no posterior is, and what is decoded from there is like no data.
+What is fitted serves to draw z. It is not p(z): the bound that a model was trained by, and
+likelihoods, are those of its prior.
+
+References:
+    P. Ghosh, M. S. M. Sajjadi, A. Vergari, M. Black, B. Schölkopf, "From Variational to
+    Deterministic Autoencoders", ICLR 2020, section 4 (ex-post density estimation); B. Dai,
+    D. Wipf, "Diagnosing and Enhancing VAE Models", ICLR 2019; M. D. Hoffman, M. J. Johnson,
+    "ELBO surgery", 2016 (the aggregate posterior).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from mmgen.latent.base import Latent
+from mmgen.latent.correlated import FullGaussian
+from mmgen.latent.em import best_mixture
+from mmgen.latent.mixture import Mixture
+
+COMPONENTS = (1, 10, 50)
+"""How many Gaussians are tried."""
+
+INFORMED = 0.01
+"""A dimension whose posterior means vary by more over the rows than this is active (Burda et al.,
+"Importance Weighted Autoencoders", ICLR 2016, section 5.1)."""
+
+SHIFTED = 0.01
+"""So is one whose draws are farther from N(0, 1) than this, in nats, as a Gaussian is that has
+their mean and variance."""
+
+
+class Aggregate(Latent):
+    """A mixture on some dimensions of z, N(0, 1) on the others, which are independent of it.
+
+    Args:
+        mixture: Of batch shape ``()`` and event shape ``(A,)``.
+        active: The numbers of those dimensions in z flattened, ``(A,)``.
+        event_shape: Of z: ``(Z,)``, or ``(L, Z)``.
+        temperature: τ of the other dimensions.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        active: Tensor,
+        event_shape: Sequence[int],
+        temperature: float = 1.0,
+    ) -> None:
+        self.mixture, self.active, self.temperature = mixture, active, temperature
+        super().__init__((), event_shape, mixture.symbol)
+
+    @property
+    def mean(self) -> Tensor:
+        """Of shape ``event``; there need be no posterior near it."""
+        mean = self.mixture.mean
+        flat = mean.new_zeros(self.event_shape.numel()).index_copy(0, self.active, mean)
+        return flat.reshape(self.event_shape)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws z ``(*sample_shape, *event)``."""
+        drawn = self.mixture.rsample(sample_shape)
+        flat = drawn.new_empty(*drawn.shape[:-1], self.event_shape.numel()).normal_()
+        z = (self.temperature * flat).index_copy(-1, self.active, drawn)
+        return z.reshape(*sample_shape, *self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns log q(z) of z ``(..., *event)``, in nats."""
+        flat = value.flatten(value.dim() - len(self.event_shape))
+        rest = torch.ones_like(flat[..., :1]).expand_as(flat).index_fill(-1, self.active, 0)
+        log_constant = math.log(self.temperature * math.sqrt(2 * math.pi))
+        each = -(flat / self.temperature).square() / 2 - log_constant
+        own: Tensor = self.mixture.log_prob(flat.index_select(-1, self.active))
+        return own + (rest * each).sum(-1)
+
+    def tempered(self, temperature: float) -> Self:
+        """Returns the mixture of components tempered, and the other dimensions tempered."""
+        both = temperature * self.temperature
+        mixture = self.mixture.tempered(temperature)
+        return type(self)(mixture, self.active, self.event_shape, both)
+
+
+class FittedPrior(nn.Module):
+    """Holds an :class:`Aggregate` on the device of the model that it is a part of.
+
+    Its tensors are no weights of the model: they are stored beside them, under names of their own.
+
+    Args:
+        event_shape: Of z.
+        tensors: By the names of :data:`TENSORS`.
+    """
+
+    TENSORS = ("active", "log_weights", "means", "innovations", "couplings")
+    """Dimensions ``(A,)``; of C components log weights ``(C,)``, means ``(C, A)``, and what
+    :class:`mmgen.latent.correlated.FullGaussian` is made of, ``(C, A)`` and ``(C, A, A)``."""
+
+    def __init__(self, event_shape: Sequence[int], tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.event_shape = torch.Size(event_shape)
+        for name in self.TENSORS:
+            self.register_buffer(name, tensors[name], persistent=False)
+
+    def forward(self) -> Aggregate:
+        """Returns the distribution."""
+        each = self.tensors()
+        components = FullGaussian(each["means"], each["innovations"], each["couplings"])
+        mixture = Mixture(components, "q(z)", log_weights=each["log_weights"])
+        return Aggregate(mixture, each["active"], self.event_shape)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns what it is made of, by name."""
+        return {name: self.get_buffer(name) for name in self.TENSORS}
+
+    @classmethod
+    @torch.no_grad()
+    def of_draws(cls, z: Tensor, means: Tensor, counts: Sequence[int] = COMPONENTS) -> Self:
+        """Fits it; torch's random state says where the search for components starts.
+
+        Args:
+            z: One draw of q(z | x_n) for each of some rows in random order, ``(N, *event)``.
+            means: The mean of each q(z | x_n), ``(N, *event)``.
+            counts: How many components are tried.
+        """
+        event = z.shape[1:]
+        z, means = z.flatten(1), means.flatten(1)
+        variance = z.var(0, correction=0)
+        shift = (variance + z.mean(0).square() - 1 - variance.log()) / 2
+        informed = means.var(0, correction=0) > INFORMED
+        (active,) = (informed | (shift > SHIFTED)).nonzero(as_tuple=True)
+        mixture = best_mixture(z[:, active], counts)
+        assert mixture.log_weights is not None
+        components = mixture.components
+        assert isinstance(components, FullGaussian)
+        each = (components.loc, components.innovation, components.coupling)
+        found = (active, mixture.log_weights, *each)
+        return cls(event, dict(zip(cls.TENSORS, found, strict=True)))
+
+    @classmethod
+    def stored(cls, event_shape: Sequence[int], tensors: Mapping[str, Tensor]) -> Self:
+        """Makes it of tensors that anyone may have written.
+
+        Raises:
+            ValueError: If they are no such distribution of z.
+        """
+        active, log_weights, means, innovations, couplings = (tensors[n] for n in cls.TENSORS)
+        size, count = torch.Size(event_shape).numel(), len(means) if means.dim() else 0
+        of_each = (count, *active.shape)
+        shapes = {
+            "active": len(active.shape) == 1 and active.dtype == torch.int64,
+            "log_weights": log_weights.shape == (count,) and count > 0,
+            "means": means.shape == of_each,
+            "innovations": innovations.shape == of_each,
+            "couplings": couplings.shape == (*of_each, *active.shape),
+        }
+        for name, fits in shapes.items():
+            values = tensors[name]
+            if not fits or not (name == "active" or values.is_floating_point()):
+                raise ValueError(f"{name!r} has the shape {tuple(values.shape)}, {values.dtype}")
+            if not values.isfinite().all():
+                raise ValueError(f"{name!r} is not finite")
+        inside = bool(((active >= 0) & (active < size)).all())
+        if not inside or bool((active.diff() <= 0).any()):
+            raise ValueError(f"'active' are no dimensions of {size}")
+        if bool((innovations <= 0).any()):
+            raise ValueError("'innovations' are not above 0")
+        if abs(float(log_weights.logsumexp(0))) > 1e-3:
+            raise ValueError("'log_weights' do not sum to one")
+        one = torch.eye(len(active), dtype=couplings.dtype, device=couplings.device)
+        if not torch.equal(couplings.triu(), one.expand_as(couplings)):
+            raise ValueError("'couplings' are not lower unitriangular")
+        return cls(event_shape, tensors)
