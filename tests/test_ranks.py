@@ -21,7 +21,8 @@ from mmgen import seeding
 from mmgen.data.batches import Part
 from mmgen.errors import ConfigError
 from mmgen.settings import TrainConfig
-from mmgen.training import run_folder
+from mmgen.training import restoring, run_folder
+from mmgen.training import watch as watch_module
 from mmgen.training.launch import Launch, launched
 from mmgen.training.ranks import ALONE, Several
 from mmgen.training.watch import Watch
@@ -103,6 +104,13 @@ def test_a_batch_with_fewer_rows_than_processes_is_refused():
     ALONE.check(TrainConfig(batch_size=1))
 
 
+def test_several_losses_are_not_sharded():
+    several(2).check(TrainConfig(parallel="fsdp"), losses=1)
+    several(2).check(TrainConfig(parallel="ddp"), losses=3)
+    with pytest.raises(ConfigError, match="several losses"):
+        several(2).check(TrainConfig(parallel="fsdp"), losses=3)
+
+
 def test_a_device_without_a_place_for_each_process_is_refused(monkeypatch):
     assert several(2).device(torch.device("cpu")) == torch.device("cpu")
     with pytest.raises(ConfigError, match="mps"):
@@ -124,7 +132,8 @@ class Shelf(dict):
     def check(self, keys):
         return all(key in self for key in keys)
 
-    def get(self, key):
+    def add(self, key, number):
+        self[key] = self.get(key, 0) + number
         return self[key]
 
     def compare_set(self, key, _expected, value):
@@ -153,6 +162,36 @@ def test_a_process_that_ended_without_a_word_is_found():
     assert watch.gone() is None
     watch.missed = 100
     assert watch.gone() == 1
+
+
+@pytest.mark.parametrize("how", ["it fell silent", "it told why", "the store is gone"])
+def test_a_process_that_waits_for_one_that_ended_is_ended(monkeypatch, how):
+    monkeypatch.setattr(watch_module, "PERIOD", 0.01)
+    monkeypatch.setattr(watch_module, "GRACE", 0.05)
+    store, ended = Shelf(), []
+    first = Watch(store, 0, 2, lambda *words: ended.append(words) or first.stop())
+    second = Watch(store, 1, 2, lambda *words: ended.append(words) or second.stop())
+    first.start()
+    second.start()
+    time.sleep(0.2)
+    assert ended == []
+    if how == "it told why":
+        second.claim(2)
+    if how == "the store is gone":
+        store.add = None
+    second.stop()
+    first._thread.join(timeout=10)
+    gone = {"it fell silent": (None, 1), "it told why": (2, 1), "the store is gone": (None, -1)}
+    assert ended == [gone[how]]
+
+
+def test_what_a_checkpoint_holds_of_other_processes_is_checked():
+    whole = ["ranks/1/random/cpu", "ranks/1/sums", "ranks/2/random/cpu", "random/cpu", "sums"]
+    assert restoring.processes(dict.fromkeys(whole)) == 3
+    assert restoring.processes({"random/cpu": None}) == 1
+    for wrong in ("ranks/4/sums", "ranks/", "ranks/0/sums", "ranks/x/sums", "ranks/1/other/cpu"):
+        with pytest.raises(ValueError, match=r"ranks|process"):
+            restoring.processes(dict.fromkeys([*whole, wrong]))
 
 
 # What several processes did, side by side.
@@ -408,6 +447,18 @@ def test_a_stop_saves_once_and_stops_all(place, who, number):
     with safe_open(place / "run" / "last.safetensors", "pt") as file:
         header = json.loads(file.metadata()["mmgen"])
     assert header["epoch"] == epoch - 1
+
+
+@pytest.mark.ci
+@pytestmark_linux
+def test_numbers_that_are_not_finite_are_told_once_with_their_cause(place):
+    process = Launched(
+        place, "train", "toys.toml", "--out", "run", "--no-figures", "train.learning_rate=1e30"
+    )
+    code, said = process.end(200)
+    assert code != 0
+    assert len(said) == 1, said
+    assert re.match(r"error: epoch 1, batch \d: .* is not finite", said[0]), said
 
 
 WRONG = {

@@ -345,7 +345,7 @@ def evaluate(training: Training, batches: Batches) -> dict[str, float]:
     model, ranks, total, rows = training.model, training.ranks, None, 0
     names: list[str] = []
     model.eval()
-    with random_state(training.device, training.config.seed), ranks.gathered(training):
+    with random_state(training.device, training.config.seed), ranks.gathered():
         for number, x in enumerate(batches.epoch(None, 0)):
             share = ranks.share(batches, number, x)
             with training.autocast():

@@ -120,7 +120,6 @@ def plan(
         for n, m in modalities.items()
     }
     experiment = build.resolved(experiment, modalities, build.model_settings(experiment, registry))
-    ranks.check(experiment.train)
     device = ranks.device(build.device(experiment.train.device, "train.device"))
     used = [s for n, s in splits(dataset).items() if n in ("train", "validation")]
     part = ranks.part
@@ -129,8 +128,11 @@ def plan(
     rows = -(-rows // part.ranks)
     say("measuring the memory that training needs ...")
     sketch = build.sketch(experiment, modalities, registry)
+    ranks.check(experiment.train, len(sketch.parameter_groups()))
     try:
         memory = counting.training_memory(sketch, modalities, rows, data)
+        if experiment.train.parallel == "fsdp":
+            memory = replace(memory, optimiser=memory.optimiser // part.ranks)
         on_disk = not isinstance(experiment.data, SyntheticConfig)
         memory = _in_process(
             memory,

@@ -11,7 +11,6 @@ import os
 import sys
 import warnings
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from mmgen import seeding, stopping
@@ -57,11 +57,11 @@ class Share:
     whole: int
 
 
-class Ranks(ABC):
-    """The processes that train together.
+class _Member:
+    """One of the processes that train together.
 
     Attributes:
-        part: Which of them this is.
+        part: Which of them it is.
     """
 
     part: Part = WHOLE
@@ -76,87 +76,83 @@ class Ranks(ABC):
         """Whether this is the one that writes files and prints."""
         return self.part.rank == 0
 
-    @abstractmethod
+
+class Alone(_Member):
+    """One process, and what the loop asks: :class:`Several` answers the same questions."""
+
+    def check(self, config: TrainConfig, losses: int = 1) -> None:
+        """Checks that a training, of so many losses, can be shared.
+
+        Raises:
+            ConfigError: If it cannot.
+        """
+
     def device(self, device: torch.device) -> torch.device:
         """Returns the device of this process.
 
         Raises:
             ConfigError: If there is none for each.
         """
+        return device
 
-    @abstractmethod
-    def check(self, config: TrainConfig) -> None:
-        """Checks that a training can be shared.
-
-        Raises:
-            ConfigError: If it cannot.
-        """
-
-    @abstractmethod
     def wrap(self, training: "Training") -> None:
-        """Shares a training, which is equal in all processes, from its next step on.
+        """Shares a training, which is equal in all processes, from its next step on."""
 
-        Raises:
-            ConfigError: If it cannot be shared so.
-        """
-
-    @abstractmethod
-    def share(self, batches: Batches, number: int, x: Batch) -> Share:
+    def share(self, batches: Batches, number: int, x: Batch) -> Share:  # noqa: ARG002
         """Returns how many rows of a batch count here, of which ``x`` was read."""
+        return Share(x.rows, x.rows)
 
-    @abstractmethod
-    def means(self, objective: Objective, share: Share) -> dict[str, Tensor]:
+    def means(self, objective: Objective, share: Share) -> dict[str, Tensor]:  # noqa: ARG002
         """Returns this process's part of the mean of every term: their sum is the mean."""
+        return objective.means()
 
-    @abstractmethod
     def total(self, values: Tensor) -> Tensor:
         """Returns the sum over processes."""
+        return values
 
-    @abstractmethod
     def any(self, flags: Tensor) -> Tensor:
         """Returns which flags are set in any process."""
+        return flags
 
-    @abstractmethod
     def stops(self, asked: bool) -> bool:
-        """Returns whether to stop after this step: the same in all, whichever was asked to.
+        """Returns whether to stop after this step: the same in all, whichever was asked to."""
+        return asked
 
-        In several processes it is the answer to the call before: so no step waits for it.
-        """
-
-    @abstractmethod
     def told(self, words: str) -> str:
         """Returns the words of the main process."""
+        return words
 
-    @abstractmethod
     def meet(self) -> None:
         """Waits until all are here."""
 
-    @abstractmethod
     def own(self, weight: Tensor) -> Tensor:
         """Returns what lies here of a weight."""
+        return weight
 
-    @abstractmethod
-    def gathered(self, training: "Training") -> AbstractContextManager[Any]:
+    def gathered(self) -> AbstractContextManager[Any]:
         """Lets the model be called as it is for a while."""
+        return nullcontext()
 
-    @abstractmethod
     def whole(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns tensors as one process would have them, where this is the main one."""
+        return tensors
 
-    @abstractmethod
-    def each(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def each(self, values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns the values of all: of the main one by name, of others ``ranks/1/name``."""
+        return values
 
-    @abstractmethod
     def writing(self, folder: Path) -> AbstractContextManager[None]:
         """Makes the main process the only one that writes to a folder."""
+        return writing(folder)
 
-    @abstractmethod
+    def command(self, command: str) -> str:
+        """Returns how a command is typed for as many processes."""
+        return command
+
     def close(self) -> None:
         """Waits for all to be done; each is alone from then on."""
 
-    @abstractmethod
-    def last_word(self, error: BaseException | None, code: int, tell: Callable[[], object]) -> None:
+    def last_word(self, error: BaseException | None, code: int, tell: Callable[[], object]) -> None:  # noqa: ARG002
         """Says what ended this process; of several, one says it, and this does not return.
 
         Args:
@@ -164,73 +160,6 @@ class Ranks(ABC):
             code: The exit code.
             tell: Says so.
         """
-
-
-class Alone(Ranks):
-    """One process."""
-
-    def device(self, device: torch.device) -> torch.device:
-        """Returns the same."""
-        return device
-
-    def check(self, config: TrainConfig) -> None:
-        """Has nothing to check."""
-
-    def wrap(self, training: "Training") -> None:
-        """Has nothing to share."""
-
-    def share(self, batches: Batches, number: int, x: Batch) -> Share:  # noqa: ARG002
-        """Returns all rows."""
-        return Share(x.rows, x.rows)
-
-    def means(self, objective: Objective, share: Share) -> dict[str, Tensor]:  # noqa: ARG002
-        """Returns the means."""
-        return objective.means()
-
-    def total(self, values: Tensor) -> Tensor:
-        """Returns the same."""
-        return values
-
-    def any(self, flags: Tensor) -> Tensor:
-        """Returns the same."""
-        return flags
-
-    def stops(self, asked: bool) -> bool:
-        """Returns what was asked for."""
-        return asked
-
-    def told(self, words: str) -> str:
-        """Returns the same."""
-        return words
-
-    def meet(self) -> None:
-        """Has no one to wait for."""
-
-    def own(self, weight: Tensor) -> Tensor:
-        """Returns the same."""
-        return weight
-
-    def gathered(self, training: "Training") -> AbstractContextManager[Any]:  # noqa: ARG002
-        """Has nothing to gather."""
-        return nullcontext()
-
-    def whole(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Returns the same."""
-        return tensors
-
-    def each(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the same."""
-        return dict(values)
-
-    def writing(self, folder: Path) -> AbstractContextManager[None]:
-        """Locks the folder."""
-        return writing(folder)
-
-    def close(self) -> None:
-        """Has no one to wait for."""
-
-    def last_word(self, error: BaseException | None, code: int, tell: Callable[[], object]) -> None:  # noqa: ARG002
-        """Says it."""
         tell()
 
 
@@ -260,7 +189,7 @@ class Losses(nn.Module):
         return {name: loss * self.ranks.size for name, loss in losses.items()}, noted
 
 
-class Several(Ranks):
+class Several(_Member):
     """One of several processes.
 
     Args:
@@ -271,7 +200,9 @@ class Several(Ranks):
         store, rank, size = next(iter(rendezvous("env://", timeout=TIMEOUT)))
         self.launch = launch
         self.part = Part(rank, size, launch.local_size)
-        self.watch = Watch(store, rank, size, self._end)
+        # Of an earlier attempt, which the launcher repeats, nothing is to be read.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self.watch = Watch(PrefixStore(f"mmgen/{attempt}", store), rank, size, self._end)
         self.watch.start()
         self.counting = shared_norm.Counting()
         self.sharded: Any = None
@@ -286,6 +217,20 @@ class Several(Ranks):
             timeout=TIMEOUT,
         )
         seeding.join(rank)
+
+    def check(self, config: TrainConfig, losses: int = 1) -> None:
+        """Checks that each has a row of a full batch, and FSDP2 one loss."""
+        rows = config.batch_size
+        if rows < self.size:
+            raise ConfigError(
+                f"train.batch_size = {rows}: a batch is shared by {self.size} processes, each of "
+                "which needs a row of it at least"
+            )
+        if config.parallel == "fsdp" and losses > 1:
+            raise ConfigError(
+                'train.parallel = "fsdp": a model with a critic has several losses, each of which '
+                'trains a part of it; FSDP2 takes one.\n  Try train.parallel="ddp"'
+            )
 
     def device(self, device: torch.device) -> torch.device:
         """Returns the GPU of this process, or the CPU that all are on."""
@@ -304,22 +249,8 @@ class Several(Ranks):
         torch.cuda.set_device(self.launch.local_rank)
         return torch.device("cuda", self.launch.local_rank)
 
-    def check(self, config: TrainConfig) -> None:
-        """Checks that each has a row of a full batch."""
-        rows = config.batch_size
-        if rows < self.size:
-            raise ConfigError(
-                f"train.batch_size = {rows}: a batch is shared by {self.size} processes, each of "
-                "which needs a row of it at least"
-            )
-
     def wrap(self, training: "Training") -> None:
         """Adds up gradients with DistributedDataParallel, or FSDP2, and shares statistics."""
-        if training.config.parallel == "fsdp" and len(training.groups) > 1:
-            raise ConfigError(
-                'train.parallel = "fsdp": a model with a critic has several losses, each of which '
-                'trains a part of it; FSDP2 takes one.\n  Try train.parallel="ddp"'
-            )
         model = training.model
         for module in model.modules():
             if type(module) in BATCH_NORMS:
@@ -441,7 +372,7 @@ class Several(Ranks):
         return local
 
     @contextmanager
-    def gathered(self, training: "Training") -> Iterator[None]:  # noqa: ARG002
+    def gathered(self) -> Iterator[None]:
         """Holds all weights of a sharded model for a while."""
         if self.sharded is None:
             yield
@@ -476,6 +407,11 @@ class Several(Ranks):
     def writing(self, folder: Path) -> AbstractContextManager[None]:
         """Locks the folder where this is the main process."""
         return writing(folder) if self.main else nullcontext()
+
+    def command(self, command: str) -> str:
+        """Returns the command as torchrun takes it, where one of them launches all."""
+        size = self.launch.local_size
+        return f"torchrun --nproc-per-node {size} -m {command}" if size == self.size else command
 
     def close(self) -> None:
         """Waits for all, and leaves the group."""
@@ -521,6 +457,10 @@ class Several(Ranks):
             hush(False)
             self._tell_gone(gone)
         _leave(GONE if code is None else code)
+
+
+Ranks = Alone | Several
+"""The processes that train together."""
 
 
 def of_rank(name: str, rank: int) -> str:

@@ -55,6 +55,7 @@ class Environment(Header):
     dataset: TrainedOn = TrainedOn()
     device: str = ""
     threads: int = 1
+    processes: int = 1
     machine: str = ""
     command: str = ""
     continued: list[str] = Field(default_factory=list)

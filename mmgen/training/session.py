@@ -84,7 +84,8 @@ class Prepared(OneLine):
 
     def resume(self, out: Path, *more: str) -> str:
         """Returns the command that goes on with this run, with ``more`` settings."""
-        return shell.resume(out, *more, plugins=self.registry.modules)
+        again = shell.resume(out, *more, plugins=self.registry.modules)
+        return self.training.ranks.command(again)
 
     def config(self, out: Path) -> str:
         """Returns the run's ``config.toml``: its experiment, for people to edit."""
