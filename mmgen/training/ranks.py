@@ -309,7 +309,7 @@ class Several(_Member):
             optimiser.load_state_dict({"state": states, "param_groups": groups})
 
     def agree_on_buffers(self) -> None:
-        """Gives all the main process's buffers, but for constants and shared statistics."""
+        """Gives all the main process's buffers of real numbers, but for shared statistics."""
         for buffer in self._buffers:
             distributed.broadcast(buffer, 0)
 
@@ -321,15 +321,12 @@ class Several(_Member):
 
     def means(self, objective: Objective, share: Share) -> dict[str, Tensor]:
         """Returns this process's part of every mean; of terms with masks, rows are counted."""
-        parts = {term.name: share.own / share.whole * term.mean for term in objective}
-        masked = {t.name: t for t in objective if t.present is not None}
-        if masked:
-            counts = [t.present.sum() for t in masked.values() if t.present is not None]
-            own = torch.stack(counts) * (share.own > 0)
-            weights = own / self.total(own).clamp_min(1)
-            for weight, (name, term) in zip(weights, masked.items(), strict=True):
-                parts[name] = weight * term.mean
-        return parts
+        weights: dict[str, Any] = dict.fromkeys((t.name for t in objective), share.own / share.whole)
+        counts = {t.name: t.present.sum() for t in objective if t.present is not None}
+        if counts:
+            own = torch.stack([*counts.values()]) * (share.own > 0)
+            weights |= zip(counts, own / self.total(own).clamp_min(1), strict=True)
+        return {t.name: weights[t.name] * t.mean for t in objective}
 
     def total(self, values: Tensor) -> Tensor:
         """Returns the sum over processes, the same bits in all."""
@@ -373,7 +370,8 @@ class Several(_Member):
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Holds all weights of a sharded model for a while."""
+        """Holds all weights of a sharded model for a while, and the same buffers as all."""
+        self.agree_on_buffers()
         if self.sharded is None:
             yield
             return
