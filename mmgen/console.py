@@ -38,6 +38,9 @@ class _OnFirstUse:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._made, name)
 
+    def hush(self, quiet: bool) -> None:
+        self._made.quiet = quiet
+
     def __enter__(self) -> "Console":  # special methods are looked up on the class
         return self._made.__enter__()
 
@@ -50,6 +53,12 @@ stdout: "Console" = _OnFirstUse()  # type: ignore[assignment]
 
 stderr: "Console" = _OnFirstUse(stderr=True)  # type: ignore[assignment]
 """For progress, hints and errors."""
+
+
+def hush(quiet: bool) -> None:
+    """Has both consoles print nothing from now on, or print again."""
+    for console in (stdout, stderr):
+        console.hush(quiet)  # type: ignore[attr-defined]
 
 
 def progress(*columns: str, width: int = 40) -> "Progress":

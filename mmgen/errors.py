@@ -36,6 +36,10 @@ class GenerationError(MmgenError):
     """Given values or targets that this run cannot serve."""
 
 
+class ElsewhereError(MmgenError):
+    """Of several processes, another one says what happened: this one ends without a word."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Returns ``"; did you mean 'label'?"`` if a known word is close to ``word``, else ``""``.
 

@@ -194,6 +194,8 @@ class TrainConfig(Section):
             results are equal but for rounding; without it they are to the last bit, too.
         compile: Whether the objective runs through torch.compile.
         tensorboard: Whether metrics are written for TensorBoard too (extra ``tensorboard``).
+        parallel: How several processes (torchrun) share a training: ddp, each holds all weights and
+            moments; fsdp, each its part of moments and gradients, and of weights between steps.
     """
 
     epochs: Size = 100
@@ -213,6 +215,7 @@ class TrainConfig(Section):
     benchmark: bool = True
     compile: bool = False
     tensorboard: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
 
     @property
     def warmup(self) -> float:

@@ -56,6 +56,10 @@ def leave(_number: int, _frame: FrameType | None) -> None:
     os._exit(CODE)
 
 
+def heedless(_number: int, _frame: FrameType | None) -> None:
+    """Does nothing: the process is about to end, and says how it ends."""
+
+
 @contextmanager
 def shielded() -> Iterator[None]:
     """Has processes that are started meanwhile never see Ctrl-C and the terminal's end.

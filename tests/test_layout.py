@@ -39,7 +39,7 @@ MODALITY_AUTHOR = {"errors", "hooks", "modality", "nets", "data"}
 """What the author of a modality may import."""
 
 MODEL_AUTHOR = {"batch", "errors", "hooks", "inference", "latent", "modality", "model"}
-MODEL_AUTHOR |= {"nets", "objective", "settings", "subsets"}
+MODEL_AUTHOR |= {"nets", "objective", "seeding", "settings", "subsets"}
 """What the author of a model may import."""
 
 

@@ -68,8 +68,8 @@ def betas(state):
     """Notes the weight of the warm-up at every step."""
     noted, step = [], state.step
 
-    def watched(x, progress):
-        terms = step(x, progress)
+    def watched(x, progress, *share):
+        terms = step(x, progress, *share)
         noted.append((terms["loss"] - terms["mean"]).item())
         return terms
 
@@ -416,7 +416,7 @@ def test_each_epoch_has_an_order_of_its_own():
     seen = []
     state = training("jmvae", modalities)
     step = state.step
-    state.step = lambda x, beta: seen.append(x["point"]) or step(x, beta)
+    state.step = lambda x, *how: seen.append(x["point"]) or step(x, *how)
     list(fit(state, batches(modalities, 24, 8)))
     first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
     assert not torch.equal(first, second)

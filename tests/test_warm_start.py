@@ -176,7 +176,7 @@ def test_a_pipe_is_not_waited_for(other):
 def test_weights_of_whole_numbers_do_not_match(other, monkeypatch):
     path, state = other
     tensors = {f"model/{n}": t.to(torch.int32) for n, t in state.model.state_dict().items()}
-    run_folder._save(path / "best.safetensors", tensors, {"epoch": 1})
+    run_folder._write(path / "best.safetensors", tensors, {"epoch": 1})
     with pytest.raises(RunError, match="none of its weights"):
         take(path, training("jmvae", MODALITIES).model)
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,7 @@ from mmgen.cli import (
     plugins,
     report,
     streams,
+    together,
     train,
 )
 from mmgen.cli.common import Settings, group
@@ -149,9 +151,10 @@ def main() -> None:
     # Whatever it was that Ctrl-C broke: an import that is cut may raise anything.
     if isinstance(error, KeyboardInterrupt) or (stopped and (error is not None or code)):
         code = stopping.CODE
-        stderr.print("stopped")
+        together.say(error, code, lambda: stderr.print("stopped"))
     elif error is not None:
-        code = failures.report(error, debug=settings.debug)
+        code = failures.code(error)
+        together.say(error, code, partial(failures.report, error, debug=settings.debug))
     if (failed := streams.failure()) is not None:
         code = code or failures.report(failed, debug=False)
     raise SystemExit(code)

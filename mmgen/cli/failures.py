@@ -9,6 +9,11 @@ USER, FAULT = 2, 1
 """Exit codes: of what a user or the machine can do something about, and of a fault of mmgen."""
 
 
+def code(error: BaseException) -> int:
+    """Returns the exit code of a command that an error ends."""
+    return _explained(error)[1]
+
+
 def report(error: BaseException, *, debug: bool) -> int:
     """Prints one message, and returns the exit code.
 
@@ -18,11 +23,11 @@ def report(error: BaseException, *, debug: bool) -> int:
     """
     if debug:
         stderr.print("".join(traceback.format_exception(error)), end="")
-    message, code = _explained(error)
+    message, ended = _explained(error)
     if message:
-        label = "internal error:" if code == FAULT else "error:"
+        label = "internal error:" if ended == FAULT else "error:"
         stderr.print(styled((label, "bold red"), f" {message}"))
-    return code
+    return ended
 
 
 def _explained(error: BaseException) -> tuple[str, int]:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmgen import denormals, shell, stopping
+from mmgen.cli import together
 from mmgen.cli.common import Device, Force, Settings, reachable, storable
 from mmgen.console import progress, status, stderr, stdout, styled
 from mmgen.errors import ConfigError, MmgenError, RunError
 from mmgen.formatting import counted
+from mmgen.training.launch import launched
 
 if TYPE_CHECKING:
     from mmgen.data.store import Dataset
@@ -77,6 +79,7 @@ def train(
     settings: Settings = context.obj
     with ExitStack() as through:
         with status(f"reading {config} ...") as say:
+            together.meet()  # first: then one process of several says what is wrong
             from mmgen.cli.asked import Asked
             from mmgen.experiment import EXPERIMENT
 
@@ -88,9 +91,10 @@ def train(
                 raise ConfigError(asked.where_to())
             experiment = asked.experiment(source)
             say("loading PyTorch ...")
-            from mmgen.files.locks import writing
             from mmgen.training import plan, run_folder, session
+            from mmgen.training.ranks import join
 
+            ranks = join()
             trained_with = {}
             resuming = resume and out is not None and (out / EXPERIMENT).is_file()
             if resuming and out is not None:
@@ -98,33 +102,24 @@ def train(
                 experiment = _with_warmup_of(run_folder.experiment(out), experiment)
             elif out is not None and not dry_run:  # before the work of preparing
                 run_folder.ensure_absent(out, force=force, again=asked.again(out))
+            ranks.meet()  # all have seen what is there before anything is written
+            how: dict[str, Any] = {"figures": figures, "ranks": ranks}
             if dry_run:
-                planned = plan.plan(
-                    experiment, settings.plugins, trained_with, say, figures=figures
-                )
+                planned = plan.plan(experiment, settings.plugins, trained_with, say, **how)
             else:
                 # The demo's late epochs take 1.7 times as long without.
                 through.enter_context(denormals.flushed())
                 prepared = session.prepare(
-                    experiment,
-                    settings.plugins,
-                    trained_with,
-                    say,
-                    figures=figures,
-                    begin_with=other,
+                    experiment, settings.plugins, trained_with, say, begin_with=other, **how
                 )
         if dry_run or out is None:
             _show_plan(planned, other)
+            ranks.close()
             return
-        through.enter_context(writing(out))
-        left = True
-        if resuming:
-            left = session.resume(prepared, out)
-        else:
-            session.start(prepared, out, force=force)
-        if left:
-            _announce(prepared, out)
-            _loop(prepared, out)
+        through.enter_context(ranks.writing(out))
+        left = _run(prepared, out, resuming=resuming, force=force)
+        if not ranks.main:
+            return
         dataset, where = prepared.dataset, str(prepared.training.device)
         done, early = prepared.training.epoch, prepared.training.stopped_early
         del prepared  # optimiser, gradients and resident data make room for the pictures
@@ -135,6 +130,22 @@ def train(
     nothing = f"is trained to epoch {done} already, nothing is left to train{why}"
     what = "trained" if left else nothing
     stdout.print(f"{out}: {what}" + (f"; see {out / 'report.html'}" if figures else ""))
+
+
+def _run(prepared: "Prepared", out: Path, *, resuming: bool, force: bool) -> bool:
+    """Starts a run or goes on with it, and trains; returns whether there was anything to train."""
+    from mmgen.training import session
+
+    left = True
+    if resuming:
+        left = session.resume(prepared, out)
+    else:
+        session.start(prepared, out, force=force)
+    if left:
+        _announce(prepared, out)
+        _loop(prepared, out)
+    prepared.training.ranks.close()
+    return left
 
 
 def _drawn(out: Path) -> bool:
@@ -227,7 +238,7 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
     from mmgen.training import session
     from mmgen.training.loop import Epoch, Step
 
-    training = prepared.training
+    training, ranks = prepared.training, prepared.training.ranks
     told = terms(training.model)
     epochs, batches = training.config.epochs, len(prepared.train)
     with (
@@ -255,7 +266,7 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
                 if training.epoch == epochs and training.model.fits_prior:
                     stderr.print("fitting what z is drawn from given nothing ...")
                 since, steps = time.perf_counter(), 0
-            if interrupted and not training.finished:
+            if ranks.stops(bool(interrupted)) and not training.finished:
                 if not isinstance(item, Epoch):
                     session.save(prepared, folder)
                 break
@@ -266,7 +277,11 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
             f"stopped in epoch {training.epoch + 1} of {epochs}, nothing is lost. Go on with\n"
             f"  {prepared.resume(folder)}"
         )
-        raise typer.Exit(130)
+        if ranks.size > 1:
+            ranks.close()
+            # Whoever launched the processes ends those that are left when one has ended.
+            stopping.handle(stopping.heedless)
+        raise typer.Exit(stopping.CODE)
 
 
 def _stopped_early(training: "Training") -> str:
@@ -315,14 +330,18 @@ def _first(count: int) -> Any:
 def _interruptible() -> Iterator[list[int]]:
     """Collects the signals that stop instead of raising, so that a step is never cut in half.
 
-    A second Ctrl-C stops at once.
+    A second Ctrl-C stops at once; of several processes, whose launcher passes on what it has
+    received itself, each only once all have.
     """
     received: list[int] = []
+    alone = launched() is None
 
     def note(number: int, _frame: object) -> None:
-        if received:
+        if received and alone:
             raise KeyboardInterrupt
         received.append(number)
+        if not alone:
+            return
         with suppress(RuntimeError):  # it came in the midst of another line
             stderr.print("stopping after this step ...")
 

@@ -1,7 +1,10 @@
 """Batches of a split on the device, gathered in one operation per modality, shuffled by epoch."""
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,6 +22,34 @@ RESIDENT_SHARE = 1 / 3
 their gradients, and the other splits."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which of several processes computes, and so which rows of each batch are its own.
+
+    Attributes:
+        rank: The number of the process, from 0.
+        ranks: How many there are.
+        beside: How many of them take memory of the same device.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    beside: int = 1
+
+    def of(self, rows: int) -> range:
+        """Returns which of so many rows are its own; they differ by one at most between ranks.
+
+        Examples:
+            >>> [Part(rank, 3).of(8) for rank in range(3)]
+            [range(0, 2), range(2, 5), range(5, 8)]
+        """
+        return range(rows * self.rank // self.ranks, rows * (self.rank + 1) // self.ranks)
+
+
+WHOLE = Part()
+"""Of one process all rows are its own."""
+
+
 class Batches:
     """The observations of a split, batch by batch.
 
@@ -29,6 +60,7 @@ class Batches:
         batch_size: Rows in a batch; the last one of an epoch may have fewer.
         resident: Whether the stored values live on the device. If not, each batch is read from the
             files and moved. ``None`` decides by the device's free memory.
+        part: Which rows of each batch are read, where several processes share them.
 
     Raises:
         DataError: If the split lacks a modality, or a file changes while it is read.
@@ -42,6 +74,7 @@ class Batches:
         device: torch.device,
         batch_size: int,
         resident: bool | None = None,
+        part: Part = WHOLE,
     ) -> None:
         for name in modalities:
             if name not in split.names:
@@ -54,8 +87,9 @@ class Batches:
         self.device = device
         self.batch_size = batch_size
         self.count = split.count
+        self.part = part
         if resident is None:
-            resident = fits_on_device(split, modalities, device)
+            resident = fits_on_device(split, modalities, device, part)
         self._stored = split.load(modalities, device) if resident else None
 
     def __repr__(self) -> str:
@@ -66,6 +100,17 @@ class Batches:
         """The number of batches in an epoch."""
         return math.ceil(self.count / self.batch_size)
 
+    def whole(self) -> Self:
+        """Returns the same batches with the rows of all processes."""
+        whole = copy.copy(self)
+        whole.part = WHOLE
+        return whole
+
+    def rows(self, number: int) -> tuple[int, int]:
+        """Returns how many rows of a batch are this process's own, and how many it has in all."""
+        rows = min(self.batch_size, self.count - number * self.batch_size)
+        return len(self.part.of(rows)), rows
+
     @property
     def resident(self) -> bool:
         """Whether the stored values live on the device."""
@@ -75,7 +120,9 @@ class Batches:
         """Yields the batches of one epoch: ``(B, *shape)`` per modality, on the device.
 
         The order depends on ``seed`` and ``epoch`` alone, so an interrupted epoch resumes exactly
-        where it stopped. :meth:`Modality.observe` draws from the global generator.
+        where it stopped. :meth:`Modality.observe` draws from the global generator. Of a batch with
+        fewer rows than processes, one that has none of its own reads the first, to take part with
+        something: see :meth:`rows`.
 
         Args:
             seed: The seed of the order; ``None`` keeps the stored order.
@@ -86,7 +133,9 @@ class Batches:
         if self.resident:
             order = order.to(self.device)
         for first in range(start * self.batch_size, self.count, self.batch_size):
-            stored = self._rows(order[first : first + self.batch_size])
+            batch = order[first : first + self.batch_size]
+            own = self.part.of(len(batch)) or range(1)
+            stored = self._rows(batch[own.start : own.stop])
             yield Batch({n: m.observe(stored[n]) for n, m in self.modalities.items()})
 
     def order(self, seed: int | None, epoch: int) -> Tensor:
@@ -107,6 +156,11 @@ class Batches:
         return {name: values.to(self.device, non_blocking=True) for name, values in pinned.items()}
 
 
-def fits_on_device(split: Split, names: Iterable[str], device: torch.device) -> bool:
-    """Returns whether the stored values of these modalities are to live on the device."""
-    return split.nbytes(names) <= RESIDENT_SHARE * free_memory(device)
+def fits_on_device(
+    split: Split, names: Iterable[str], device: torch.device, part: Part = WHOLE
+) -> bool:
+    """Returns whether the stored values of these modalities are to live on the device.
+
+    Each process that takes memory there would hold them.
+    """
+    return split.nbytes(names) * part.beside <= RESIDENT_SHARE * free_memory(device)

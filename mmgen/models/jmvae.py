@@ -34,6 +34,7 @@ from mmgen.latent.product import products_of
 from mmgen.modality import Modality
 from mmgen.model import Model, ModelSettings
 from mmgen.objective import Objective, Term, subset_kl
+from mmgen.seeding import decisions
 from mmgen.settings import MOST, Depth, Size, Widths
 from mmgen.subsets import Subset, chosen, ordered, subset_encoder_nets
 
@@ -269,12 +270,12 @@ class JMVAEKL(JointlyEncoded):
     def _subsets_of_step(self) -> list[Subset]:
         """Returns the subsets whose KL is computed: all, or some drawn anew in each training step.
 
-        The draw follows torch's random state, which a checkpoint holds; on the CPU, where no device
-        is waited for. It takes time for the subsets drawn, not for all.
+        The draw follows a random state that a checkpoint holds; on the CPU, where no device is
+        waited for. It takes time for the subsets drawn, not for all.
         """
         if self.subsets_per_step is None or not self.training:
             return self.subsets
-        seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+        seed = int(torch.randint(2**63 - 1, (), generator=decisions(), device="cpu"))
         rows = random.Random(seed).sample(range(len(self.subsets)), self.subsets_per_step)
         return [self.subsets[row] for row in sorted(rows)]
 

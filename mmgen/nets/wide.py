@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgen.nets.shared_norm import Counting, normalised
+
 CONVOLUTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv1d: F.conv1d,
     nn.Conv2d: F.conv2d,
@@ -193,7 +195,13 @@ class WideTransposedConvolution(Wide):
 
 
 class WideBatchNorm(Wide):
-    """Batch normalisation: the copies' channels side by side."""
+    """Batch normalisation: the copies' channels side by side.
+
+    Attributes:
+        counting: Where several processes train together: whether this one's rows count.
+    """
+
+    counting: Counting | None = None
 
     def __init__(self, same: Sequence[Any]) -> None:
         super().__init__(same)
@@ -205,16 +213,23 @@ class WideBatchNorm(Wide):
         names = ("running_mean", "running_var", "weight", "bias")
         mean, variance, weight, bias = (self._pick(n, chosen).flatten() for n in names)
         training = self.training and chosen is None  # some copies alone: at generation only
-        x_wide = x.flatten(1, 2)
-        wide = F.batch_norm(x_wide, mean, variance, weight, bias, training, self.momentum, self.eps)
+        wide = self._normalised(x.flatten(1, 2), mean, variance, weight, bias, training)
         return unflatten(wide, 1, *x.shape[1:3])
+
+    def _normalised(
+        self, x: Tensor, mean: Any, variance: Any, weight: Any, bias: Any, training: bool
+    ) -> Tensor:
+        own, how = (mean, variance, weight, bias), (self.momentum, self.eps)
+        if training and self.counting is not None:
+            return normalised(x, *own, *how, self.counting)
+        return F.batch_norm(x, *own, training, *how)
 
     def one(self, x: Tensor, **own: Tensor) -> Tensor:
         """See :meth:`Wide.one`; in training the running statistics of this copy move."""
         mean, variance, weight, bias = (
             own[n] for n in ("running_mean", "running_var", "weight", "bias")
         )
-        return F.batch_norm(x, mean, variance, weight, bias, self.training, self.momentum, self.eps)
+        return self._normalised(x, mean, variance, weight, bias, self.training)
 
 
 class WideGroupNorm(Wide):

@@ -24,6 +24,7 @@ from mmgen.objective import MODEL, Objective
 from mmgen.seeding import random_state
 from mmgen.settings import TrainConfig
 from mmgen.training.halves import Casts, Halves
+from mmgen.training.ranks import ALONE, Ranks, Share
 from mmgen.training.records import Execution, Precision
 
 CHECK_EVERY = 200
@@ -96,9 +97,11 @@ class Training(OneLine):
         config: How to train.
         device: Where the model is.
         execution: How its nets run.
+        ranks: The processes that train together; ``rows`` and ``batch`` count those of all.
 
     Attributes:
         stale: Epochs since the one with the best bound in validation.
+        shared: :meth:`losses`, wrapped, where several processes share the training.
     """
 
     model: Model
@@ -112,14 +115,21 @@ class Training(OneLine):
     sums: Tensor | None = None
     terms: tuple[str, ...] = ()
     execution: Execution = field(default_factory=Execution)
+    ranks: Ranks = ALONE
+    groups: dict[str, ParameterGroup] = field(init=False)
     optimisers: dict[str, torch.optim.Optimizer] = field(init=False)
     halves: Halves | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.groups = self.model.parameter_groups()
-        self.optimisers = {n: adam(group, self.config) for n, group in self.groups.items()}
+        self.group()
+        self.shared: nn.Module | None = None
         objective: Callable[[Batch], Objective] = self.model
         self.objective = torch.compile(objective) if self.config.compile else objective
+
+    def group(self) -> None:
+        """Makes an optimiser for each group of the model's parameters."""
+        self.groups = self.model.parameter_groups()
+        self.optimisers = {n: adam(group, self.config) for n, group in self.groups.items()}
 
     @property
     def stopped_early(self) -> bool:
@@ -135,16 +145,19 @@ class Training(OneLine):
     def check_finite(self) -> None:
         """Waits for the device, and checks the terms of this epoch so far and all weights.
 
+        Of several processes all find the same.
+
         Raises:
             NotFiniteError: If one is not finite.
         """
-        broken = []
+        finite = torch.stack([self.ranks.own(p).isfinite().all() for p in self.weights()]).all()
+        flags = ~finite.unsqueeze(0)
         if self.sums is not None:
-            finite = self.sums.isfinite().tolist()
-            broken = [n for n, good in zip(self.terms, finite, strict=False) if not good]
-            broken = [n for n in broken if n != "loss"] or broken  # the loss is their sum
-        if not broken and not all(torch.stack([p.isfinite().all() for p in self.weights()])):
-            broken = ["weights"]
+            flags = torch.cat([flags, ~self.sums.isfinite()])
+        weights, *sums = self.ranks.any(flags).tolist()
+        broken = [n for n, bad in zip(self.terms, sums, strict=False) if bad]
+        broken = [n for n in broken if n != "loss"] or broken  # the loss is their sum
+        broken = broken or ["weights"] * weights
         if broken:
             raise NotFiniteError(broken, self.epoch + 1)
 
@@ -165,17 +178,18 @@ class Training(OneLine):
         share = min(1.0, progress / self.config.epochs)
         return self.config.learning_rate * (1 + math.cos(math.pi * share)) / 2
 
-    def step(self, x: Batch, progress: float) -> dict[str, Tensor]:
+    def step(self, x: Batch, progress: float, share: Share | None = None) -> dict[str, Tensor]:
         """Lets every parameter group take one step on a batch, and returns the terms and losses.
 
         Args:
             x: The observations.
             progress: The epochs done with this step, a fraction of one included: 2.5.
+            share: Of several processes, how much of the batch this one has in ``x``.
         """
         for optimiser in self.optimisers.values():  # first: not beside the activations
             optimiser.zero_grad(set_to_none=True)
         beta = torch.full((), self.beta(progress), device=self.device)
-        noted = self.backward(x, beta)
+        noted = self.backward(x, beta, share)
         for name, optimiser in self.optimisers.items():
             clip(self.groups[name].parameters, self.config)
             for group in optimiser.param_groups:
@@ -183,33 +197,53 @@ class Training(OneLine):
             optimiser.step()
         return noted
 
-    def backward(self, x: Batch, beta: Tensor | float) -> dict[str, Tensor]:
+    def losses(
+        self,
+        x: Batch,
+        beta: Tensor | float,
+        share: Share | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns the loss of each group on a batch, and what is noted of it.
+
+        Args:
+            x: The observations.
+            beta: β.
+            share: Of several processes, how much of the batch this one has in ``x``: both are then
+                its part of a sum. Without it, ``x`` is a batch by itself.
+        """
+        with self.autocast():
+            objective = self.objective(x)
+        means = objective.means() if share is None else self.ranks.means(objective, share)
+        losses = objective.losses(means, beta)
+        return losses, values(objective, means, losses, beta)
+
+    def backward(
+        self, x: Batch, beta: Tensor | float, share: Share | None = None
+    ) -> dict[str, Tensor]:
         """Computes the gradients of a batch; returns the terms and losses."""
-        if self.precision == "float32" or self.config.compile:
-            return self._backward(x, beta)
+        if self.precision == "float32" or self.config.compile or self.shared is not None:
+            return self._backward(x, beta, share)
         if self.halves is None:
             with Casts(self.model) as casts:
-                noted = self._backward(x, beta)
+                noted = self._backward(x, beta, share)
             self.halves = Halves(self.model, casts.found)
             return noted
         with self.halves.standing_in():
-            return self._backward(x, beta, self.halves.of)
+            return self._backward(x, beta, share, self.halves.of)
 
     def _backward(
         self,
         x: Batch,
         beta: Tensor | float,
+        share: Share | None,
         inputs_of: Callable[[Iterable[nn.Parameter]], list[Tensor]] = list,
     ) -> dict[str, Tensor]:
-        with self.autocast():
-            objective = self.objective(x)
-        means = objective.means()
-        losses = objective.losses(means, beta)
+        losses, noted = (self.shared or self.losses)(x, beta, share)
         alone = len(self.groups) == 1
         for name, loss in losses.items():
             inputs = None if alone else inputs_of(self.groups[name].parameters)
             loss.backward(retain_graph=not alone, inputs=inputs)
-        return values(objective, means, losses, beta)
+        return noted
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns bfloat16 autocast if nets are to compute in it."""
@@ -282,15 +316,16 @@ def fit(
         NotFiniteError: If a term or a weight is not finite, noticed within :data:`CHECK_EVERY`
             steps and before the epoch is yielded; the error names it.
     """
-    config, model = training.config, training.model
+    config, model, ranks = training.config, training.model, training.ranks
     while not training.finished:
         started, first = time.perf_counter(), training.batch
         rows = training.rows
         model.train()
         for x in train.epoch(config.seed, training.epoch, start=first):
-            noted = training.step(x, training.epoch + (training.batch + 1) / len(train))
+            share = ranks.share(train, training.batch, x)
+            noted = training.step(x, training.epoch + (training.batch + 1) / len(train), share)
             # Summed on the device: one synchronisation per epoch.
-            total = torch.stack(list(noted.values())) * x.rows
+            total = torch.stack(list(noted.values())) * share.whole
             if training.sums is not None and training.sums.shape != total.shape:
                 raise RunError(  # of a checkpoint, which cannot say how many terms there are
                     f"the checkpoint sums up {len(training.sums)} terms, but the model has "
@@ -298,7 +333,7 @@ def fit(
                 )
             training.sums = total if training.sums is None else training.sums + total
             training.terms = tuple(noted)
-            training.rows += x.rows
+            training.rows += share.whole
             training.batch += 1
             if training.batch % CHECK_EVERY == 0:
                 training.check_finite()
@@ -312,7 +347,8 @@ def _finish_epoch(
 ) -> Epoch:
     assert training.sums is not None
     training.check_finite()
-    means = dict(zip(training.terms, (training.sums / training.rows).tolist(), strict=True))
+    sums = training.ranks.total(training.sums)
+    means = dict(zip(training.terms, (sums / training.rows).tolist(), strict=True))
     trained = time.perf_counter() - started
     validated = evaluate(training, validation) if validation is not None else {}
     best = not validated or validated["loss"] < training.best
@@ -339,21 +375,22 @@ def evaluate(training: Training, batches: Batches) -> dict[str, float]:
 
     The noise is the same at every call, and the training's random state is left alone.
     """
-    model, total, rows = training.model, None, 0
+    model, ranks, total, rows = training.model, training.ranks, None, 0
     names: list[str] = []
     model.eval()
-    with random_state(training.device, training.config.seed):
-        for x in batches.epoch(None, 0):
+    with random_state(training.device, training.config.seed), ranks.gathered():
+        for number, x in enumerate(batches.epoch(None, 0)):
+            share = ranks.share(batches, number, x)
             with training.autocast():
                 objective = model(x)
-            means = objective.means()
+            means = ranks.means(objective, share)
             noted = values(objective, means, objective.losses(means), 1.0)
-            scaled = torch.stack(list(noted.values())) * x.rows
+            scaled = torch.stack(list(noted.values())) * share.whole
             total, rows, names = (
                 scaled if total is None else total + scaled,
-                rows + x.rows,
+                rows + share.whole,
                 [*noted],
             )
     if total is None:
         return {}
-    return dict(zip(names, (total / rows).tolist(), strict=True))
+    return dict(zip(names, (ranks.total(total) / rows).tolist(), strict=True))

@@ -23,6 +23,7 @@ from mmgen.model import Model
 from mmgen.registry.loading import Registry
 from mmgen.settings import SyntheticConfig
 from mmgen.training import memory as counting
+from mmgen.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,7 +37,7 @@ class Plan(OneLine):
         registry: The plugins found.
         device: Where it would train.
         direction: What it would generate from what.
-        rows: Observations in a step.
+        rows: Observations in a step of a process.
         nets: Every net of the model.
         memory: What training needs there, in bytes.
         free: The bytes that are free there.
@@ -92,6 +93,7 @@ def plan(
     say: Callable[[str], object] = quiet,
     *,
     figures: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Plan:
     """Checks everything and counts nets, parameters and memory, without taking any.
 
@@ -101,6 +103,7 @@ def plan(
         trained_with: The environment of the run that is to go on, if one is.
         say: Is told what is being done, in words for people who wait.
         figures: Whether figures and report are made at the end.
+        ranks: The processes that train together; memory is that of one of them.
 
     Raises:
         MmgenError: If the configuration, the data set, a plugin or the device is not what it
@@ -127,14 +130,19 @@ def plan(
         for n, m in modalities.items()
     }
     experiment = build.resolved(experiment, modalities, build.model_settings(experiment, registry))
-    device = build.device(experiment.train.device, "train.device")
+    device = ranks.device(build.device(experiment.train.device, "train.device"))
     used = [s for n, s in splits(dataset).items() if n in ("train", "validation")]
-    data = sum(s.nbytes(modalities) for s in used if fits_on_device(s, modalities, device))
+    part = ranks.part
+    data = sum(s.nbytes(modalities) for s in used if fits_on_device(s, modalities, device, part))
     rows = min(experiment.train.batch_size, splits(dataset)["train"].count)
+    rows = -(-rows // part.ranks)
     say("measuring the memory that training needs ...")
     sketch = build.sketch(experiment, modalities, registry)
+    ranks.check(experiment.train, len(sketch.parameter_groups()))
     try:
         memory = counting.training_memory(sketch, modalities, rows, data)
+        if experiment.train.parallel == "fsdp":
+            memory = replace(memory, optimiser=memory.optimiser // part.ranks)
         on_disk = not isinstance(experiment.data, SyntheticConfig)
         memory = _in_process(
             memory,
@@ -158,7 +166,7 @@ def plan(
         rows=rows,
         nets=counting.nets(sketch),
         memory=memory,
-        free=free_memory(device),
+        free=free_memory(device) / (part.beside if device.type == "cpu" else 1),
     )
 
 

@@ -63,6 +63,7 @@ class Environment(Header):
     dataset: TrainedOn = TrainedOn()
     device: str = ""
     threads: int = 1
+    processes: int = 1
     machine: str = ""
     command: str = ""
     began_with: BeganWith | None = None

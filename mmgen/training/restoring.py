@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmgen import seeding
 from mmgen.batch import Batch
 from mmgen.errors import listed
 from mmgen.files.tensors import Stored, TensorFile
@@ -14,11 +15,15 @@ from mmgen.model import Model
 from mmgen.nets.by_modality import ByModality
 from mmgen.training import execution
 from mmgen.training.loop import Training
+from mmgen.training.ranks import Ranks, of_rank
 from mmgen.training.records import Counters
 
 FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
 MOMENTS = {"exp_avg", "exp_avg_sq"}
+
+DECISIONS = "decisions"
+"""The random state by which several processes decide alike."""
 
 RANDOM = 1 << 20
 """The most bytes of a random state; the CPU's has 5,056."""
@@ -156,32 +161,67 @@ def check_checkpoint(
     allowed = {f"optimiser/{player}" for player in training.optimisers}
     for name in tensors:
         group, _, rest = name.rpartition("/")
-        if name == "sums" or name.startswith(("model/", "random/")):
+        if name == "sums" or name.startswith(("model/", "random/", "ranks/")):
             continue
         if group.rpartition("/")[0] not in allowed or not rest:
             raise ValueError(f"there should be no {name[:80]!r}")
     for player, optimiser in training.optimisers.items():
         _check_moments(optimiser, tensors, player, counters)
-    for kind, state in random_states_of(tensors, training.device).items():
-        try:
-            # On a generator of its own, to try it.
-            torch.Generator("cpu" if kind == "cpu" else training.device).set_state(state)
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"the random state cannot be: {error}") from None
+    for rank in range(processes(tensors)):
+        for kind, state in random_states_of(tensors, training.device, rank).items():
+            try:
+                # On a generator of its own, to try it.
+                where = training.device if kind == training.device.type else "cpu"
+                torch.Generator(where).set_state(state)
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(f"the random state cannot be: {error}") from None
 
 
-def random_states_of(tensors: TensorFile, device: torch.device) -> dict[str, Tensor]:
-    """Reads the random states of the CPU and of the device, as far as they are stored.
+def processes(tensors: TensorFile) -> int:
+    """Returns how many processes trained together when a checkpoint was written.
+
+    Raises:
+        ValueError: If a name is none of theirs, or they do not follow each other.
+    """
+    ranks = set()
+    for name in (n for n in tensors if n.startswith("ranks/")):
+        _, word, what = (*name.split("/", 2), "")[:3]
+        rank = int(word) if word.isdecimal() and len(word) < 9 else 0
+        if name not in {of_rank(n, rank) for n in ("sums", f"random/{what[7:]}")} or not rank:
+            raise ValueError(f"there should be no {name[:80]!r}")
+        ranks.add(rank)
+    if ranks != {*range(1, len(ranks) + 1)}:
+        raise ValueError(f"there is nothing of process {len(ranks)}, but of {max(ranks)}")
+    return len(ranks) + 1
+
+
+def random_states_of(tensors: TensorFile, device: torch.device, rank: int = 0) -> dict[str, Tensor]:
+    """Reads the random states of a process, as far as they are stored: as :func:`random_states`.
 
     Raises:
         ValueError: If the CPU's is missing, or one is larger than any can be.
     """
-    if "random/cpu" not in tensors:
-        raise ValueError("there is no 'random/cpu'")
-    kinds = [kind for kind in {"cpu", device.type} if f"random/{kind}" in tensors]
-    if any(tensors.stored[f"random/{kind}"].shape.numel() > RANDOM for kind in kinds):
+    names = {kind: of_rank(f"random/{kind}", rank) for kind in ("cpu", device.type, DECISIONS)}
+    if names["cpu"] not in tensors:
+        raise ValueError(f"there is no {names['cpu']!r}")
+    names = {kind: name for kind, name in names.items() if name in tensors}
+    if any(tensors.stored[name].shape.numel() > RANDOM for name in names.values()):
         raise ValueError("no random state is so large")
-    return {kind: tensors[f"random/{kind}"] for kind in kinds}
+    return {kind: tensors[name] for kind, name in names.items()}
+
+
+def sums_of(tensors: TensorFile, ranks: Ranks) -> Tensor | None:
+    """Reads the sums of terms that a process goes on with.
+
+    Those that it had; where the number of processes is another, the first has those of all.
+    """
+    if "sums" not in tensors:
+        return None
+    stored = [tensors[of_rank("sums", rank)] for rank in range(processes(tensors))]
+    if len(stored) == ranks.size:
+        return stored[ranks.part.rank]
+    total = torch.stack(stored).sum(0)
+    return total if ranks.main else torch.zeros_like(total)
 
 
 def _check_counters(
@@ -192,15 +232,17 @@ def _check_counters(
     # Every batch of an epoch is full but the last, after which the counters are at 0 again.
     if counters.rows != counters.batch * training.config.batch_size:
         raise ValueError(f"{counters.rows:,} rows in {counters.batch:,} batches")
-    sums = tensors.stored.get("sums")
-    if (sums is None) != (counters.batch == 0):
-        raise ValueError(f"sums of terms do not go with batch {counters.batch:,}")
-    if sums is None:
-        return
-    if len(sums.shape) != 1 or sums.dtype not in FLOATS:
-        raise ValueError(f"sums of terms have the shape {_shape(sums)}")
-    if not finite(tensors, "sums"):
-        raise ValueError("sums of terms are not finite")
+    for rank in range(processes(tensors)):
+        name = of_rank("sums", rank)
+        sums, first = tensors.stored.get(name), tensors.stored.get("sums")
+        if (sums is None) != (counters.batch == 0):
+            raise ValueError(f"sums of terms do not go with batch {counters.batch:,}")
+        if sums is None or first is None:
+            continue
+        if len(sums.shape) != 1 or sums.dtype not in FLOATS or sums.shape != first.shape:
+            raise ValueError(f"sums of terms have the shape {_shape(sums)}")
+        if not finite(tensors, name):
+            raise ValueError("sums of terms are not finite")
 
 
 def _check_moments(
@@ -248,8 +290,13 @@ def moments(tensors: TensorFile, player: str, device: torch.device) -> dict[int,
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
-    """Returns torch's random state on the CPU and on the device, as uint8 tensors."""
+    """Returns torch's random state on the CPU and on the device, as uint8 tensors.
+
+    Of one of several processes, what all decide by as well.
+    """
     states = {"cpu": torch.get_rng_state()}
+    if (decisions := seeding.decisions()) is not None:
+        states[DECISIONS] = decisions.get_state()
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     elif device.type == "mps":
@@ -260,6 +307,9 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 def restore_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
     """Puts torch's random state back, as far as the device is of the same kind."""
     torch.set_rng_state(states["cpu"])
+    decisions = seeding.decisions()
+    if decisions is not None and DECISIONS in states:
+        decisions.set_state(states[DECISIONS])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
     elif device.type == "mps" and "mps" in states:

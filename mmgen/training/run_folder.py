@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgen import shell
+from mmgen import seeding, shell
 from mmgen.errors import RunError
 from mmgen.experiment import EXPERIMENT, Experiment
 from mmgen.files.atomic import remove, write
@@ -162,23 +162,27 @@ def migrate(path: Path) -> None:
 
 
 def save_checkpoint(path: Path, training: Training) -> None:
-    """Writes ``last.safetensors``: weights, optimisers, counters and random state."""
+    """Writes ``last.safetensors``: weights, optimisers, counters and random state.
+
+    Of several processes, in each of which it is called, the main one writes what one process would,
+    and beside it the random states and sums of the others.
+    """
     tensors = {f"model/{n}": t for n, t in training.model.state_dict().items()}
     for player, optimiser in training.optimisers.items():
         for number, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{player}/{number}/{n}": t for n, t in state.items()}
-    tensors |= {f"random/{n}": t for n, t in restoring.random_states(training.device).items()}
+    own = {f"random/{n}": t for n, t in restoring.random_states(training.device).items()}
     if training.sums is not None:
-        tensors["sums"] = training.sums
+        own["sums"] = training.sums
     counters = {n: getattr(training, n) for n in COUNTERS}
     counters["execution"] = training.execution.model_dump()
-    _save(path / "last.safetensors", tensors, counters)
+    _save(path / "last.safetensors", training, tensors, counters, own)
 
 
 def save_weights(path: Path, training: Training, epoch: int) -> None:
     """Writes ``best.safetensors``: the weights alone."""
     tensors = {f"model/{n}": t for n, t in training.model.state_dict().items()}
-    _save(path / BEST, tensors, {"epoch": epoch})
+    _save(path / BEST, training, tensors, {"epoch": epoch})
 
 
 def save_prior(path: Path, model: Model, prior: FittedPrior) -> None:
@@ -197,7 +201,7 @@ def save_prior(path: Path, model: Model, prior: FittedPrior) -> None:
         epoch = header.epoch
     tensors = {f"model/{n}": t for n, t in model.state_dict().items()}
     tensors |= {f"{restoring.PRIOR}{n}": t for n, t in prior.tensors().items()}
-    _save(path / BEST, tensors, {"epoch": epoch})
+    _write(path / BEST, tensors, {"epoch": epoch})
 
 
 def has_prior(path: Path) -> bool:
@@ -246,11 +250,15 @@ def _restore(training: Training, tensors: TensorFile, counters: records.Counters
         for parameter, state in optimiser.state.items():
             for name in restoring.MOMENTS & state.keys():
                 state[name] = torch.empty_like(parameter).copy_(state[name])
-    random = restoring.random_states_of(tensors, training.device)
-    restoring.restore_random_states(random, training.device)
-    training.sums = tensors["sums"].to(training.device) if "sums" in tensors else None
+    sums = restoring.sums_of(tensors, training.ranks)
+    training.sums = None if sums is None else sums.to(training.device)
     for name in COUNTERS:
         setattr(training, name, getattr(counters, name))
+    if restoring.processes(tensors) == training.ranks.size:
+        random = restoring.random_states_of(tensors, training.device, training.ranks.part.rank)
+        restoring.restore_random_states(random, training.device)
+    else:
+        seeding.begin(training.config.seed, training.epoch, training.batch)
 
 
 def epochs_done(path: Path) -> int:
@@ -321,7 +329,22 @@ def append_metrics(path: Path, epoch: Epoch) -> None:
     write(path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+def _save(
+    path: Path,
+    training: Training,
+    tensors: Mapping[str, Tensor],
+    values: Mapping[str, Any],
+    own: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Writes tensors that are one thing for all processes, and each one's own."""
+    ranks = training.ranks
+    tensors = {**ranks.whole(tensors), **ranks.each(own or {})}
+    if ranks.main:
+        _write(path, tensors, values)
+    ranks.meet()  # so that none is ended while it writes
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     write_tensors(path, tensors, {"mmgen": json.dumps({"format": FORMAT, **values})})
 
 

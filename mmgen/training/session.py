@@ -13,16 +13,15 @@ from typing import Any
 
 import torch
 
-from mmgen import __version__, build, distribution, shell, template
+from mmgen import __version__, build, distribution, seeding, shell, template
 from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.sources.synthetic import digest
 from mmgen.data.store import Dataset
-from mmgen.errors import MmgenError, RunError, WriteError, listed
+from mmgen.errors import ElsewhereError, MmgenError, RunError, WriteError, listed
 from mmgen.experiment import EXPERIMENT, Experiment
 from mmgen.files.atomic import write
 from mmgen.files.holding import LostError, check
-from mmgen.files.locks import writing
 from mmgen.files.reading import Reader, exists
 from mmgen.inference.aggregate import fit_prior
 from mmgen.modality import Modality
@@ -31,9 +30,11 @@ from mmgen.seeding import random_state
 from mmgen.settings import SyntheticConfig
 from mmgen.training import execution, nonfinite, plan, run_folder, warm_start
 from mmgen.training.loop import Epoch, NotFiniteError, Step, Training, fit
+from mmgen.training.ranks import ALONE, Ranks
+from mmgen.training.records import Execution
 from mmgen.training.warm_start import WarmStart
 
-WHERE = {"train.device", "train.tensorboard", "data.path", "data.source"}
+WHERE = {"train.device", "train.parallel", "train.tensorboard", "data.path", "data.source"}
 """Settings that say where a run trains, and nothing of what."""
 
 SAME = {"train.epochs", "train.early_stopping", "train.benchmark", "name"} | WHERE
@@ -75,6 +76,7 @@ class Prepared(OneLine):
         providers = {m.kind: str(self.registry.provider(m.kind)) for m in self.modalities.values()}
         packages = ("torch", "torchvision", "safetensors", "numpy")
         own = {"python": platform.python_version(), distribution.NAME: __version__}
+        size = self.training.ranks.size
         return {
             "versions": {**own, **{p: version(p) for p in packages}},
             "plugins": providers,
@@ -82,6 +84,7 @@ class Prepared(OneLine):
             "dataset": {"name": self.dataset.name, "hash": self.dataset.hash},
             "device": str(self.training.device),
             "threads": torch.get_num_threads(),
+            **({"processes": size} if size > 1 else {}),
             "machine": f"{platform.system()} {platform.machine()}",
             "command": _command(),
             **({"began_with": self.began_with.noted()} if self.began_with else {}),
@@ -89,7 +92,8 @@ class Prepared(OneLine):
 
     def resume(self, out: Path, *more: str) -> str:
         """Returns the command that goes on with this run, with ``more`` settings."""
-        return shell.resume(out, *more, plugins=self.registry.modules)
+        again = shell.resume(out, *more, plugins=self.registry.modules)
+        return self.training.ranks.command(again)
 
     def config(self, out: Path) -> str:
         """Returns the run's ``config.toml``: its experiment, for people to edit."""
@@ -113,6 +117,7 @@ def prepare(
     *,
     figures: bool = False,
     begin_with: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Prepared:
     """Checks and builds everything before anything is written, as :func:`mmgen.training.plan.plan`.
 
@@ -123,12 +128,13 @@ def prepare(
         say: Is told what is being done, in words for people who wait.
         figures: Whether figures and report are made at the end.
         begin_with: Another run, whose weights are taken where names and shapes match.
+        ranks: The processes that train together, of each of which this is called.
 
     Raises:
         MmgenError: As :func:`mmgen.training.plan.plan`, if training does not fit into memory, or if
             no weight of the other run matches.
     """
-    planned = plan.plan(experiment, plugin_modules, trained_with, say, figures=figures)
+    planned = plan.plan(experiment, plugin_modules, trained_with, say, figures=figures, ranks=ranks)
     planned.check_fits()
     say("building the model ...")
     experiment, modalities, device = planned.experiment, planned.modalities, planned.device
@@ -136,14 +142,16 @@ def prepare(
 
     def batches(split: str) -> Batches:
         size = experiment.train.batch_size
-        return Batches(splits[split], modalities, device=device, batch_size=size)
+        return Batches(splits[split], modalities, device=device, batch_size=size, part=ranks.part)
 
     model = build.model(experiment, modalities, device, planned.registry)
+    if ranks.size > 1:  # the same weights; from now on each has noise of its own
+        seeding.begin(experiment.train.seed)
     return Prepared(
         experiment=experiment,
         dataset=planned.dataset,
         modalities=modalities,
-        training=Training(model, experiment.train, device),
+        training=Training(model, experiment.train, device, ranks=ranks),
         train=batches("train"),
         validation=batches("validation") if "validation" in splits else None,
         registry=planned.registry,
@@ -161,23 +169,32 @@ def start(prepared: Prepared, out: Path, *, force: bool = False) -> None:
         RunError: If the folder is taken.
         WriteError: If it cannot be written to.
     """
-    run_folder.create(
-        out,
-        prepared.experiment,
-        prepared.environment(),
-        config=prepared.config(out),
-        force=force,
-    )
+    if prepared.training.ranks.main:
+        run_folder.create(
+            out,
+            prepared.experiment,
+            prepared.environment(),
+            config=prepared.config(out),
+            force=force,
+        )
     _measure(prepared)
     if prepared.began_with:
         save(prepared, out)
 
 
 def _measure(prepared: Prepared) -> None:
-    """Finds out on the first batch how the nets run fastest, as far as the experiment wants it."""
-    training = prepared.training
-    with random_state(training.device, training.config.seed):
-        execution.measure(training, next(prepared.train.epoch(training.config.seed, 0)))
+    """Finds out on the first batch how the nets run fastest, as far as the experiment wants it.
+
+    Of several processes the main one does, and all run so.
+    """
+    training, ranks = prepared.training, prepared.training.ranks
+    if ranks.main:
+        with random_state(training.device, training.config.seed):
+            execution.measure(training, next(prepared.train.epoch(training.config.seed, 0)))
+    if ranks.size > 1:
+        chosen = ranks.told(training.execution.model_dump_json())
+        training.execution = Execution.model_validate_json(chosen)
+        execution.apply(training.model, training.execution)
 
 
 def resume(prepared: Prepared, out: Path) -> bool:
@@ -191,8 +208,9 @@ def resume(prepared: Prepared, out: Path) -> bool:
         RunError: If the run is another experiment's, or on other data; or if settings are changed
             with which nothing is left to train.
     """
+    ranks = prepared.training.ranks
     environment = run_folder.environment(out)
-    with writing(out), build.note_plugin_changes(prepared.registry, environment):
+    with ranks.writing(out), build.note_plugin_changes(prepared.registry, environment):
         trained = run_folder.experiment(out)
         different = _differences(
             build.completed(trained, prepared.registry).model_dump(mode="json"),
@@ -230,16 +248,9 @@ def resume(prepared: Prepared, out: Path) -> bool:
             )
         if not left:
             _fit_prior(prepared, out)
-        if left or AFTERWARDS & {*different}:
-            if MENDING & {*different}:
-                run_folder.add_command(out, _command())
-            run_folder.migrate(out)
-            text = prepared.experiment.model_dump_json(indent=2)
-            write(out / EXPERIMENT, text + "\n")
-            before = replace(prepared, experiment=trained).config(out)
-            if different and _settings(_read(out / run_folder.CONFIG)) == _settings(before):
-                # As it was written; what a user has edited stays.
-                write(out / run_folder.CONFIG, prepared.config(out))
+        ranks.meet()  # all have read what is written now
+        if ranks.main and (left or AFTERWARDS & {*different}):
+            _note_changes(prepared, out, trained, different)
     if not begun:
         _measure(prepared)
     return left
@@ -249,6 +260,20 @@ def _further(training: Training) -> str:
     if training.epoch >= training.config.epochs:
         return f"set train.epochs above {training.epoch}"
     return f"set train.early_stopping above {training.stale}"
+
+
+def _note_changes(
+    prepared: Prepared, out: Path, trained: Experiment, different: Sequence[str]
+) -> None:
+    """Writes how a run goes on, where that is another way than before."""
+    if MENDING & {*different}:
+        run_folder.add_command(out, _command())
+    run_folder.migrate(out)
+    write(out / EXPERIMENT, prepared.experiment.model_dump_json(indent=2) + "\n")
+    before = replace(prepared, experiment=trained).config(out)
+    if different and _settings(_read(out / run_folder.CONFIG)) == _settings(before):
+        # As it was written; what a user has edited stays.
+        write(out / run_folder.CONFIG, prepared.config(out))
 
 
 def _read(file: Path) -> str:
@@ -288,8 +313,9 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -
 def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
     """Trains and saves: metrics, best weights and checkpoint after every epoch.
 
-    At the end, a model that has what z is drawn from given nothing fitted has it fitted, once, for
-    its best weights; a caller that stops before has p(z).
+    Of several processes all do the same, and the main one writes. At the end, a model that has
+    what z is drawn from given nothing fitted has it fitted, once, for its best weights; a caller
+    that stops before has p(z).
 
     Yields:
         The items of :func:`mmgen.training.loop.fit`, each after it was saved. A caller that stops
@@ -300,12 +326,15 @@ def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
             if another process is writing to the run.
         WriteError: If the run cannot be written to, a full disk for example.
     """
-    training = prepared.training
-    with writing(out), _explained(prepared, out):
-        board = _tensorboard(out) if prepared.experiment.train.tensorboard else None
+    training, ranks = prepared.training, prepared.training.ranks
+    ranks.wrap(training)
+    with ranks.writing(out), _explained(prepared, out):
+        shown = ranks.main and prepared.experiment.train.tensorboard
+        board = _tensorboard(out) if shown else None
         for item in fit(training, prepared.train, prepared.validation):
             if isinstance(item, Epoch):
-                run_folder.append_metrics(out, item)
+                if ranks.main:
+                    run_folder.append_metrics(out, item)
                 if item.best:
                     run_folder.save_weights(out, training, item.epoch)
                 run_folder.save_checkpoint(out, training)
@@ -322,7 +351,7 @@ def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
 def _fit_prior(prepared: Prepared, out: Path) -> None:
     """Fits what z is drawn from given nothing, where the model wants it and it is not there."""
     training, seed = prepared.training, prepared.experiment.train.seed
-    if not training.model.fits_prior or run_folder.has_prior(out):
+    if not training.ranks.main or not training.model.fits_prior or run_folder.has_prior(out):
         return
     with random_state(training.device, seed):
         model = build.model(
@@ -340,7 +369,7 @@ def save(prepared: Prepared, out: Path) -> None:
         RunError: If numbers are no longer finite; the checkpoint before is kept.
         WriteError: If it cannot be written.
     """
-    with writing(out), _explained(prepared, out):
+    with prepared.training.ranks.writing(out), _explained(prepared, out):
         prepared.training.check_finite()
         run_folder.save_checkpoint(out, prepared.training)
 
@@ -356,6 +385,8 @@ def _explained(prepared: Prepared, out: Path) -> Iterator[None]:
     try:
         yield
     except NotFiniteError as error:
+        if not prepared.training.ranks.main:  # all have noticed
+            raise ElsewhereError from error
         rate = prepared.experiment.train.learning_rate / 10
         located = _located(prepared, out, error)
         slower = prepared.resume(out, f"train.learning_rate={rate:g}")
@@ -390,11 +421,12 @@ def _located(prepared: Prepared, out: Path, error: NotFiniteError) -> str:
         again = Training(model, config, device)
         if exists(out / "last.safetensors"):
             run_folder.resume(out, again)
-        finding = nonfinite.locate(again, prepared.train)
+        finding = nonfinite.locate(again, prepared.train.whole())
     except Exception as failure:  # of a plugin's net that cannot be watched, for one
         return f"{error}. Looking for the cause failed: {type(failure).__name__}: {failure}"
     if finding is None:
-        return f"{error}. It did not happen again when the steps were repeated"
+        how = " by one process, whose noise is another" if prepared.training.ranks.size > 1 else ""
+        return f"{error}. It did not happen again when the steps were repeated{how}"
     modality = prepared.modalities.get(finding.modality or "")
     plugin = str(prepared.registry.provider(modality.kind)) if modality else ""
     return f"{finding}.\n  {nonfinite.advice(finding, modality, plugin)}"

@@ -19,6 +19,7 @@ from mmgen.latent.product import product
 from mmgen.modality import Modality
 from mmgen.model import ModelSettings, log_likelihoods
 from mmgen.objective import Objective, Term
+from mmgen.seeding import decisions
 from mmgen.subsets import Subset, ordered
 from mmgen_experts.experts import Experts, Gaussians, present, speaking, total, weighed
 
@@ -99,6 +100,7 @@ class MVAE(Experts):
 def random_subset(names: Sequence[str]) -> Subset:
     """Draws a subset of 2 to M − 1 of M ≥ 3 modalities: its size first, then its members."""
     # On the CPU, where the loop over subsets is: nothing waits for the device.
-    size = int(torch.randint(2, len(names), (), device="cpu"))
-    members = torch.randperm(len(names), device="cpu")[:size].tolist()
+    drawn = decisions()
+    size = int(torch.randint(2, len(names), (), generator=drawn, device="cpu"))
+    members = torch.randperm(len(names), generator=drawn, device="cpu")[:size].tolist()
     return ordered(names, [names[i] for i in members])
