@@ -1,8 +1,9 @@
 """What ended one of several processes that were launched together is said by one of them."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
-from mmgen.errors import MmgenError
+from mmgen.errors import ConfigError
 from mmgen.training.launch import launched
 
 
@@ -26,14 +27,12 @@ def say(error: BaseException | None, code: int, tell: Callable[[], object]) -> N
         code: The exit code.
         tell: Says so.
     """
-    if launched() is None:
+    launch = None
+    with suppress(ConfigError):  # which is then what is told
+        launch = launched()
+    if launch is None:
         tell()
         return
     from mmgen.training import ranks
 
-    try:
-        several = ranks.join()  # what is wrong with a command may be found before they have met
-    except MmgenError:
-        tell()
-        return
-    several.last_word(error, code, tell)
+    ranks.last_word(launch, error, code, tell)

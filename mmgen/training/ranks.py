@@ -45,6 +45,9 @@ TIMEOUT = timedelta(minutes=15)
 """How long processes wait for each other: while the first one measures, or writes a checkpoint.
 That one of them has ended is known long before, see :mod:`mmgen.training.watch`."""
 
+SHORTLY = timedelta(seconds=20)
+"""How long a process that fails before they have met looks for the others."""
+
 GONE = 2
 """The exit code where a process ended without a word."""
 
@@ -197,12 +200,10 @@ class Several(_Member):
     """
 
     def __init__(self, launch: Launch) -> None:
-        store, rank, size = next(iter(rendezvous("env://", timeout=TIMEOUT)))
         self.launch = launch
-        self.part = Part(rank, size, launch.local_size)
-        # Of an earlier attempt, which the launcher repeats, nothing is to be read.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self.watch = Watch(PrefixStore(f"mmgen/{attempt}", store), rank, size, self._end)
+        self.part = Part(launch.rank, launch.size, launch.local_size)
+        store = _store(TIMEOUT)
+        self.watch = _watch(store, launch, self._end)
         self.watch.start()
         self.counting = shared_norm.Counting()
         self.sharded: Any = None
@@ -212,11 +213,11 @@ class Several(_Member):
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if nccl else "cpu:gloo",
             store=store,
-            rank=rank,
-            world_size=size,
+            rank=launch.rank,
+            world_size=launch.size,
             timeout=TIMEOUT,
         )
-        seeding.join(rank)
+        seeding.join(launch.rank)
 
     def check(self, config: TrainConfig, losses: int = 1) -> None:
         """Checks that each has a row of a full batch, and FSDP2 one loss."""
@@ -498,6 +499,44 @@ def join() -> Ranks:
             cause = str(error).partition("\n")[0]
             raise ConfigError(f"the processes could not meet: {cause}") from error
     return _Process.ranks
+
+
+def last_word(
+    launch: Launch, error: BaseException | None, code: int, tell: Callable[[], object]
+) -> None:
+    """Has one of the processes that were launched together say what ended them.
+
+    Args:
+        launch: Which this is.
+        error: What ended it.
+        code: The exit code.
+        tell: Says so.
+    """
+    if _Process.ranks is not None:
+        _Process.ranks.last_word(error, code, tell)
+        return
+    # What is wrong with a command may be found before they have met, and by each of them.
+    try:
+        speaks = _watch(_store(SHORTLY), launch).claim(code)
+    except Exception:
+        speaks = launch.rank == 0
+    if speaks:
+        tell()
+    _leave(code)
+
+
+def _store(timeout: timedelta) -> Any:
+    """Returns where processes meet, as who launched them says."""
+    store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
+    return store
+
+
+def _watch(
+    store: Any, launch: Launch, end: Callable[[int | None, int], object] = lambda *_: None
+) -> Watch:
+    # Of an earlier attempt, which the launcher repeats, nothing is to be read.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return Watch(PrefixStore(f"mmgen/{attempt}", store), launch.rank, launch.size, end)
 
 
 def _of_connection(error: BaseException | None) -> bool:
