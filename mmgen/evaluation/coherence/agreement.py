@@ -310,7 +310,7 @@ class _Seen:
         for key, share in self._answers(given, real):
             self.real_shares[key].append(share.cpu())
         if self.asked.singly(given):
-            for n in self.judge.classifiers.keys() & looked.keys():
+            for n in (n for n in looked if n in self.judge.classifiers):  # in their order
                 add(self.generated_sums, (given, n), grouped(looked[n][0]))
 
     def _answers(self, given: Subset, read: Mapping[str, Tensor]) -> Iterator[tuple[Key, Tensor]]:
