@@ -67,7 +67,7 @@ class Finding(OneLine):
         question: What was asked.
         given: S; empty from nothing, and in means over several S.
         targets: What was generated from it; empty in means over several.
-        number: How many modalities were given; ``None`` in means over several numbers.
+        number: How many modalities were given.
         about: The class, or the attribute, that it is about; empty: all together.
         value: A share from 0 to 1; for Fréchet a squared distance of features.
         error: Its standard error over rows, whose samples are averaged first; for Fréchet by
@@ -81,7 +81,7 @@ class Finding(OneLine):
     question: Question
     given: Subset
     targets: Subset
-    number: int | None
+    number: int
     about: str
     value: float
     error: float
@@ -277,7 +277,7 @@ Key = tuple[Question, Subset, Subset]
 
 
 class _Seen:
-    """What was read of all rows so far: by question, and averaged over the samples of a row.
+    """What was read of all rows so far, on the CPU: by question, averaged over a row's samples.
 
     Args:
         judge: Who reads.
@@ -296,21 +296,21 @@ class _Seen:
     def note_real(self, x: Batch) -> None:
         """Reads real rows: what is true of them, and what is seen in each of their modalities."""
         looked = {n: self.judge.look(n, x[n]) for n in x}
-        self.real = {n: self.judge.read(n, value) for n, value in looked.items()}
+        self.real = {n: self.judge.read(n, value).cpu() for n, value in looked.items()}
         self.truth.append(self.real[self.judge.name])
         for n in self.judge.classifiers:
             add(self.real_sums, n, grouped(looked[n]))
 
     def note_generated(self, given: Subset, looked: Mapping[str, Tensor]) -> None:
         """Reads what was generated of the same rows, ``(S, B, ...)`` by modality."""
-        read = {n: self.judge.read(n, value) for n, value in looked.items()}
+        read = {n: self.judge.read(n, value).cpu() for n, value in looked.items()}
         for key, share in self._answers(given, read):
-            self.generated_shares[key].append(share.cpu())
+            self.generated_shares[key].append(share)
         real = {n: self.real[n].unsqueeze(0) for n in read}
         for key, share in self._answers(given, real):
-            self.real_shares[key].append(share.cpu())
+            self.real_shares[key].append(share)
         if self.asked.singly(given):
-            for n in self.judge.classifiers.keys() & looked.keys():
+            for n in (n for n in looked if n in self.judge.classifiers):  # in their order
                 add(self.generated_sums, (given, n), grouped(looked[n][0]))
 
     def _answers(self, given: Subset, read: Mapping[str, Tensor]) -> Iterator[tuple[Key, Tensor]]:
@@ -324,7 +324,7 @@ class _Seen:
             if len(T) > 1:
                 agreed = all_equal(list(read.values()))
                 if self.judge.readout.sort == "multiclass":
-                    classes = torch.arange(len(self.judge.readout.choices), device=truth.device)
+                    classes = torch.arange(len(self.judge.readout.choices), device="cpu")
                     agreed = agreed.unsqueeze(-1) & (read[T[0]].unsqueeze(-1) == classes)
                 yield ("from nothing", given, T), agreed.double().mean(0)
             return
@@ -341,7 +341,7 @@ class _Seen:
 
     def shares(self) -> Iterator[Finding]:
         """Yields what was found, question by question, with means where several were asked."""
-        truth = torch.cat(self.truth).cpu()
+        truth = torch.cat(self.truth)
         generated = {key: torch.cat(parts) for key, parts in self.generated_shares.items()}
         real = {key: torch.cat(parts) for key, parts in self.real_shares.items()}
         for question in get_args(Question):
