@@ -26,9 +26,12 @@ from mmgen.latent.mixture import Mixture
 COMPONENTS = (1, 10, 50)
 """How many Gaussians are tried."""
 
-INFORMED = 0.01
-"""A dimension whose posterior means vary by more over the rows than this is active (Burda et al.,
-"Importance Weighted Autoencoders", ICLR 2016, section 5.1)."""
+INFORMED = 0.2
+"""A dimension whose posterior means vary by more over the rows than this is active: it knows about
+0.1 nats of a row. Active units are those above 0.01 else (Burda et al., "Importance Weighted
+Autoencoders", ICLR 2016, section 5.1), but dimensions that know next to nothing cost components
+that others need: of MNIST, picture and label from nothing agreed in 77 % with 62 dimensions above
+0.01, in 84 % with 19 above 0.1, and in 86 % with 9 above 0.2 (posteriors of rows: 87 %)."""
 
 SHIFTED = 0.01
 """So is one whose draws are farther from N(0, 1) than this, in nats, as a Gaussian is that has
