@@ -7,7 +7,6 @@ blended over a patch can be told from it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from math import pi
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmgen.brief import OneLine
 from mmgen.data.raster import SUFFIXES, opened
 from mmgen.errors import DataError
 
@@ -41,19 +39,19 @@ class Family(ABC):
         """Draws patches ``(count, 3, side, side)`` in [0, 1]."""
 
 
-@dataclass(frozen=True, repr=False)
-class Pattern(OneLine, Family):
+class Pattern(Family):
     """Patterns of one sort, in colours of one range.
 
-    Attributes:
+    Args:
         about: What they are.
         draw: Draws numbers in [0, 1] ``(count, side, side)``.
         hue: The middle of the range of hues, from 0 to 1.
     """
 
-    about: str
-    draw: Callable[[int, int, torch.Generator], Tensor]
-    hue: float
+    def __init__(
+        self, about: str, draw: Callable[[int, int, torch.Generator], Tensor], hue: float
+    ) -> None:
+        self.about, self.draw, self.hue = about, draw, hue
 
     def patches(self, count: int, side: int, stream: torch.Generator) -> Tensor:
         """Draws patches: the pattern blends two colours, both dark or both light."""
