@@ -13,6 +13,8 @@ from zlib import crc32
 import numpy as np
 import torch
 
+from mmgen.brief import OneLine
+
 
 def generator(*key: int | str) -> torch.Generator:
     """Returns a CPU generator whose stream depends on ``key`` alone.
@@ -38,8 +40,8 @@ def generator(*key: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed))
 
 
-@dataclass(frozen=True)
-class Streams:
+@dataclass(frozen=True, repr=False)
+class Streams(OneLine):
     """The random streams of one of several processes, beside torch's own state.
 
     Attributes:

@@ -104,6 +104,7 @@ def test_what_init_writes_as_comments_holds_when_it_is_made_a_line(mmgen, data, 
     lines = re.sub(r"^# (\w+ = )", r"\1", rest, flags=re.MULTILINE)
     lines = lines.replace("adversarial = ...", 'adversarial = {modality = "word"}')
     lines = lines.replace("subsets_per_step = ...", "subsets_per_step = 1")
+    lines = lines.replace("early_stopping = ...", "early_stopping = 9")
     lines = lines.replace(" = ...", " = 9.0")
     file = tmp_path / "my.toml"
     file.write_text(head + "[modalities.word]" + lines)
@@ -111,6 +112,7 @@ def test_what_init_writes_as_comments_holds_when_it_is_made_a_line(mmgen, data, 
     assert table["modalities"]["word"]["classes"] == list(HOSTILE[:2] + HOSTILE[4:7])
     words = ["train.gradient_clip=9.0", "train.gradient_clip_value=9.0", "train.warmup_epochs=10.0"]
     words += ['model.adversarial={modality = "word"}', "model.subsets_per_step=1"]
+    words += ["train.early_stopping=9"]
     assert resolved(Experiment.read(file)) == resolved(default_experiment(data, words))
 
 

@@ -291,9 +291,12 @@ class OneDevice(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves((args, kwargs, out)):
-            if isinstance(tensor, Tensor) and tensor.dim() and tensor.device != self.device:
+            if isinstance(tensor, Tensor) and self.refuses(tensor):
                 raise RuntimeError(f"{func} reads or makes a tensor on {tensor.device}")
         return out
+
+    def refuses(self, tensor):
+        return tensor.dim() > 0 and tensor.device != self.device
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor | None]:
