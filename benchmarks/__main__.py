@@ -22,6 +22,7 @@ from rich.table import Table
 
 from benchmarks import peers, writing
 from benchmarks.measuring import OURS, Options, Section, machine
+from mmgen.training import session
 
 PARTS = (
     "training",
@@ -53,7 +54,8 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.error("--rounds: at least 1")
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    torch.set_flush_denormal(True)
+    torch.set_flush_denormal(True)  # these two as mmgen train does
+    session.keep_memory()
     peer = None if arguments.no_peer else arguments.peer or peers.environment()
     options = Options(arguments.rounds, arguments.device, peer)
     console, sections = Console(), []

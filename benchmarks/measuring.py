@@ -70,6 +70,9 @@ class Section:
 
 OURS = "mmgen"
 
+FLOORS = {"products alone", "nets alone", "import torch", "python -c pass", "mmgen, from the disk"}
+"""Ways that are no rivals: what ours cannot be faster than, and a slower one of ours."""
+
 
 def timed(work: Work, device: torch.device | str = "cpu") -> Way:
     """Makes a way of what does the work, and waits for the device."""

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from typing import Any
 import torch
 
 SCRIPT = Path(__file__).with_name("peer.py")
+
+SPINNING = 0.3
+"""Seconds for which threads of a process may go on turning after its work."""
 
 PACKAGES = ("multivae==1.0.3",)
 """The version that figures are of."""
@@ -50,6 +54,7 @@ class Peer:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         seconds, _, self.found = self._read().partition(" ")
+        time.sleep(SPINNING)
         return float(seconds)
 
     def _read(self) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measuring import OURS, Section
+from benchmarks.measuring import FLOORS, OURS, Section
 from mmgen.drawing import plain_text, save
 
 HEAD = """# Benchmarks
@@ -14,7 +14,7 @@ Each way of doing the same is timed in turn, in one run; shown are medians in mi
 brackets how many times as long as mmgen a way takes: above 1, mmgen is faster. Ratios hold on a
 machine that does other things too; milliseconds do not.
 
-![How many times as long as mmgen others take]({plot})
+![How many times as long as mmgen rivals take]({plot})
 """
 
 
@@ -72,7 +72,7 @@ def draw(path: Path, sections: Sequence[Section]) -> None:
         for section in sections
         for line in section.lines
         for way in line.seconds
-        if way != OURS
+        if way != OURS and way not in FLOORS
     ]
     figure = Figure(figsize=(7, 0.6 + 0.17 * len(bars)), dpi=100, layout="constrained")
     axes = figure.add_subplot()
@@ -80,6 +80,8 @@ def draw(path: Path, sections: Sequence[Section]) -> None:
     colours = ["#2a78d6" if ratio >= 1 else "#c2571a" for _, ratio in bars]
     axes.barh(heights, [ratio - 1 for _, ratio in bars], left=1, color=colours, height=0.7)
     axes.set_xscale("log")
+    axes.set_xticks([0.5, 0.75, 1, 1.5, 2, 3, 5], ["0.5", "0.75", "1", "1.5", "2", "3", "5"])
+    axes.minorticks_off()
     axes.axvline(1, color="#444", linewidth=1)
     axes.set_yticks(heights, [name for name, _ in bars], fontsize=6)
     axes.invert_yaxis()

@@ -109,6 +109,7 @@ def train(
             else:
                 # The demo's late epochs take 1.7 times as long without.
                 through.enter_context(denormals.flushed())
+                session.keep_memory()
                 prepared = session.prepare(
                     experiment, settings.plugins, trained_with, say, begin_with=other, **how
                 )
