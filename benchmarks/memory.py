@@ -55,6 +55,7 @@ CONFIGURATIONS = {
         ["--no-figures", 'model.subset_posterior="flow"'],
     ),
     "jmvae-kl K=6 MLP": ("jmvae-kl", [IMAGE] * 6, 100, ["--no-figures"]),
+    "jmvae-kl K=8 MLP": ("jmvae-kl", [IMAGE] * 8, 100, ["--no-figures"]),
     "hierarchical K=8 MLP": ("hierarchical", [IMAGE] * 8, 100, ["--no-figures"]),
     "hierarchical K=4 convolution": ("hierarchical", [CONVOLUTION] * 4, 200, ["--no-figures"]),
     "hierarchical K=3 wide MLP": ("hierarchical", [WIDE] * 3, 100, ["--no-figures"]),
