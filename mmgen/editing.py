@@ -327,6 +327,21 @@ def slopes(together: Tensor, asked: Sequence[int]) -> Tensor:
     return together[:, asked] @ inverse
 
 
+def followed(x: Tensor, step: Tensor, modality: Modality) -> Tensor:
+    """Moves numbers that follow others, each at most to what is off or on for it.
+
+    A regression on what is rare would move them to where nothing was ever seen.
+
+    Args:
+        x: ``(..., *shape)``.
+        step: By how much they would move.
+        modality: Its :meth:`mmgen.modality.Modality.switches` are the numbers.
+    """
+    ends = torch.tensor(list(modality.switches().values())).to(x)
+    off, on = (end.reshape(modality.shape) for end in (ends.amin(1), ends.amax(1)))
+    return (x + step).clamp(torch.minimum(off, x), torch.maximum(on, x))
+
+
 def _changed(
     run: Run,
     inferred: Mapping[str, Tensor],
@@ -363,13 +378,8 @@ def _let_follow(
     steps = follow * slopes(together, rows) @ together.new_tensor(moved)
     for name in {name for name, _ in places}:
         mine = [row for row, (owner, _) in enumerate(places) if owner == name]
-        new = x[name] + steps[mine].reshape(x[name].shape).to(x[name])
-        support = sketch_likelihood(run.modalities[name]).support
-        if support is not None and not bool(support.check(new).all()):  # a probability, such as 1.2
-            ends = torch.tensor(list(run.modalities[name].switches().values())).to(new)
-            low, high = (e.reshape(new.shape) for e in (ends.amin(1), ends.amax(1)))
-            new = new.clamp(low, high)
-        x[name] = new
+        step = steps[mine].reshape(x[name].shape).to(x[name])
+        x[name] = followed(x[name], step, run.modalities[name])
 
 
 def _drawn(modality: Modality, means: Tensor) -> Tensor:

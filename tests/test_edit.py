@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from test_gallery import Word, a_run
 
 from mmgen.data import crops
-from mmgen.editing import changeable, edit
+from mmgen.editing import changeable, edit, followed
 from mmgen.errors import GenerationError
 from mmgen.gallery import edit as page
 from mmgen.modality import Modality
@@ -72,10 +72,17 @@ def test_others_follow_by_the_regression_on_what_is_asked_in_what_is_generated(t
     before = torch.cat([done.inferred[n] for n in ("attributes", "more")]).double()
     after = torch.cat([done.changed[n][0] for n in ("attributes", "more")])
     expected = before + 0.5 * (torch.tensor([2.0, -1.0]) - before[[0, 3]]) @ slopes
+    expected = expected.clamp(before.clamp(max=-1), before.clamp(min=1))
     expected[[0, 3]] = torch.tensor([2.0, -1.0]).double()
     assert after.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
     assert (after - before).abs().min() > 1e-3
     assert done.asked == {"attributes": {0}, "label": set(), "more": {1}}
+
+
+def test_what_follows_goes_no_farther_than_off_or_on():
+    modality = Attributes(names=("a", "b", "c"), likelihood="gaussian")
+    x, step = torch.tensor([[0.5, -1.3, 0.0]]), torch.tensor([[9.0, -9.0, 0.25]])
+    assert followed(x, step, modality).tolist() == [[1.0, pytest.approx(-1.3), 0.25]]
 
 
 def test_what_follows_stays_where_the_likelihood_allows_it(tmp_path, photo):

@@ -20,7 +20,7 @@ from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset, Split
-from mmgen.editing import covariance, slopes
+from mmgen.editing import covariance, followed, slopes
 from mmgen.errors import DataError, listed
 from mmgen.evaluation.coherence.classifier import Classifier, classifier
 from mmgen.evaluation.coherence.frechet import frechet_distance, moments
@@ -393,8 +393,9 @@ class Faces:
         """
         at = self.at(attribute)
         step = follow * slopes(self.together, [at])[:, 0].to(w)
-        followed = w + (value - w[:, at]).unsqueeze(1) * step
-        changed = self.drawn(self.average(self.set(followed, attribute, value)))
+        steps = (value - w[:, at]).unsqueeze(1) * step
+        others = followed(w, steps, self.run.modalities[ATTRIBUTES])
+        changed = self.drawn(self.average(self.set(others, attribute, value)))
         shown = (self.pixels.to(changed) / 255 + changed - average).clamp(0, 1)
         stored = (255 * shown).round().to(torch.uint8)
         return self.run.modalities[IMAGE].observe(stored)

@@ -113,7 +113,11 @@ def write_all(reproduction: Reproduction, say: Callable[[str], object]) -> list[
     table.save(study, found, out, constants)
     say("looking at faces")
     judged = judge(first, dataset, say=say)
-    looked = [(p, _looked(reproduction, p, dataset, rows, judged, say)) for p in trained_runs]
+    looked = [
+        (p, _looked(reproduction, p, dataset, rows, judged, say))
+        for p in trained_runs
+        if not p.iterative  # T rounds of each of some eighty sets of faces: hours
+    ]
     draw = _Figures(reproduction, dataset, judged)
     say("Figure 6")
     draw.figure_6(trained_runs)
@@ -160,8 +164,7 @@ def _looked(
     if not newer(file, reproduction.run(planned.name) / "best.safetensors"):
         say(f"looking at the faces of {planned.name}")
         run = _load(reproduction, planned)
-        iterations = reproduction.effort.iterations if planned.iterative else None
-        found = look(run, dataset, rows, judged, iterations=iterations)
+        found = look(run, dataset, rows, judged, iterations=None)
         write(file, found.model_dump_json(indent=2) + "\n")
     return FILES.check(Looked, FILES.json(file), file)
 
@@ -345,6 +348,8 @@ What is and what is not comparable: {_comparable(reproduction)}
 
 {judged}
 ## Attributes told from faces
+
+Here and below, runs that sample iteratively are left out: it would take them hours.
 
 {_inferred(looked)}
 Per cent, balanced accuracy over {count:,} test pictures; an attribute is told where it is likelier
