@@ -264,7 +264,7 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
                 loss = shown.number((item.validation or item.train)["loss"])
                 tell(item.epoch, 0, loss=f"loss {loss}")
                 stderr.print(shown.line(item, epochs, told))
-                if training.epoch == epochs and training.model.fits_prior:
+                if training.finished and training.model.fits_prior:
                     stderr.print("fitting what z is drawn from given nothing ...")
                 since, steps = time.perf_counter(), 0
             if ranks.stops(bool(interrupted)) and not training.finished:

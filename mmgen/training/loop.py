@@ -102,6 +102,7 @@ class Training(OneLine):
     Attributes:
         stale: Epochs since the one with the best bound in validation.
         shared: :meth:`losses`, wrapped, where several processes share the training.
+        halves: What stands in for weights in bfloat16, from the second step on; ``None`` else.
     """
 
     model: Model

@@ -378,10 +378,11 @@ def save(prepared: Prepared, out: Path) -> None:
 
 
 def keep_memory() -> None:
-    """Lets glibc keep memory that is freed, until :func:`release_memory`.
+    """Lets glibc keep memory that is freed, for the rest of the process.
 
     A step frees what the next one takes again. glibc gives large pieces back to the system each
-    time, which hands them out page by page, with zeros: a third of a step with large weights.
+    time, which hands them out page by page, with zeros: 29 % of forward and backward of 64 copies
+    of an encoder (AMD EPYC, two cores). :func:`release_memory` gives back what is then free.
     """
     with suppress(OSError, AttributeError, TypeError):  # where there is another C library
         libc = ctypes.CDLL(None)

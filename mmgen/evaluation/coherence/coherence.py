@@ -118,8 +118,8 @@ def coherence(
         rows: The held-out rows.
         directions: The directions; all that the model can go by default.
         samples: Samples of z a row; 0 leaves them out.
-        iterations: See :func:`mmgen.run.sample_latent`.
-        temperature: Of the samples of z, see :func:`mmgen.nets.posterior.draw`.
+        iterations: See :func:`mmgen.inference.sample.sample_latent`.
+        temperature: Of the samples of z, see :func:`mmgen.latent.base.sample`.
         chunk: The most latents decoded at a time. Bounds memory, changes no number.
         seed: Fixes all draws.
         say: Called with a few words before a classifier is trained.
