@@ -131,7 +131,11 @@ def modalities(
             )
         settings = experiment.modalities.get(name, {})
         same_kind = settings.get("kind", stored[name]["kind"]) == stored[name]["kind"]
-        built[name] = registry.create(name, {**stored[name], **settings} if same_kind else settings)
+        settings = {**stored[name], **settings} if same_kind else settings
+        built[name] = registry.create(name, settings)
+        if experiment.recommended:
+            recommended = _recommended(name, built[name], registry)
+            built[name] = registry.create(name, {**recommended, **settings})
         _probe(name, built[name], registry)
     if len(built) < 2:
         raise ConfigError(
@@ -139,6 +143,16 @@ def modalities(
             "but a joint model needs at least two"
         )
     return built
+
+
+def _recommended(name: str, modality: Modality, registry: Registry) -> dict[str, Any]:
+    done = attempt(modality.recommended)
+    if done.error:
+        who = f"kind {modality.kind!r} of plugin {registry.provider(modality.kind)}"
+        raise PluginError(
+            f"modalities.{name}: {who} cannot say what it recommends: {one_line(done.error)}"
+        ) from done.error
+    return done.value or {}
 
 
 def as_stored(experiment: Experiment, registry: Registry, dataset: Dataset) -> dict[str, Modality]:
@@ -257,7 +271,7 @@ def resolved(
 ) -> Experiment:
     """Writes every default out, so that the run stands without its data set and its file."""
     # Who takes part is then said by the tables: one way to read runs, old and new.
-    return experiment.model_copy(
+    return experiment.with_recommended(False).model_copy(
         update={
             "data": experiment.data.model_copy(update={"modalities": None}),
             "modalities": {name: m.to_config() for name, m in modalities.items()},

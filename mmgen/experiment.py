@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from mmgen.errors import ConfigError, listed, nearest
 from mmgen.files.documents import short
@@ -45,6 +52,8 @@ class Experiment(Section):
             out. Who takes part is said by :attr:`participants`.
         model: The model.
         train: How to train.
+        recommended: Whether modalities have what :meth:`mmgen.modality.Modality.recommended` says
+            where nobody says anything. No setting: a configuration that is written out says all.
     """
 
     name: str = "experiment"
@@ -52,6 +61,17 @@ class Experiment(Section):
     modalities: dict[str, dict[str, Any]] = Field(default_factory=dict)
     model: ModelConfig
     train: TrainConfig = TrainConfig()
+    _recommended: bool = PrivateAttr(default=False)
+
+    @property
+    def recommended(self) -> bool:  # noqa: D102 - see the class
+        return self._recommended
+
+    def with_recommended(self, recommended: bool = True) -> Self:
+        """Returns the same, with or without what is recommended of modalities: see the class."""
+        same = self.model_copy()
+        same._recommended = recommended
+        return same
 
     @field_validator("modalities")
     @classmethod

@@ -257,6 +257,14 @@ class Modality(OneLine, BaseModel, ABC):
         """
         return False
 
+    def recommended(self) -> dict[str, Any]:
+        """Returns settings that were found to serve better than the kind's own defaults.
+
+        A data set that is trained on without a configuration has them, where neither it nor anyone
+        else says of a setting what it should be. None, unless a kind has some.
+        """
+        return {}
+
     @classmethod
     def example_settings(cls) -> dict[str, Any]:
         """Returns the first of ``Field(examples=[...])`` for every field without a default."""

@@ -18,6 +18,12 @@ from mmgen.settings import Section
 if TYPE_CHECKING:
     from mmgen.modality import Modality
 
+MODEL: dict[str, Any] = {}
+"""What is changed of the settings of a model, whatever the data."""
+
+TRAIN: dict[str, Any] = {}
+"""What is changed of the settings of training."""
+
 FEW = 5
 """With more modalities than this, each has an encoder of its own, and not every subset."""
 
@@ -34,31 +40,47 @@ BESIDE = 60
 TAKING_PART = "Exactly the modalities that have a table here take part."
 
 
-def default_experiment(folder: Path, overrides: Sequence[str] = ()) -> Experiment:
+def default_experiment(
+    folder: Path, overrides: Sequence[str] = (), preset: str = "default"
+) -> Experiment:
     """Returns what a data set is trained with if nothing else is said.
 
-    JMVAE-kl, as in the presets. Its α is one over the number of subsets that have an encoder, so
-    that their KLs together weigh as one, as in the published code of the paper's authors, which
-    takes their mean; the paper says 1 for each. Of more than :data:`FEW` modalities, each alone
-    has an encoder: 2^K − 2 would be too many. Neither was chosen by a measurement yet.
+    JMVAE-kl. What differs from the paper was chosen by measurements on several data sets, see
+    ``docs/defaults.md``: of the model and the training here, of modalities by what they recommend.
+
+    Args:
+        folder: The data set's.
+        overrides: ``key=value``, laid over it.
+        preset: ``default``, or ``paper``, which changes nothing of the paper's settings.
 
     Raises:
         ConfigError: If an override is wrong.
         DataError: If there is no data set in the folder.
     """
     index = read_index(folder)
-    count = len(index.modalities)
-    few = count <= FEW
+    measured = preset == "default"
     table = {
         "name": index.name,
         "data": {"path": str(folder)},
-        "model": {
-            "kind": "jmvae-kl",
-            "subsets": "all" if few else "single",
-            "alpha": round(1 / max(1, 2**count - 2 if few else count), 3),
-        },
+        "model": {"kind": "jmvae-kl", **(_model_of(len(index.modalities)) if measured else {})},
+        "train": {**TRAIN} if measured else {},
     }
-    return Experiment.laid(table, overrides, str(folder))
+    experiment = Experiment.laid(table, overrides, str(folder))
+    return experiment.with_recommended() if measured else experiment
+
+
+def _model_of(count: int) -> dict[str, Any]:
+    """Returns the settings of a model of so many modalities.
+
+    α is one over the number of subsets that have an encoder, so that their KLs together weigh as
+    one, as in the published code of the paper's authors, which takes their mean.
+    """
+    few = count <= FEW
+    return {
+        "subsets": "all" if few else "single",
+        "alpha": round(1 / max(1, 2**count - 2 if few else count), 3),
+        **MODEL,
+    }
 
 
 def written(

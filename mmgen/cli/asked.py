@@ -21,6 +21,7 @@ class Asked:
     device: str | None
     plugins: tuple[str, ...]
     other: Path | None = None
+    preset: str | None = None
 
     def which(self, resume: bool) -> tuple[Path, Path | None]:
         """Returns the configuration or the data set's folder, and the run's.
@@ -29,6 +30,7 @@ class Asked:
             ConfigError: If the path is neither; says what to do with it.
         """
         self._check_other(resume)
+        self._check_preset(resume)
         path = self.path
         run, data = own_data.is_run(path), own_data.is_dataset(path)
         if resume and run:
@@ -56,6 +58,18 @@ class Asked:
         if self.out is not None and self.out.resolve() == self.other.resolve():
             raise ConfigError(f"--from {self.other}: the new run goes there; choose another --out")
 
+    def _check_preset(self, resume: bool) -> None:
+        """Checks that a preset is asked for where settings are still to be chosen."""
+        if self.preset is None:
+            return
+        if resume:
+            raise ConfigError("--preset is for a new run, and --resume goes on with one")
+        if not own_data.is_dataset(self.path) or own_data.is_run(self.path):
+            raise ConfigError(
+                f"--preset {self.preset}: {self.path} says its settings itself; a preset is for a "
+                "data set without a configuration"
+            )
+
     def experiment(self, source: Path) -> Experiment:
         """Reads the configuration, or makes that of a data set, with what was typed over it."""
         words = [*self.overrides]
@@ -64,7 +78,7 @@ class Asked:
         if self.device is not None:
             words.append(f"train.device={toml.value(self.device)}")
         if own_data.is_dataset(source):
-            return default_experiment(source, words)
+            return default_experiment(source, words, self.preset or "default")
         return Experiment.read(source, words)
 
     def again(self, run: Path) -> str:

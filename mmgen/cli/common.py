@@ -128,5 +128,23 @@ Weights = Annotated[
         callback=_weights,
     ),
 ]
+PRESETS = ("default", "paper")
+
+
+def _preset(value: str | None) -> str | None:
+    if value is not None and value not in PRESETS:
+        raise typer.BadParameter(f"it is {' or '.join(PRESETS)}")
+    return value
+
+
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(PRESETS),
+        help="Of a data set's folder: the settings that measurements chose, or the paper's.",
+        show_default="default",
+        callback=_preset,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmgen import shell
-from mmgen.cli.common import Force, Settings, reachable, storable
+from mmgen.cli.common import Force, Preset, Settings, reachable, storable
 from mmgen.console import status, stdout
 from mmgen.errors import WriteError
 
@@ -35,6 +35,7 @@ def init(
             callback=reachable,
         ),
     ] = None,
+    preset: Preset = None,
     force: Force = False,
 ) -> None:
     """Write the configuration that a data set is trained with: every setting, with a comment."""
@@ -47,7 +48,7 @@ def init(
             own_data.refuse_raw(data, "init")
         if out is not None:
             _check_free(out, force)
-        experiment = default_experiment(data, overrides or [])
+        experiment = default_experiment(data, overrides or [], preset or "default")
         text = _written(experiment, data, out, settings)
     if out is None:
         stdout.print(text, end="")

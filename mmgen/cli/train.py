@@ -10,7 +10,7 @@ import typer
 
 from mmgen import denormals, shell, stopping
 from mmgen.cli import together
-from mmgen.cli.common import Device, Force, Settings, reachable, storable
+from mmgen.cli.common import Device, Force, Preset, Settings, reachable, storable
 from mmgen.console import progress, status, stderr, stdout, styled
 from mmgen.errors import ConfigError, MmgenError, RunError
 from mmgen.formatting import counted
@@ -54,6 +54,7 @@ def train(
         ),
     ] = None,
     device: Device = None,
+    preset: Preset = None,
     other: Annotated[
         Path | None,
         typer.Option(
@@ -83,9 +84,8 @@ def train(
             from mmgen.cli.asked import Asked
             from mmgen.experiment import EXPERIMENT
 
-            asked = Asked(
-                config, tuple(overrides or ()), out, data, device, tuple(settings.plugins), other
-            )
+            words, plugins = tuple(overrides or ()), tuple(settings.plugins)
+            asked = Asked(config, words, out, data, device, plugins, other, preset)
             source, out = asked.which(resume)
             if out is None and not dry_run:
                 raise ConfigError(asked.where_to())

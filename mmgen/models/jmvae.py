@@ -129,6 +129,11 @@ class JMVAEKL(JointlyEncoded):
     its own, by layers of its own after nets that all subsets share, or as q(z|x_S) ∝ p(z)
     Π_{k∈S} q̃_k(z|x_k). With ``subsets_per_step`` = n, a step draws n of the N subsets, each choice
     as likely as another, and weighs their sum by N/n: its mean, and its gradient's, is that of all.
+    With ``prediction`` = γ > 0, what is beside the paper,
+
+    + γ Σ_k mean_{S ∌ k} E_q(z|x_S)[log p(x_k|z)]
+
+    of modalities k with choices: what z of a subset says of a class is trained for itself.
 
     Attributes:
         subsets: The proper subsets that have a posterior.
@@ -170,6 +175,8 @@ class JMVAEKL(JointlyEncoded):
                 dimensions; full, a Gaussian with a full covariance; mixture, of Gaussians; or flow,
                 a normalising flow (extra ``flow``).
             subset_gradient: Whether the subsets' KL moves the joint posterior too, as in the paper.
+            prediction: γ, the weight of log p(x_k | z) with z of q(z|x_S) for modalities k outside
+                S that have choices, such as classes: the mean over S; 0 in the paper.
             mixture_components: Of subset_posterior = mixture: how many Gaussians.
             mixture_covariance: Of subset_posterior = mixture: diagonal, low-rank (and diagonal), or
                 full.
@@ -184,6 +191,7 @@ class JMVAEKL(JointlyEncoded):
         alpha: Annotated[float, Field(ge=0, le=MOST)] = 1.0
         subset_posterior: Literal["gaussian", "full", "mixture", "flow"] = "gaussian"
         subset_gradient: bool = True
+        prediction: Annotated[float, Field(ge=0, le=MOST)] = 0.0
         mixture_components: Components = 5
         mixture_covariance: Literal["diagonal", "low-rank", "full"] = "full"
         mixture_rank: Size = 4
@@ -197,6 +205,8 @@ class JMVAEKL(JointlyEncoded):
         self.subsets = chosen(self.names, settings.subsets)
         self.subsets_per_step = settings.subsets_per_step
         self.product = settings.subset_encoder == "product"
+        self.prediction = settings.prediction
+        self.predicted = [n for n, m in modalities.items() if m.choices()]
         self._check(settings)
         self._family = _family(settings)
         joint, own = 2 * self.latent, self._family.size if self.subsets else 2 * self.latent
@@ -263,8 +273,10 @@ class JMVAEKL(JointlyEncoded):
         if subsets:
             if not self.subset_gradient:
                 q, z = q.detach(), z.detach()
-            kl = divergence(q, self._posteriors(h, subsets, "q(z | x_S)"), z)  # (S, B)
+            posteriors = self._posteriors(h, subsets, "q(z | x_S)")
+            kl = divergence(q, posteriors, z)  # (S, B)
             terms += self._subset_terms(subsets, kl)
+            terms += self._predictions(x, subsets, posteriors)
         return Objective(terms)
 
     def _subsets_of_step(self) -> list[Subset]:
@@ -303,6 +315,24 @@ class JMVAEKL(JointlyEncoded):
         # One term: of many, a step would have to note those that it did not draw too.
         total = len(self.subsets) / len(subsets) * kl.sum(0)
         return [Term("subsets", total, self.alpha, about=self.names, title="Σ KL to q(z | x_S)")]
+
+    def _predictions(self, x: Batch, subsets: Sequence[Subset], posteriors: Latent) -> list[Term]:
+        """Returns the terms of log p(x_k|z), z of q(z|x_S): means over all subsets S without k."""
+        if not self.prediction:
+            return []
+        z, terms = posteriors.rsample(), []  # (S, B, Z)
+        for k in self.predicted:
+            without = [row for row, S in enumerate(subsets) if k not in S]
+            log_p = x[k].new_zeros(x.rows)
+            if without:
+                p = self.decode(torch.stack([z[row] for row in without]), names=[k])[k]
+                log_p = p.log_prob(x[k]).sum(0)
+            # Of those that a step draws, their share in all: see the class.
+            count = sum(k not in S for S in self.subsets) * len(subsets) / len(self.subsets)
+            title = f"log p({k} | z), z of q(z | x_S)"
+            value, weight = log_p / count, -self.prediction
+            terms.append(Term(f"prediction/{k}", value, weight, about=(k,), bound=False, title=title))
+        return terms
 
     @staticmethod
     def _title(subset: Subset) -> str:
