@@ -46,6 +46,12 @@ class Batch(Mapping[str, Tensor], OneLine):
         masks = self.present and {n: mask for n, mask in self.present.items() if n in wanted}
         return Batch(tensors, masks or None)
 
+    def having(self, names: Iterable[str]) -> Tensor | None:
+        """Returns which rows have all of some modalities, ``(B,)``; ``None`` if all rows have."""
+        present = self.present or {}
+        masks = [present[n] for n in dict.fromkeys(names) if n in present]
+        return torch.stack(masks).all(0) if masks else None
+
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 

@@ -68,16 +68,17 @@ class Split(OneLine):
     def having(self, names: Iterable[str]) -> "Split":
         """Returns the rows that have all of some modalities; itself if all rows have."""
         masks = [self.present[n] for n in dict.fromkeys(names) if n in self.present]
-        return self._where(torch.stack(masks).all(0)) if masks else self
+        return self.where(torch.stack(masks).all(0)) if masks else self
 
     def having_any(self, names: Iterable[str]) -> "Split":
         """Returns the rows that have at least one of some modalities; itself if all rows have."""
         chosen = list(names)
         if any(n not in self.present for n in chosen):
             return self
-        return self._where(torch.stack([self.present[n] for n in chosen]).any(0))
+        return self.where(torch.stack([self.present[n] for n in chosen]).any(0))
 
-    def _where(self, has: Tensor) -> "Split":
+    def where(self, has: Tensor) -> "Split":
+        """Returns the rows of a mask ``(count,)`` on the CPU; itself if they are all."""
         if has.all():
             return self
         shards: list[Mapping[str, Column]] = []
