@@ -210,7 +210,7 @@ def test_a_mask_of_other_bytes_than_0_and_1_is_read_as_what_they_are(tmp_path):
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_rows_are_chosen_by_what_they_have(tmp_path, on_disk):
     rows = Batch(values(34), masks(34))
-    split = write(tmp_path / "toy").splits["train"] if on_disk else Split.of(rows)
+    split = write(tmp_path / "toy").splits["train"] if on_disk else Split((rows,))
     has = rows.present
     both = (has["point"] & has["side"]).nonzero().squeeze(1)
     found = split.having(NAMES)
@@ -236,14 +236,14 @@ def test_rows_are_chosen_by_what_they_have(tmp_path, on_disk):
 
 
 def test_of_no_row_that_has_something_an_empty_split_is_left():
-    none = Split.of(Batch(values(6), {"point": torch.zeros(6, dtype=torch.bool)})).having(["point"])
+    none = Split((Batch(values(6), {"point": torch.zeros(6, dtype=torch.bool)}),)).having(["point"])
     assert (none.count, none.names) == (0, [*NAMES])
     assert none.load()["point"].shape == (0, 2)
     assert [*none.blocks("point")] == []
 
 
 def test_patterns_are_counted():
-    split = Split.of(Batch(values(13), masks(13)))
+    split = Split((Batch(values(13), masks(13)),))
     # 0 lacks both; 3, 6, 9 the point; 4, 8 the side; 10 to 12 nothing.
     some = {("colour",): 1, ("colour", "side"): 3, ("point", "colour"): 2}
     assert split.patterns(NAMES) == {**some, NAMES: 7}
@@ -262,7 +262,7 @@ def test_batches_say_what_rows_lack_and_hold_zeros_there(resident):
 
     modalities = {**MODALITIES, "side": Far(words=("left", "right"))}
     rows = Batch(values(34), masks(34))
-    data = Batches(Split.of(rows), modalities, device=CPU, batch_size=8, resident=resident)
+    data = Batches(Split((rows,)), modalities, device=CPU, batch_size=8, resident=resident)
     order = data.order(3, 1)
     for number, x in enumerate(data.epoch(3, 1)):
         here = order[8 * number : 8 * number + 8]

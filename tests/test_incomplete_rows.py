@@ -294,7 +294,7 @@ def split_of(modalities, rows: int) -> Split:
     values = stored(modalities, rows)
     each = [patterns[i % len(patterns)] for i in range(rows)]
     present = {n: torch.tensor([n in S for S in each]) for n in modalities}
-    return Split.of(Batch({n: hidden(v, present[n]) for n, v in values.items()}, present))
+    return Split((Batch({n: hidden(v, present[n]) for n, v in values.items()}, present),))
 
 
 @pytest.mark.parametrize("settings", [{}, {"subset_posterior": "full"}], ids=["gaussian", "full"])
@@ -337,7 +337,7 @@ def test_an_epochs_means_are_over_the_rows_that_have_a_term():
     modalities = toy_modalities(2)
     has = torch.zeros(20, dtype=torch.bool)
     has[[1, 2, 17]] = True  # none in the second batch of 8
-    split = Split.of(Batch(stored(modalities, 20), {"point": has}))
+    split = Split((Batch(stored(modalities, 20), {"point": has}),))
     state = training("jmvae-kl", modalities)
     state.model.eval()
     data = Batches(split, modalities, device=CPU, batch_size=8)
@@ -354,7 +354,7 @@ def test_an_epochs_means_are_over_the_rows_that_have_a_term():
 
 def test_a_term_that_no_row_has_is_not_told():
     modalities = toy_modalities(2)
-    split = Split.of(Batch(stored(modalities, 12), {"point": torch.zeros(12, dtype=torch.bool)}))
+    split = Split((Batch(stored(modalities, 12), {"point": torch.zeros(12, dtype=torch.bool)}),))
     data = Batches(split, modalities, device=CPU, batch_size=8)
     found = evaluate(training("jmvae-kl", modalities), data)
     assert "reconstruction/colour" in found

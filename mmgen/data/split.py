@@ -21,16 +21,18 @@ class Split(OneLine):
     Attributes:
         shards: For each shard, one column of stored values ``(rows, ...)`` per modality.
         masks: For each shard, which rows have a value, a column of ``bool`` ``(rows,)`` for each
-            modality that some of them lack; none if no row lacks any.
+            modality that some of them lack; none if no row lacks any. Rows in memory, as a
+            :class:`mmgen.batch.Batch`, say so themselves.
     """
 
     shards: tuple[Mapping[str, Column], ...]
     masks: tuple[Mapping[str, Column], ...] = ()
 
-    @classmethod
-    def of(cls, rows: Batch) -> "Split":
-        """Returns rows in memory as a split of one shard."""
-        return cls((rows.tensors,), (rows.present,) if rows.present else ())
+    def __post_init__(self) -> None:
+        if not self.masks:
+            said = [shard.present if isinstance(shard, Batch) else None for shard in self.shards]
+            if any(said):
+                object.__setattr__(self, "masks", tuple(present or {} for present in said))
 
     @cached_property
     def present(self) -> dict[str, Tensor]:
@@ -138,7 +140,7 @@ class Split(OneLine):
         """Returns ``count`` of the rows, evenly spread: a split may be sorted by class."""
         if count >= self.count:
             return self
-        return Split.of(self.take(torch.arange(count, device="cpu") * self.count // count, names))
+        return Split((self.take(torch.arange(count, device="cpu") * self.count // count, names),))
 
     def load(self, names: Iterable[str] | None = None, device: torch.device | str = "cpu") -> Batch:
         """Copies whole modalities (all by default) to ``device``: ``(count, ...)`` each.
