@@ -25,6 +25,10 @@ from mmgen.batch import Batch, hidden
 from mmgen.data.batches import Batches
 from mmgen.data.store import Split
 from mmgen.errors import ConfigError
+from mmgen.evaluation.coherence.scores import scores
+from mmgen.evaluation.directions import Direction
+from mmgen.evaluation.likelihood.estimates import SamplingBudget, rows_note
+from mmgen.evaluation.likelihood.estimators import likelihoods
 from mmgen.inference.aggregate import fit_prior
 from mmgen.latent.correlated import FullGaussian
 from mmgen.objective import MODEL, Objective
@@ -406,3 +410,50 @@ def test_subsets_without_an_encoder_may_be_absent_from_the_rows():
     model.check_patterns([("colour",), ("point",), tuple(model.names)])
     x = of_patterns(observations(model.modalities, 8), [("colour",), ("point",), model.names])
     assert total(model(x)).isfinite().all()
+
+
+# Measured on the rows that have what it takes.
+
+
+def test_likelihoods_are_of_the_rows_that_have_what_they_are_about(double):
+    toy = linear_joint("abc")
+    holes = of_patterns(toy.x, PATTERNS)
+    directions = [Direction(("a",), ("b",)), Direction(("c",), ("a", "b"))]
+    budget = SamplingBudget(samples=3, importance=20)
+    found = likelihoods(toy.model, Split((holes,)), directions, budget)
+    complete = likelihoods(toy.model, Split((Batch(toy.x.tensors),)), directions, budget)
+    assert len(found) == len(complete)
+    for e, whole in zip(found, complete, strict=True):
+        rows = holes.having({*e.targets, *e.given})
+        assert 0 < len(e.values) == int(rows.sum()) < 60
+        # The same draws, and of exact posteriors the same numbers as the truth.
+        torch.testing.assert_close(e.values, whole.values[rows])
+        if e.estimator == "importance" and not e.given:  # of a ratio, some of z are another's
+            expected = toy.log_p(e.targets, e.given)[rows]
+            torch.testing.assert_close(e.values, expected)
+
+
+def test_what_no_row_has_is_left_out_of_likelihoods(double):
+    toy = linear_joint("abc")
+    holes = of_patterns(toy.x, [("a",), ("b", "c")])
+    directions = [Direction(("a",), ("b",)), Direction(("c",), ("b",))]
+    found = likelihoods(toy.model, Split((holes,)), directions, SamplingBudget(3, 5))
+    assert {(e.targets, e.given) for e in found} >= {(("c",), ("b",)), (("b",), ())}
+    assert not any({*e.targets, *e.given} > {"a"} for e in found)
+    assert [note.split(",")[0] for note in rows_note(found, 60)] == ["of 30 of 60 rows"]
+
+
+def test_attributes_that_are_unknown_are_not_compared():
+    torch.manual_seed(0)
+    truth, seen = torch.rand(40, 1) > 0.5, torch.rand(3, 40, 1) > 0.4
+    known = torch.rand(40, 1) > 0.3
+    rows = known[:, 0]
+    found = scores(truth, seen, known=known)
+    expected = scores(truth[rows], seen[:, rows])
+    assert [s.measure for s in found] == ["accuracy", "F1"]
+    for one, other in zip(found, expected, strict=True):
+        assert one.value == pytest.approx(other.value)
+        assert one.baseline == pytest.approx(other.baseline)
+    assert found[0].error == pytest.approx(expected[0].error)
+    # What stands where nothing is known does not matter.
+    assert scores(truth ^ ~known, seen, known=known) == found
