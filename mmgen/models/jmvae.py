@@ -55,6 +55,9 @@ UNIT = math.log(math.expm1(1 - VARIANCE_FLOOR))
 CLOSED = ("gaussian", "full")
 """Families of posteriors given subsets that z of a row can be drawn from in training."""
 
+TOLD = 8
+"""The most sets of modalities that a message names."""
+
 Components = Annotated[int, Field(gt=0, le=1000)]
 """A number of Gaussians: z are drawn from one after the other."""
 
@@ -286,7 +289,8 @@ class JMVAEKL(JointlyEncoded):
             )
         known = {*self.subsets, self.names}
         if unknown := [S for S in patterns if S not in known]:
-            told = listed("+".join(S) for S in unknown)
+            told = listed("+".join(S) for S in unknown[:TOLD])
+            told += f" and {len(unknown) - TOLD:,} more" if len(unknown) > TOLD else ""
             raise ConfigError(
                 f"model.subsets: there are rows that have only {told}, for which there is no "
                 'encoder.\n  Try model.subsets="all", or name these among them'
