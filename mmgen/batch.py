@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mmgen.brief import OneLine
@@ -45,6 +46,12 @@ class Batch(Mapping[str, Tensor], OneLine):
         masks = self.present and {n: mask for n, mask in self.present.items() if n in wanted}
         return Batch(tensors, masks or None)
 
+    def having(self, names: Iterable[str]) -> Tensor | None:
+        """Returns which rows have all of some modalities, ``(B,)``; ``None`` if all rows have."""
+        present = self.present or {}
+        masks = [present[n] for n in dict.fromkeys(names) if n in present]
+        return torch.stack(masks).all(0) if masks else None
+
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
@@ -58,3 +65,32 @@ class Batch(Mapping[str, Tensor], OneLine):
         """Returns rows ``start`` to ``end``."""
         masks = self.present and {n: mask[start:end] for n, mask in self.present.items()}
         return Batch({n: value[start:end] for n, value in self.tensors.items()}, masks or None)
+
+    def stood_in(self) -> "Batch":
+        """Returns the same with other rows' values in the place of those that are absent.
+
+        For nets that look at all rows at once, as batch normalisation does, and would see zeros: it
+        sees the rows that have a value, one after the other and again from the first. Where no row
+        of the batch has one, zeros stay. No device is waited for.
+
+        Examples:
+            >>> has = torch.tensor([False, True, False, True, False])
+            >>> x = Batch({"a": torch.tensor([0, 7, 0, 8, 0])}, {"a": has})
+            >>> x.stood_in()["a"].tolist()
+            [7, 7, 8, 8, 7]
+        """
+        tensors = {**self.tensors}
+        for n, has in (self.present or {}).items():
+            order = has.long().argsort(descending=True, stable=True)  # those that have one first
+            place = (~has).long().cumsum(0) - 1
+            other = tensors[n][order[place % has.sum().clamp_min(1)]]
+            own = has.view(-1, *[1] * (tensors[n].dim() - 1))
+            tensors[n] = torch.where(own, tensors[n], other)
+        return Batch(tensors, self.present)
+
+
+def hidden(values: Tensor, present: Tensor | None) -> Tensor:
+    """Returns values ``(B, ...)`` with zeros in the rows that have none."""
+    if present is None:
+        return values
+    return torch.where(present.view(-1, *[1] * (values.dim() - 1)), values, 0)

@@ -119,8 +119,11 @@ def _fault(split: Split, name: str, modality: Modality, support: Constraint | No
     count = sum(len(shard[name]) for shard in split.shards)
     if count != split.count:  # made up by a plugin: the store counts what is in files
         return f"there are {count} rows, but {split.count} of {split.names[0]!r}"
-    for rows, stored in _seen(split, name, modality):
-        if fault := _fault_of(rows, stored, modality, support):
+    has = split.present.get(name)
+    number = None if has is None else has.nonzero().squeeze(1)
+    for rows, stored in _seen(split.having([name]), name, modality):
+        counted = rows if number is None else number[rows]
+        if fault := _fault_of(counted, stored, modality, support):
             return fault
     return None
 

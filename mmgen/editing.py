@@ -290,7 +290,9 @@ def _possible(modality: Modality, own: str, wanted: float) -> bool:
     """Returns whether an observation may hold a number, by the likelihood of its kind."""
     ends = modality.switches()
     x = torch.tensor([wanted if name == own else off for name, (off, _) in ends.items()])
-    support = sketch_likelihood(modality).support
+    support, known = sketch_likelihood(modality).support, modality.known(x.unsqueeze(0))
+    if known is not None and not known.all() and support is not None and support.is_discrete:
+        return False  # what stands for a state that is unknown is none
     return support is None or bool(support.check(x.reshape(modality.shape)).all())
 
 

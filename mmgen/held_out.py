@@ -56,6 +56,7 @@ def rows_of(
     split: str | None = None,
     count: int | None = None,
     other: bool = False,
+    complete: bool = False,
 ) -> Rows:
     """Opens rows of a run's data set, and checks that the run can read them.
 
@@ -69,6 +70,7 @@ def rows_of(
         split: Which split; by default the one held out, or else whichever has rows.
         count: So many rows, evenly spread; all by default.
         other: Whether ``data`` may be another data set than the run was trained on.
+        complete: Only rows that have all that are needed.
 
     Raises:
         DataError: If the data set is absent, damaged or another one, or has no such rows.
@@ -101,5 +103,8 @@ def rows_of(
     others = {n: registry.create(n, dataset.modalities[n]) for n in beside}
     every = {**needed, **others}
     check_stored(dataset, every, registry)
-    chosen = filled[name] if count is None else filled[name].spread(count, every)
+    chosen = filled[name].having(every) if complete else filled[name]
+    if not chosen.count:
+        raise DataError(f"{experiment.data}: no row of split {name!r} has all of {listed(every)}")
+    chosen = chosen if count is None else chosen.spread(count, every)
     return Rows(dataset, name, chosen, tuple(notes), others)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmgen import settings
 from mmgen.brief import OneLine
+from mmgen.errors import listed
 
 
 def _different(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -240,6 +241,42 @@ class Modality(OneLine, BaseModel, ABC):
             ValueError: If a cell cannot be used. The message lists what is allowed.
         """
         return ",".join(row.values())
+
+    def join_known(self, row: Mapping[str, str | None]) -> str | None:
+        """Joins the cells of a row as :meth:`join_cells` does, where some may be missing.
+
+        The default takes a row whose cells are all there, or all missing. A kind overrides it if
+        its values may be partly unknown, or if an empty cell is a value.
+
+        Args:
+            row: By heading; a cell that is empty is ``""``, and ``None`` stands for a word that the
+                user says means missing.
+
+        Returns:
+            What ``parse`` reads; ``None`` if the row has no value of this modality.
+
+        Raises:
+            ValueError: If cells cannot be used. The message says what is allowed.
+        """
+        known = {heading: cell for heading, cell in row.items() if cell}
+        if not known:
+            return None
+        if len(known) < len(row):
+            empty = [heading for heading in row if heading not in known]
+            raise ValueError(
+                f"the cell is empty, but that of {listed(known)} is not: a {self.kind} is there as "
+                f"a whole or not at all. Make {listed(empty)} a modality of its own with --config"
+            )
+        return self.join_cells(known)
+
+    def known(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Tells which numbers of observations ``(n, *shape)`` are known, a mask of their shape.
+
+        ``None``, the default, if all are, as where a value is there as a whole or not at all. A
+        kind whose values may be partly unknown overrides it; what is unknown is no part of its
+        likelihood, and is never compared with anything.
+        """
+        return None
 
     def fit(self, stored: Tensor) -> Self:  # noqa: ARG002
         """Returns a copy with settings measured on the training split's values ``(N, ...)``.

@@ -133,6 +133,9 @@ class Model(nn.Module, ABC):
             :meth:`encoder_count`.
         weighs_likelihoods: Whether :meth:`objective` itself heeds :attr:`likelihood_weights`, where
             some log p(x_k | z) is no term by itself.
+        incomplete_rows: Whether it trains on rows that lack modalities: its terms have masks, and
+            :meth:`posterior` of a batch with masks is, of each row, that of what the row has. See
+            :meth:`check_patterns`.
         variants: Settings with which it grows otherwise with K, by a word for each: ``mmgen
             growth`` shows them beside its defaults.
     """
@@ -143,6 +146,7 @@ class Model(nn.Module, ABC):
     equation: ClassVar[tuple[str, ...]] = ()
     formula: ClassVar[str] = ""
     weighs_likelihoods: ClassVar[bool] = False
+    incomplete_rows: ClassVar[bool] = False
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(
@@ -183,7 +187,9 @@ class Model(nn.Module, ABC):
     def posterior(self, x: Batch) -> Latent | None:
         """Returns q(z | x_S) of exactly the modalities S that ``x`` holds, of batch shape ``(B,)``.
 
-        ``None`` if no encoder was trained for S. All modalities together must have one.
+        ``None`` if no encoder was trained for S. All modalities together must have one. Where
+        :attr:`incomplete_rows`, of a row that lacks some of S it is that of those that it has, and
+        p(z) if it has none.
         """
 
     @abstractmethod
@@ -257,6 +263,18 @@ class Model(nn.Module, ABC):
         """The weights of log p(x_k | z) in training other than 1, by modality."""
         weights = {n: m.likelihood_weight for n, m in self.modalities.items()}
         return {n: weight for n, weight in weights.items() if weight != 1}
+
+    def check_patterns(self, patterns: Iterable[Subset]) -> None:
+        """Checks that it can be trained on rows that have exactly these sets of modalities.
+
+        Asked only where :attr:`incomplete_rows`; by default it can, whatever they have.
+
+        Args:
+            patterns: Sets of modalities; none is empty.
+
+        Raises:
+            ConfigError: If it cannot. The message says what to set.
+        """
 
     def encoder_nets(self) -> Iterator[tuple[int, nn.Module]]:
         """Yields every net that reads an observation: how many copies it holds, and it."""

@@ -57,8 +57,21 @@ class Term(OneLine):
         if self.present is None:
             return self.value.mean()
         mask = self.present.to(self.value.dtype)
-        kept = torch.where(self.present, self.value, 0)
-        return kept.sum() / mask.sum().clamp_min(1)
+        return self._kept.sum() / mask.sum().clamp_min(1)
+
+    @property
+    def part(self) -> Tensor:
+        """What it adds to the mean of the rows' sums of terms: nothing of rows that lack it."""
+        return self._kept.mean()
+
+    @property
+    def share(self) -> Tensor | None:
+        """The share of the rows that have it, a scalar; ``None`` without a mask."""
+        return None if self.present is None else self.present.to(self.value.dtype).mean()
+
+    @property
+    def _kept(self) -> Tensor:
+        return self.value if self.present is None else torch.where(self.present, self.value, 0)
 
 
 def reconstruction(
@@ -89,6 +102,9 @@ def subset_kl(subset: Subset, divergence: Tensor, title: str, weight: float) -> 
 class Objective(Sequence[Term]):
     """The terms of a batch; the loss of each parameter group is their weighted sum.
 
+    A loss is a mean over rows: each row's is the weighted sum of the terms that it has, so that of
+    a row that lacks some modalities it is the bound on what it has, and counts as one row.
+
     Raises:
         ValueError: If two terms have one name.
     """
@@ -109,35 +125,43 @@ class Objective(Sequence[Term]):
         return iter(self.terms)
 
     def means(self) -> dict[str, Tensor]:
-        """Returns the mean of every term by name, scalars in nats."""
+        """Returns the mean of every term over the rows that have it, scalars in nats."""
         return {term.name: term.mean for term in self.terms}
 
+    def parts(self) -> dict[str, Tensor]:
+        """Returns what every term adds to the mean over all rows, scalars in nats."""
+        return {term.name: term.part for term in self.terms}
+
     def losses(
-        self, means: Mapping[str, Tensor] | None = None, beta: Tensor | float = 1.0
+        self, parts: Mapping[str, Tensor] | None = None, beta: Tensor | float = 1.0
     ) -> dict[str, Tensor]:
-        """Returns the loss of each parameter group: Σ emphasis · weight · mean, β where it applies.
+        """Returns the loss of each parameter group: Σ emphasis · weight · part, β where it applies.
 
         Args:
-            means: See :meth:`means`, if they are at hand.
+            parts: See :meth:`parts`, if they are at hand.
             beta: β.
         """
         groups = dict.fromkeys(group for term in self.terms for group in term.trains)
-        means = self.means() if means is None else means
+        parts = self.parts() if parts is None else parts
         each = [(t, t.emphasis * t.weight) for t in self.terms]
-        return {g: _sum([(t, w) for t, w in each if g in t.trains], means, beta) for g in groups}
+        return {g: _sum([(t, w) for t, w in each if g in t.trains], parts, beta) for g in groups}
 
     def bound(
-        self, means: Mapping[str, Tensor] | None = None, beta: Tensor | float = 1.0
+        self, parts: Mapping[str, Tensor] | None = None, beta: Tensor | float = 1.0
     ) -> Tensor:
         """Returns the negative bound on the evidence: what a model is chosen by, in nats.
 
         If no term is part of one, the loss of the group :data:`MODEL`.
+
+        Args:
+            parts: See :meth:`parts`, if they are at hand.
+            beta: β.
         """
-        means = self.means() if means is None else means
+        parts = self.parts() if parts is None else parts
         bound = [term for term in self.terms if term.bound]
         # A model whose objective is no bound on the evidence is chosen by its own loss.
         chosen = bound or [term for term in self.terms if MODEL in term.trains]
-        return _sum([(term, term.weight) for term in chosen], means, beta)
+        return _sum([(term, term.weight) for term in chosen], parts, beta)
 
     def emphasised(self, weights: Mapping[str, float]) -> "Objective":
         """Returns the same, with the log-likelihoods of some modalities emphasised in the losses.
@@ -157,12 +181,12 @@ class Objective(Sequence[Term]):
 
 
 def _sum(
-    terms: Iterable[tuple[Term, float]], means: Mapping[str, Tensor], beta: Tensor | float
+    terms: Iterable[tuple[Term, float]], parts: Mapping[str, Tensor], beta: Tensor | float
 ) -> Tensor:
     """Adds weighted terms up, those of one weight first: β once, not for each of them."""
     alike: dict[tuple[float, bool], list[Tensor]] = {}
     for term, weight in terms:
-        alike.setdefault((weight, term.warmed_up), []).append(means[term.name])
+        alike.setdefault((weight, term.warmed_up), []).append(parts[term.name])
     total: Tensor | None = None
     for (weight, warmed_up), values in alike.items():
         value = values[0] if len(values) == 1 else torch.stack(values).sum()

@@ -69,6 +69,7 @@ CASES: dict[str, Made] = {
     "normed": lambda: training("jmvae-kl", NORMED),
     "critic": lambda: training("jmvae", PLAIN, {"adversarial": {"modality": "point"}}),
     "masked": _mvae,
+    "holes": lambda: training("jmvae-kl", PLAIN),
     "fsdp": lambda: training("jmvae", PLAIN, parallel="fsdp", gradient_clip=5.0),
     "fsdp drawn": lambda: training(
         "jmvae-kl", PLAIN, {"subsets_per_step": 2}, parallel="fsdp", gradient_clip_value=0.1
@@ -91,8 +92,8 @@ def without_noise() -> Iterator[None]:
 
 
 def seen(case: str, x: Batch) -> Batch:
-    """Hides values of the rows of one case, by what they hold."""
-    if case != "masked":
+    """Hides values of the rows of some cases, by what they hold."""
+    if case not in ("masked", "holes"):
         return x
     present = {"point": x["point"][:, 0] > 0, "colour": x["point"][:, 1] > 0.3}
     hidden = {n: x[n] * mask.unsqueeze(1) for n, mask in present.items()}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from mmgen.batch import Batch
 from mmgen.testing import parametrize_with_checks
 from mmgen_attributes import Attributes
 
@@ -148,3 +149,100 @@ def test_a_row_s_cells_are_joined_and_a_wrong_one_is_refused():
         attributes.join_cells(row | {"italic": "2"})
     with pytest.raises(ValueError, match="no attribute 'lagre'; did you mean 'large'"):
         attributes.parse(attributes.join_cells({"tags": "lagre"}))
+
+
+# Attributes that are unknown.
+
+
+@pytest.mark.parametrize("modality", [BINARY, GAUSSIAN], ids=["bernoulli", "gaussian"])
+def test_what_is_unknown_is_summed_out_of_the_likelihood(modality):
+    torch.manual_seed(0)
+    decoder, h = modality.decoder(4), torch.randn(5, 4)
+    p = decoder(h)
+    for cell in ("bold,?italic", "?bold,?italic", "?bold, ?italic ,?large", "?large"):
+        x = modality.observe(modality.parse(cell).unsqueeze(0))
+        known = modality.known(x)[0]
+        out = decoder.net(h)
+        if modality is BINARY:  # the sum over what it could be
+            every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+            agree = every[((every == x) | ~known).all(1)]
+            expected = torch.stack([p.log_prob(each) for each in agree]).logsumexp(0)
+        else:
+            each = torch.distributions.Normal(out.tanh(), 0.5).log_prob(x)
+            expected = each[:, known].sum(1)
+        torch.testing.assert_close(p.log_prob(x.expand(5, 3)), expected)
+
+
+@pytest.mark.parametrize("modality", [BINARY, GAUSSIAN], ids=["bernoulli", "gaussian"])
+def test_what_is_unknown_moves_no_weight(modality):
+    torch.manual_seed(0)
+    decoder, h = modality.decoder(4), torch.randn(5, 4)
+    x = modality.observe(torch.tensor([[1, 2, 0]], dtype=torch.uint8)).expand(5, 3)
+    decoder(h).log_prob(x).sum().backward()
+    last = decoder.net[-1]
+    moved = last.weight.grad.abs().sum(1)
+    assert [value > 0 for value in moved.tolist()] == [True, False, True]
+    assert last.bias.grad[1] == 0
+
+
+def test_complete_rows_have_the_bits_that_they_had():
+    from torch.distributions import Independent
+
+    torch.manual_seed(0)
+    for modality in (BINARY, GAUSSIAN):
+        p = modality.decoder(4)(torch.randn(50, 4))
+        x = modality.observe(torch.randint(2, (50, 3), dtype=torch.uint8))
+        assert torch.equal(p.log_prob(x), Independent(p.base_dist, 1).log_prob(x))
+
+
+def test_unknown_attributes_are_read_and_observed_between_off_and_on():
+    stored = BINARY.parse("large, ?italic")
+    assert stored.tolist() == [0, 2, 1]
+    assert BINARY.observe(stored.unsqueeze(0)).tolist() == [[0, 0.5, 1]]
+    assert GAUSSIAN.observe(stored.unsqueeze(0)).tolist() == [[-1, 0, 1]]
+    for modality in (BINARY, GAUSSIAN):
+        x = modality.observe(stored.unsqueeze(0))
+        assert modality.known(x).tolist() == [[True, False, True]]
+        assert modality.decoder(4)(torch.zeros(1, 4)).support.check(x).all()
+    assert not BINARY.decoder(4)(torch.zeros(1, 4)).support.check(torch.tensor([[0, 0.4, 1]])).all()
+    assert BINARY.accept({"bold": True, "italic": None}).tolist() == [1, 2, 0]
+    with pytest.raises(ValueError, match="no attribute 'itlic'; did you mean 'italic'"):
+        BINARY.parse("?itlic")
+    odd = Attributes(names=("?", "?new"), **SMALL)
+    assert odd.parse("?new").tolist() == [0, 1]
+    assert odd.parse("??new").tolist() == [0, 2]
+
+
+def test_the_bound_of_rows_with_unknown_attributes_is_below_what_is_known_of_them():
+    from toys import Word, made
+
+    torch.manual_seed(2)
+    looks = Attributes(names=("bold", "italic"), encoder_widths=(6,), decoder_widths=(6,))
+    model = made("jmvae-kl", {"looks": looks, "colour": Word()}, latent=1, fusion=()).eval()
+    model.double()
+    for name, parameter in model.named_parameters():
+        if name.startswith("decoders."):
+            parameter.data.mul_(3)  # far from a model that says nothing
+    stored = torch.cartesian_prod(torch.arange(3), torch.arange(3), torch.arange(3)).byte()
+    x = Batch(
+        {
+            "looks": looks.observe(stored[:, :2]).double(),
+            "colour": Word().observe(stored[:, 2]).double(),
+        }
+    )
+    grid = torch.linspace(-9, 9, 601).double()
+    z = grid[:, None, None].expand(-1, 27, 1)
+    with torch.no_grad():
+        at = {n: p.log_prob(x[n]) for n, p in model.decode(z).items()}
+        prior = torch.distributions.Normal(0.0, 1.0).log_prob(grid) + (grid[1] - grid[0]).log()
+        exact = (at["looks"] + at["colour"] + prior[:, None]).logsumexp(0)
+        q = model.posterior(x)
+        weight = q.log_prob(z) + (grid[1] - grid[0]).log()
+        expected = ((at["looks"] + at["colour"]) * weight.exp()).sum(0)
+        kl = {t.name: t.value for t in model(x)}["kl/prior"]
+    gap = exact - (expected - kl)
+    assert (gap > 0).all()
+    assert (gap < 5).all()
+    torch.testing.assert_close(
+        at["looks"][:, stored[:, :2].eq(2).all(1)], torch.zeros(601, 3).double()
+    )

@@ -620,6 +620,23 @@ class ExtraState(Plain):
         pass
 
 
+@caught_by("incomplete_rows", "give it a mask")
+class Careless(Plain):
+    """Says that rows may lack modalities, and counts them all the same."""
+
+    incomplete_rows = True
+
+    def terms(self, x):
+        return super().terms(Batch(x.tensors))
+
+
+@caught_by("incomplete_rows", "depends on what stands where nothing is")
+class ReadsWhatIsAbsent(Plain):
+    """Masks its likelihoods, but encodes zeros as if they were values."""
+
+    incomplete_rows = True
+
+
 @caught_by("learns", "of a log-likelihood the weight is −1")
 class WrongWay(Changing):
     def changed(self, term, x):

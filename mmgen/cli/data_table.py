@@ -80,6 +80,12 @@ def table(
     encoding: Annotated[
         str, typer.Option(help="How the file's text is encoded, such as utf-8 or cp932.")
     ] = "utf-8",
+    missing: Annotated[
+        str | None,
+        typer.Option(
+            help='Words that say that a value is missing, as an empty cell does: "NA,?".',
+        ),
+    ] = None,
     validation: Validation = None,
     test: Test = None,
     seed: Seed = 0,
@@ -96,7 +102,8 @@ def table(
     _check(out, show, force)
     # A mark at the start of UTF-8, as Excel writes it, is no part of the first heading.
     same = encoding.lower().replace("_", "-") in {"utf-8", "utf8"}
-    read = read_table(source, delimiter, "utf-8-sig" if same else encoding)
+    words = [word.strip() for word in (missing or "").split(",")]
+    read = read_table(source, delimiter, "utf-8-sig" if same else encoding, filter(None, words))
     splitting = _splitting(validation, test, seed, split_column)
     wanted = _wanted(config)
     _import(context.obj, read, wanted, splitting, source.stem, out, config, show, skip_bad, force)

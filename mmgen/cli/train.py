@@ -303,11 +303,12 @@ def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> 
     try:
         run = load(folder, device=device, plugin_modules=settings.plugins)
         parts = splits(dataset)
-        part = parts[held_out(parts) or "train"]
+        part = parts[held_out(parts) or "train"].having(run.modalities)
         stored, where = part.take(_first(part.count), run.modalities), run.device
         x = Batch({n: m.observe(stored[n].to(where)) for n, m in run.modalities.items()})
         with status("drawing figures ...") as say:
-            draw_all(run, x, run_folder.read_metrics(folder))
+            if x.rows:
+                draw_all(run, x, run_folder.read_metrics(folder))
             del run, x  # the report loads the weights itself
             say("drawing the report ...")
             write_report(folder, device=device, plugin_modules=settings.plugins)

@@ -2,14 +2,14 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from mmgen.batch import Batch
+from mmgen.batch import Batch, hidden
 from mmgen.brief import line
 from mmgen.data.store import Split
 from mmgen.errors import DataError, listed, nearest
@@ -119,6 +119,9 @@ class Batches:
     def epoch(self, seed: int | None, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yields the batches of one epoch: ``(B, *shape)`` per modality, on the device.
 
+        Where rows of the split lack modalities, every batch says which of its rows do, and holds
+        zeros there.
+
         The order depends on ``seed`` and ``epoch`` alone, so an interrupted epoch resumes exactly
         where it stopped. :meth:`Modality.observe` draws from the global generator. Of a batch with
         fewer rows than processes, one that has none of its own reads the first, to take part with
@@ -136,7 +139,9 @@ class Batches:
             batch = order[first : first + self.batch_size]
             own = self.part.of(len(batch)) or range(1)
             stored = self._rows(batch[own.start : own.stop])
-            yield Batch({n: m.observe(stored[n]) for n, m in self.modalities.items()})
+            has = stored.present or {}
+            seen = {n: hidden(m.observe(stored[n]), has.get(n)) for n, m in self.modalities.items()}
+            yield Batch(seen, stored.present)
 
     def order(self, seed: int | None, epoch: int) -> Tensor:
         """Returns the rows of the split in the order of an epoch, ``(count,)``, on the CPU."""
@@ -145,15 +150,21 @@ class Batches:
         stream = generator("order", seed, epoch)
         return torch.randperm(self.count, generator=stream, device="cpu")
 
-    def _rows(self, indices: Tensor) -> dict[str, Tensor]:
+    def _rows(self, indices: Tensor) -> Batch:
         if self._stored is not None:
-            return {name: values.index_select(0, indices) for name, values in self._stored.items()}
+            return _each(self._stored, lambda values: values.index_select(0, indices))
         rows = self.split.take(indices, self.modalities)
         if self.device.type != "cuda":
-            return {name: values.to(self.device) for name, values in rows.items()}
+            return _each(rows, lambda values: values.to(self.device))
         # From pinned memory the copy runs beside the step before it.
-        pinned = {name: values.pin_memory() for name, values in rows.items()}
-        return {name: values.to(self.device, non_blocking=True) for name, values in pinned.items()}
+        pinned = _each(rows, lambda values: values.pin_memory())
+        return _each(pinned, lambda values: values.to(self.device, non_blocking=True))
+
+
+def _each(rows: Batch, changed: Callable[[Tensor], Tensor]) -> Batch:
+    """Returns values and masks, each changed."""
+    present = rows.present and {n: changed(has) for n, has in rows.present.items()}
+    return Batch({n: changed(values) for n, values in rows.items()}, present)
 
 
 def fits_on_device(

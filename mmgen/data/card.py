@@ -51,10 +51,16 @@ def card(
     if sheet:
         parts.append(f"![Examples]({SHEET})")
     parts.append(_table(["split", "rows"], [*rows, ["all", f"{sum(counts.values()):,}"]]))
+    parts += _missing(modalities, splits)
     for key, modality in modalities.items():
-        stored = next(iter(splits.values())).take(torch.zeros(1, dtype=torch.int64), [key])[key]
+        having = {split: rows.having([key]) for split, rows in splits.items()}
+        some = next((rows for rows in having.values() if rows.count), None)
+        if some is None:
+            parts += [f"## {_plain(key)}", "no row has it"]
+            continue
+        stored = some.take(torch.zeros(1, dtype=torch.int64), [key])[key]
         parts += [f"## {_plain(key)}", _settings(modality, stored)]
-        parts += _statistics(modality, key, stored, splits)
+        parts += _statistics(modality, key, stored, having)
     if modalities and not sheet:
         parts += ["## Examples", _examples(modalities, next(iter(splits.values())))]
     if bad:
@@ -67,6 +73,41 @@ def card(
     if command:
         parts += ["## How it was made", f"```sh\n{command.replace('```', '')}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _missing(modalities: Mapping[str, Modality], splits: Mapping[str, Split]) -> list[str]:
+    """Counts what rows lack, by modality and by pattern; empty if they lack nothing."""
+    total = sum(rows.count for rows in splits.values())
+    lacking = {
+        n: [int((~rows.present[n]).sum()) if n in rows.present else 0 for rows in splits.values()]
+        for n in modalities
+    }
+    found = {n: counts for n, counts in lacking.items() if any(counts)}
+    if not found:
+        return []
+    by_modality = [
+        [_plain(n), *(f"{count:,}" for count in counts), _share(sum(counts), total)]
+        for n, counts in found.items()
+    ]
+    patterns = [rows.patterns(modalities) for rows in splits.values()]
+    each = sorted(
+        {*(S for counts in patterns for S in counts)}, key=lambda S: -sum(c[S] for c in patterns)
+    )
+    by_pattern = [
+        [
+            " + ".join(S) or "nothing",
+            *(f"{c[S]:,}" for c in patterns),
+            _share(sum(c[S] for c in patterns), total),
+        ]
+        for S in each[:MOST]
+    ]
+    more = [f"and {len(each) - MOST:,} more"] if len(each) > MOST else []
+    return [
+        "## Missing values",
+        _table(["rows without", *splits, "share"], by_modality),
+        _table(["rows that have", *splits, "share"], by_pattern),
+        *more,
+    ]
 
 
 def _settings(modality: Modality, stored: Tensor) -> str:
@@ -97,12 +138,15 @@ def _statistics(
         shown = choices[:MOST]
         counts = {split: _counts(modality, shown, rows, name) for split, rows in splits.items()}
         total = sum(rows.count for rows in splits.values())
+        unknown = _unknown(modality, len(choices), splits, name)[: len(shown)]
         rows = [
-            [choice, *(f"{n:,}" for n in each), _share(sum(each), total)]
-            for choice, *each in zip(shown, *counts.values(), strict=True)
+            [choice, *(f"{n:,}" for n in each), _share(sum(each), total - lost)]
+            + ([f"{lost:,}"] if any(unknown) else [])
+            for choice, lost, *each in zip(shown, unknown, *counts.values(), strict=True)
         ]
         more = [f"and {len(choices) - MOST:,} more"] if len(choices) > MOST else []
-        return [_table(["value", *splits, "share"], rows), *more]
+        last = ["share", "unknown"] if any(unknown) else ["share"]
+        return [_table(["value", *splits, *last], rows), *more]
     numbers = stored[0].numel()
     if not numbers or numbers > MOST or stored.ndim > 2:
         return []
@@ -120,6 +164,17 @@ def _counts(modality: Modality, choices: Sequence[str], rows: Split, name: str) 
     for _, block in rows.blocks(name):
         counts = [n + _showing(modality, c, block) for n, c in zip(counts, choices, strict=True)]
     return counts
+
+
+def _unknown(modality: Modality, choices: int, splits: Mapping[str, Split], name: str) -> list[int]:
+    """Counts the rows in which it is unknown whether they show each choice."""
+    counts = torch.zeros(choices, dtype=torch.int64)
+    for rows in splits.values() if type(modality).known is not Modality.known else ():
+        for _, block in rows.blocks(name):
+            known = modality.known(modality.observe(block.clone()))
+            if known is not None and known[0].numel() == choices:
+                counts += (~known).reshape(len(known), -1).sum(0)
+    return counts.tolist()
 
 
 def _ranges(name: str, splits: Mapping[str, Split]) -> Tensor:
@@ -157,13 +212,22 @@ def _names(modality: Modality, numbers: int) -> list[str]:
 
 
 def _share(part: int, total: int) -> str:
-    return f"{100 * part / total:.1f} %"
+    return f"{100 * part / total:.1f} %" if total else "–"
 
 
 def _examples(modalities: Mapping[str, Modality], split: Split) -> str:
     values = split.take(torch.arange(min(EXAMPLES, split.count)), modalities)
-    described = [m.describe(m.observe(values[name])) for name, m in modalities.items()]
+    has = values.present or {}
+    described = [told(m, m.observe(values[name]), has.get(name)) for name, m in modalities.items()]
     return _table([*modalities], [*zip(*described, strict=True)], others="l")
+
+
+def told(modality: Modality, x: Tensor, present: Tensor | None) -> list[str]:
+    """Describes observations ``(n, *shape)``, with a dash for those that are absent."""
+    words = modality.describe(x)
+    if present is None:
+        return words
+    return [word if has else "–" for word, has in zip(words, present.tolist(), strict=True)]
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], others: str = "r") -> str:

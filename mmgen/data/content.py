@@ -53,14 +53,18 @@ def fitted(
 
 
 def fit(name: str, modality: Modality, split: Split, registry: Registry) -> Modality:
-    """Returns a modality fitted to a split, or to evenly spread rows of a large one.
+    """Returns a modality fitted to the rows that have it, or to evenly spread ones of many.
 
     Raises:
+        DataError: If no row has it.
         PluginError: If the kind fails to measure.
     """
-    count = max(1, split.count * SEEN // max(SEEN, split.nbytes([name])))
+    rows = split.having([name])
+    if not rows.count:
+        raise DataError(f"no row to train on has {name!r}, so nothing can be measured of it")
+    count = max(1, rows.count * SEEN // max(SEEN, rows.nbytes([name])))
     with blaming(type(modality), registry, "be fitted to the training split"):
-        return modality.fit(split.spread(count, [name]).load([name])[name])
+        return modality.fit(rows.spread(count, [name]).load([name])[name])
 
 
 @contextmanager

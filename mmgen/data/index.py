@@ -14,6 +14,9 @@ from mmgen.files.reading import Reader, exists
 
 INDEX = "dataset.json"
 FORMAT_VERSION = 1
+WITH_HOLES = 2
+"""The format of data sets some of whose rows lack a value: what knows only the first would read
+zeros in their place."""
 
 _FILES = Reader(DataError, "write the data set again")
 
@@ -102,10 +105,11 @@ def read_index(path: Path) -> Index:
         raise DataError(f"no data set at {path}: it holds no {INDEX}; `mmgen data` writes one")
     raw = _FILES.json(file)
     version = raw.get("format_version")
-    if version != FORMAT_VERSION and "format_version" in raw:
+    if version not in (FORMAT_VERSION, WITH_HOLES) and "format_version" in raw:
         raise DataError(
             f"{file} has format version {short(version)}; this mmgen reads version "
-            f"{FORMAT_VERSION}: write the data set again, or use the mmgen that wrote it"
+            f"{FORMAT_VERSION} and {WITH_HOLES}: write the data set again, or use the mmgen that "
+            "wrote it"
         )
     index = _FILES.check(Index, raw, file)
     if index.hash != index.content_hash():

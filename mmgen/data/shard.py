@@ -121,6 +121,32 @@ class FileColumn:
         self._file.read([(start + first * row, count * row) for first, count in runs], into)
 
 
+class Chosen:
+    """Some rows of a column, read from it when they are asked for.
+
+    Args:
+        column: The column.
+        rows: Which of its rows, ``(n,)`` on the CPU.
+    """
+
+    def __init__(self, column: Column, rows: Tensor) -> None:
+        self.shape, self.dtype = torch.Size((len(rows), *column.shape[1:])), column.dtype
+        self.nbytes = prod(self.shape) * self.dtype.itemsize
+        self._column, self._rows = column, rows
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self._rows)
+
+    def narrow(self, dim: int, start: int, length: int, /) -> Tensor:
+        """Reads ``length`` rows from ``start``; ``dim`` is 0."""
+        return self._column.index_select(dim, self._rows.narrow(0, start, length))
+
+    def index_select(self, dim: int, index: Tensor, /) -> Tensor:
+        """Reads the rows ``index`` ``(B,)``; ``dim`` is 0."""
+        return self._column.index_select(dim, self._rows.index_select(0, index))
+
+
 class _File:
     """An opened file, which must stay as it is."""
 

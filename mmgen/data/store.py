@@ -4,7 +4,8 @@
 
     glyphs/
       dataset.json                 name, modalities, splits, hashes
-      train-00000.safetensors      one tensor (rows, ...) per modality, in its compact type
+      train-00000.safetensors      one tensor (rows, ...) per modality, in its compact type; where
+                                   rows lack it, present/NAME (rows,) says which have it
       test-00000.safetensors
       README.md                    the card, a page for people, with contact-sheet.png
 
@@ -19,15 +20,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from mmgen.brief import OneLine
 from mmgen.data.folder import appearing
-from mmgen.data.index import INDEX, Index, ShardRecord, SplitRecord, file_hash, read_index
+from mmgen.data.index import (
+    FORMAT_VERSION,
+    INDEX,
+    WITH_HOLES,
+    Index,
+    ShardRecord,
+    SplitRecord,
+    file_hash,
+    read_index,
+)
 from mmgen.data.shard import Column, open_shard
 from mmgen.data.split import Split
-from mmgen.data.writing import Forms, write_split
+from mmgen.data.writing import PRESENT, Forms, write_split
 from mmgen.errors import DataError, WriteError, listed
 from mmgen.files.documents import first_of
 
@@ -88,19 +99,32 @@ def read_dataset(path: Path) -> Dataset:
     index = read_index(path)
     splits = _open(path, index.splits, index.modalities)
     _check_alike(path, splits)
+    if any(map(_lacking, splits.values())) and index.format_version != WITH_HOLES:
+        raise DataError(
+            f"data set {path}: rows lack values, but its {INDEX} is of a format in which none does "
+            "(version 1); write the data set again"
+        )
     return Dataset(path, index.name, index.about, dict(index.modalities), splits, index.hash)
 
 
 def _open(path: Path, records: Mapping[str, SplitRecord], names: Iterable[str]) -> dict[str, Split]:
     splits: dict[str, Split] = {}
     for name, record in records.items():
-        splits[name] = Split(tuple(_open_shard(path, shard, names) for shard in record.shards))
+        opened = [_open_shard(path, shard, names) for shard in record.shards]
+        masks = tuple(masks for _, masks in opened)
+        shards = tuple(columns for columns, _ in opened)
+        splits[name] = Split(shards, masks if any(masks) else ())
         if splits[name].count != record.count:
             raise DataError(
                 f"data set {path}: split {name!r} should have {record.count} rows, but its shards "
                 f"hold {splits[name].count}; write the data set again"
             )
     return splits
+
+
+def _lacking(split: Split) -> bool:
+    """Returns whether files say which rows lack a value."""
+    return any(split.masks)
 
 
 def _check_alike(path: Path, splits: Mapping[str, Split]) -> None:
@@ -121,7 +145,10 @@ def _form(column: Column) -> str:
 
 
 Rows = Mapping[str, Tensor] | Iterable[Mapping[str, Tensor]]
-"""The rows of a split: one stored tensor ``(count, ...)`` per modality, or such chunks of them."""
+"""The rows of a split: one stored tensor ``(count, ...)`` per modality, or such chunks of them.
+
+Where rows lack modalities, a :class:`mmgen.batch.Batch` says which; what is stored there is zeros.
+"""
 
 
 def write_dataset(
@@ -169,9 +196,12 @@ def write_dataset(
                 split: write_split(folder, split, _chunks(rows), forms, shard_rows)
                 for split, rows in splits.items()
             }
+            opened = _open(folder, records, modalities)
             if fit is not None:
-                modalities = fit(_open(folder, records, modalities))
+                modalities = fit(opened)
+            holes = any(map(_lacking, opened.values()))
             Index(
+                format_version=WITH_HOLES if holes else FORMAT_VERSION,
                 name=name,
                 about=about if isinstance(about, str) else about(),
                 modalities=json.loads(json.dumps({key: {**modalities[key]} for key in modalities})),
@@ -223,7 +253,10 @@ def _check(modalities: Mapping[str, Mapping[str, Any]], splits: Iterable[str]) -
             raise DataError(f"split {split!r}: a name is made of letters, digits, - and _")
 
 
-def _open_shard(path: Path, record: ShardRecord, names: Iterable[str]) -> dict[str, Column]:
+def _open_shard(
+    path: Path, record: ShardRecord, names: Iterable[str]
+) -> tuple[dict[str, Column], dict[str, Column]]:
+    """Opens a file: the columns of the modalities, and the masks of those that some rows lack."""
     file = path / record.file
     columns = open_shard(file)
     if absent := [name for name in names if name not in columns]:
@@ -234,4 +267,17 @@ def _open_shard(path: Path, record: ShardRecord, names: Iterable[str]) -> dict[s
                 f"{file} should have {record.count} rows of {name!r}, but holds "
                 f"{tuple(columns[name].shape)}; write the data set again"
             )
-    return {name: columns[name] for name in names}
+    masks = {n.removeprefix(PRESENT): each for n, each in columns.items() if n.startswith(PRESENT)}
+    for name, mask in masks.items():
+        if name not in names:
+            raise DataError(
+                f"{file} is damaged (it says which rows have {name[:80]!r}, which is no modality); "
+                "write the data set again"
+            )
+        if (mask.dtype, mask.shape) != (torch.bool, (record.count,)):
+            raise DataError(
+                f"{file} is damaged (which of {record.count} rows have {name!r} is stored as "
+                f"{str(mask.dtype).removeprefix('torch.')} {tuple(mask.shape)}, not as bool "
+                f"({record.count},)); write the data set again"
+            )
+    return {name: columns[name] for name in names}, {**masks}

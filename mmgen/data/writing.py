@@ -11,12 +11,16 @@ from typing import IO
 import torch
 from torch import Tensor
 
+from mmgen.batch import Batch, hidden
 from mmgen.data.index import ShardRecord, SplitRecord, file_hash
 from mmgen.errors import DataError, listed
 from mmgen.files.tensors import Values, tensor_bytes, write_values
 
 BLOCK = 1 << 20
 """The bytes that are copied at a time."""
+
+PRESENT = "present/"
+"""Before the name of a modality: which rows have it. No modality's name has a slash."""
 
 Chunk = Mapping[str, Tensor]
 Form = tuple[torch.dtype, torch.Size]
@@ -38,7 +42,9 @@ def write_split(
     Args:
         folder: Where the shards go.
         split: The name of the split.
-        chunks: Stored values ``(n, ...)`` by modality; n may differ.
+        chunks: Stored values ``(n, ...)`` by modality; n may differ. Of rows that lack some, a
+            :class:`mmgen.batch.Batch`, which says so; a shard says it of modalities that rows of
+            its own lack.
         forms: How values are stored, by modality; the first chunk of the first split decides.
         shard_rows: The most rows in one file.
 
@@ -50,19 +56,25 @@ def write_split(
     shards: list[ShardRecord] = []
     with ExitStack() as files:
         waiting = {name: files.enter_context(TemporaryFile(dir=folder)) for name in forms}
+        masks: dict[str, list[Tensor]] = {name: [] for name in forms}
         rows = 0
         for chunk in chunks:
             count, start = _checked(split, chunk, forms), 0
+            present = Batch.of(chunk).present or {}
             while start < count:
                 taken = min(shard_rows - rows, count - start)
                 for name, file in waiting.items():
-                    file.write(tensor_bytes(chunk[name][start : start + taken]))
+                    part = slice(start, start + taken)
+                    has = present[name][part] if name in present else None
+                    every = torch.ones(taken, dtype=torch.bool)
+                    masks[name].append(every if has is None else has.cpu())
+                    file.write(tensor_bytes(hidden(chunk[name][part], has)))
                 rows, start = rows + taken, start + taken
                 if rows == shard_rows:
-                    shards.append(_shard(folder, split, len(shards), rows, waiting, forms))
+                    shards.append(_shard(folder, split, len(shards), rows, waiting, masks, forms))
                     rows = 0
         if rows:
-            shards.append(_shard(folder, split, len(shards), rows, waiting, forms))
+            shards.append(_shard(folder, split, len(shards), rows, waiting, masks, forms))
     if not shards:
         raise DataError(f"split {split!r} has no rows")
     return SplitRecord(count=sum(shard.count for shard in shards), shards=shards)
@@ -83,7 +95,14 @@ def _checked(split: str, chunk: Chunk, forms: Forms) -> int:
             forms[name] = form
         if forms[name] != form:
             raise DataError(f"modality {name!r} is not of one shape and type in all splits")
-    return next(iter(rows.values()))
+    count = next(iter(rows.values()))
+    for name, has in (Batch.of(chunk).present or {}).items():
+        if name not in forms or (has.dtype, has.shape) != (torch.bool, (count,)):
+            raise DataError(
+                f"split {split!r}: which of {count} rows have {name!r} must be bool ({count},) of "
+                f"a modality, not {has.dtype} {tuple(has.shape)}"
+            )
+    return count
 
 
 def _shard(
@@ -92,6 +111,7 @@ def _shard(
     number: int,
     rows: int,
     waiting: Mapping[str, IO[bytes]],
+    masks: dict[str, list[Tensor]],
     forms: Forms,
 ) -> ShardRecord:
     """Writes the rows that wait as a file, and empties where they waited."""
@@ -101,6 +121,10 @@ def _shard(
         form = forms[name]
         assert form is not None, "rows were written"
         values[name] = Values(form[0], torch.Size([rows, *form[1]]), partial(_content, file))
+    for name, parts in masks.items():
+        if not (has := torch.cat(parts)).all():
+            values[PRESENT + name] = Values.of(has)
+        parts.clear()
     write_values(path, values, {})
     for file in waiting.values():
         file.seek(0)

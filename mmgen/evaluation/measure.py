@@ -18,7 +18,7 @@ from mmgen.errors import ConfigError, GenerationError
 from mmgen.evaluation.coherence.agreement import Agreement, agreement
 from mmgen.evaluation.coherence.coherence import Coherence, coherence
 from mmgen.evaluation.directions import Direction, chosen_directions
-from mmgen.evaluation.likelihood.estimates import SamplingBudget, notes_of
+from mmgen.evaluation.likelihood.estimates import SamplingBudget, notes_of, rows_note
 from mmgen.evaluation.likelihood.estimators import DRAWS, ROWS, likelihoods
 from mmgen.evaluation.likelihood.parallel import Measurement, likelihoods_in_parallel
 from mmgen.evaluation.likelihood.tables import Evaluation
@@ -124,7 +124,11 @@ def measure_likelihoods(
         rows=rows.split.count,
         budget=budget,
         estimates=estimates,
-        notes=(*rows.notes, *notes_of(estimates, budget.importance)),
+        notes=(
+            *rows.notes,
+            *rows_note(estimates, rows.split.count),
+            *notes_of(estimates, budget.importance),
+        ),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmgen.data.card import told
 from mmgen.data.split import Split
 from mmgen.gallery.groups import renderable
 from mmgen.gallery.sheet import SIDE, Block, Pictures, Strip, beside, draw, magnified
@@ -22,7 +23,7 @@ def contact_sheet(
     modalities: Mapping[str, Modality],
     rows: Split,
 ) -> bool:
-    """Draws examples, evenly from all rows: the pictures, and below each the words.
+    """Draws examples, evenly from all rows that have the pictures, and below each the words.
 
     Args:
         path: The PNG.
@@ -36,13 +37,17 @@ def contact_sheet(
     pictures = [name for name, modality in modalities.items() if renderable(modality)]
     if not pictures:
         return False
+    rows = rows.having(pictures)
     count = rows.count
+    if not count:
+        return False
     shown = torch.linspace(0, count - 1, min(count, COLUMNS * ROWS)).round().long()
     values = rows.take(shown, modalities)
     x = {n: _seen(m, values[n]) for n, m in modalities.items()}
     drawn = _large(beside([magnified(modalities[n].render(x[n])) for n in pictures]))  # type: ignore[arg-type]
-    told = [m.describe(x[n]) for n, m in modalities.items() if n not in pictures]
-    words = ["\n".join(row) for row in zip(*told, strict=True)] if told else [""] * len(shown)
+    has = values.present or {}
+    said = [told(m, x[n], has.get(n)) for n, m in modalities.items() if n not in pictures]
+    words = ["\n".join(row) for row in zip(*said, strict=True)] if said else [""] * len(shown)
     strips = [
         Strip("", drawn[row : row + COLUMNS], words[row : row + COLUMNS])
         for row in range(0, len(shown), COLUMNS)

@@ -20,7 +20,7 @@ ROWS = 600
 
 @dataclass(frozen=True, repr=False)
 class HeldOut(OneLine):
-    """Observations that the run was not trained on, if there are any.
+    """Observations that the run was not trained on, if there are any; their rows lack nothing.
 
     Attributes:
         dataset: Where they are from.
@@ -53,7 +53,7 @@ def held_out(
         The rows, or in words why there are none.
     """
     try:
-        rows = rows_of(run, registry, environment, data=data, count=ROWS)
+        rows = rows_of(run, registry, environment, data=data, count=ROWS, complete=True)
     except (ConfigError, DataError) as error:
         return str(error)
     stored = rows.split.load(run.modalities, run.device)

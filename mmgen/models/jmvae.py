@@ -6,16 +6,19 @@ References:
     "Joint Multimodal Learning with Deep Generative Models", arXiv:1611.01891, 2016.
 """
 
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from mmgen.batch import Batch
-from mmgen.errors import ConfigError
+from mmgen.errors import ConfigError, listed
 from mmgen.inference.bound import evidence_bound
 from mmgen.inference.divergence import divergence
 from mmgen.latent.base import Latent, symbol
@@ -29,7 +32,13 @@ from mmgen.latent.family import (
     Mixtures,
 )
 from mmgen.latent.flow import ConditionalFlow
-from mmgen.latent.gaussian import DiagonalGaussian, gaussian, standard_normal
+from mmgen.latent.gaussian import (
+    VARIANCE_FLOOR,
+    DiagonalGaussian,
+    Gaussian,
+    gaussian,
+    standard_normal,
+)
 from mmgen.latent.product import products_of
 from mmgen.modality import Modality
 from mmgen.model import Model, ModelSettings
@@ -39,6 +48,15 @@ from mmgen.settings import MOST, Depth, Size, Widths
 from mmgen.subsets import Subset, chosen, ordered, subset_encoder_nets
 
 JOINT = "q(z | x)"
+
+UNIT = math.log(math.expm1(1 - VARIANCE_FLOOR))
+"""The parameter that a Gaussian's variance of 1 is read off."""
+
+CLOSED = ("gaussian", "full")
+"""Families of posteriors given subsets that z of a row can be drawn from in training."""
+
+TOLD = 8
+"""The most sets of modalities that a message names."""
 
 Components = Annotated[int, Field(gt=0, le=1000)]
 """A number of Gaussians: z are drawn from one after the other."""
@@ -135,14 +153,21 @@ class JMVAEKL(JointlyEncoded):
 
     of modalities k with choices: what z of a subset says of a class is trained for itself.
 
+    Of a row that lacks modalities, which has those of a set P, q(z|x) is q(z|x_P), k is in P, and S
+    are the proper subsets of P: a bound on log p(x_P). All encoders run on all rows, and masks
+    choose, so that no step takes longer for what its rows lack, or waits for the device to know.
+
     Attributes:
         subsets: The proper subsets that have a posterior.
+        members: Which modalities they have, and all together last, ``(S + 1, K)``.
     """
 
+    members: Tensor
     kind: ClassVar[str] = "jmvae-kl"
     api_version: ClassVar[int] = 1
     equation: ClassVar[tuple[str, ...]] = (*JMVAE.equation, "− α Σ_S KL( q(z | x) ‖ q(z | x_S) )")
     formula: ClassVar[str] = "2^(K−1)·K"
+    incomplete_rows: ClassVar[bool] = True
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "shared": {"subset_encoder": "shared"},
         "product": {"subset_encoder": "product"},
@@ -223,6 +248,9 @@ class JMVAEKL(JointlyEncoded):
         transforms, widths = settings.flow_transforms, settings.flow_widths
         flows = bool(self.subsets) and settings.subset_posterior == "flow"
         self.flow = ConditionalFlow(self.latent, transforms, widths) if flows else None
+        members = [[n in S for n in self.names] for S in [*self.subsets, self.names]]
+        # A buffer, so that no step copies it to the device.
+        self.register_buffer("members", torch.tensor(members), persistent=False)
 
     def _check(self, settings: "JMVAEKL.Settings") -> None:
         """Checks that the settings go together.
@@ -244,6 +272,40 @@ class JMVAEKL(JointlyEncoded):
                 "with an encoder. Leave it out to train all in each step"
             )
 
+    def check_patterns(self, patterns: Iterable[Subset]) -> None:
+        """Checks that q(z|x_P) of rows that have P is a Gaussian with an encoder, which they train.
+
+        Raises:
+            ConfigError: If not.
+        """
+        settings: Any = self.settings
+        partly = "where rows lack modalities"
+        if settings.subset_posterior not in CLOSED:
+            raise ConfigError(
+                f'model.subset_posterior = "{settings.subset_posterior}": {partly}, a step draws z '
+                "from the posterior given what each row has, with a gradient and a KL to the prior "
+                'that Gaussians have.\n  Try model.subset_posterior="full", or "gaussian"'
+            )
+        if self.subsets_per_step is not None:
+            raise ConfigError(
+                f"model.subsets_per_step = {self.subsets_per_step}: {partly}, z of each is drawn "
+                "from the posterior given what it has, so that a step needs the encoders of all "
+                "subsets.\n  Leave the setting out, or train a model of experts"
+            )
+        if settings.subset_encoder == "shared" and not self.subset_gradient:
+            raise ConfigError(
+                f"model.subset_gradient = false: {partly}, nets that all subsets share would learn "
+                'nothing of them.\n  Try model.subset_encoder="separate", or leave the setting out'
+            )
+        known = {*self.subsets, self.names}
+        if unknown := [S for S in patterns if S not in known]:
+            told = listed("+".join(S) for S in unknown[:TOLD])
+            told += f" and {len(unknown) - TOLD:,} more" if len(unknown) > TOLD else ""
+            raise ConfigError(
+                f"model.subsets: there are rows that have only {told}, for which there is no "
+                'encoder.\n  Try model.subsets="all", or name these among them'
+            )
+
     @property
     def family(self) -> Family:
         """What the posteriors given proper subsets are, but for products."""
@@ -252,6 +314,14 @@ class JMVAEKL(JointlyEncoded):
     def posterior(self, x: Batch) -> Latent | None:
         """Returns q(z|x_S) of a subset that has an encoder; the full one always has."""
         subset = ordered(self.names, x)
+        if x.present and (subset == self.names or subset in self.subsets):
+            # What x does not hold, all of its rows lack.
+            whole = {**self.blank(self.names, x.rows).tensors, **x.tensors}
+            lacks = torch.zeros_like(next(iter(x.present.values())))
+            masks = {**{n: lacks for n in self.names if n not in x}, **x.present}
+            h, joint = self.encoder.split(whole)
+            title = JOINT if subset == self.names else symbol("q", subset)
+            return self._own(h, joint, self._has(Batch(whole, masks)), title)
         if subset == self.names:
             return gaussian(self.encoder(x, subset)[0], JOINT)
         if subset not in self.subsets:
@@ -264,6 +334,8 @@ class JMVAEKL(JointlyEncoded):
 
     def objective(self, x: Batch) -> Objective:
         """Returns the terms of −L, by ``subsets_per_step`` an unbiased estimate in training."""
+        if x.present:
+            return self._objective_of_each(x)
         subsets = self._subsets_of_step()
         drawn = None if self.subsets_per_step is None else self._encoded(subsets)
         h, joint = self.encoder.split(x, drawn)  # (S, B, P) and (B, 2Z)
@@ -278,6 +350,61 @@ class JMVAEKL(JointlyEncoded):
             terms += self._subset_terms(subsets, kl)
             terms += self._predictions(x, subsets, posteriors)
         return Objective(terms)
+
+    def _objective_of_each(self, x: Batch) -> Objective:
+        """Returns the terms of −L of rows of which some lack modalities.
+
+        z of a row are drawn from q(z|x_P) of what it has, P, and subsets are those of P.
+        """
+        has = self._has(x)
+        h, joint = self.encoder.split(x.stood_in() if self.training else x)
+        q = self._own(h, joint, has, JOINT)
+        z = q.rsample()
+        terms = evidence_bound(self, x, q, z)
+        if not self.subsets:
+            return Objective(terms)
+        if not self.subset_gradient:
+            q, z = q.detach(), z.detach()
+        kl = divergence(q, self._posteriors(h, self.subsets, "q(z | x_S)"), z)  # (S, B)
+        within = (~self.members[:-1, :, None] | has).all(1)
+        proper = within & ~self._same(has)[:-1]
+        each = zip(self._subset_terms(self.subsets, kl), proper, strict=True)
+        return Objective([*terms, *(replace(term, present=rows) for term, rows in each)])
+
+    def _has(self, x: Batch) -> Tensor:
+        """Returns which rows have which modality, ``(K, B)``."""
+        masks = x.present or {}
+        every = torch.ones_like(next(iter(masks.values())))
+        return torch.stack([masks.get(n, every) for n in self.names])
+
+    def _same(self, has: Tensor) -> Tensor:
+        """Returns which rows have exactly the modalities of each subset, all K the last of them."""
+        return (self.members[:, :, None] == has).all(1)
+
+    def _own(self, h: Tensor, joint: Tensor, has: Tensor, title: str) -> Gaussian:
+        """Returns q(z|x_P) of each row's own P, ``(B,)``; p(z) of a row that has nothing.
+
+        Args:
+            h: What all proper subsets' posteriors are read off, ``(S, B, P)``.
+            joint: What q(z|x) of all modalities is read off, ``(B, 2Z)``.
+            has: See :meth:`_has`.
+            title: How the distribution is written.
+        """
+        self.check_patterns(())
+        same = self._same(has)
+        own = torch.cat([same, ~same.any(0, keepdim=True)]).long().argmax(0)
+        mean, raw = joint.chunk(2, -1)
+        prior = torch.cat([torch.zeros_like(mean), torch.full_like(raw, UNIT)], -1)
+        rest = torch.stack([joint, prior])  # parameters of diagonal Gaussians
+        if self.product and self.subsets:
+            q, p = self._products(h, self.subsets, title), gaussian(rest)
+            loc, scale = (torch.cat(each) for each in ((q.loc, p.loc), (q.scale, p.scale)))
+            return DiagonalGaussian(_chosen(loc, own), _chosen(scale, own), title)
+        # Those of other Gaussians begin alike, and zeros couple nothing.
+        alike = F.pad(rest, (0, h.shape[-1] - rest.shape[-1]))
+        q_own = self.family(_chosen(torch.cat([h, alike]), own), title)
+        assert isinstance(q_own, Gaussian), "of rows that lack modalities, see check_patterns"
+        return q_own
 
     def _subsets_of_step(self) -> list[Subset]:
         """Returns the subsets whose KL is computed: all, or some drawn anew in each training step.
@@ -344,6 +471,11 @@ class JMVAEKL(JointlyEncoded):
         every = getattr(settings, "subsets", None) == "all"
         separate = getattr(settings, "subset_encoder", None) == "separate"
         return subset_encoder_nets(modalities) if every and separate else None
+
+
+def _chosen(values: Tensor, which: Tensor) -> Tensor:
+    """Returns one of ``(N, B, P)`` for each of B rows, ``(B, P)``, by its number ``(B,)``."""
+    return values.gather(0, which[None, :, None].expand(1, -1, values.shape[-1]))[0]
 
 
 def _family(settings: JMVAEKL.Settings) -> Family:

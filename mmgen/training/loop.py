@@ -214,9 +214,10 @@ class Training(OneLine):
         """
         with self.autocast():
             objective = self.objective(x)
-        means = objective.means() if share is None else self.ranks.means(objective, share)
-        losses = objective.losses(means, beta)
-        return losses, values(objective, means, losses, beta)
+        weight = None if share is None else self.ranks.weight(share)
+        parts = parts_of(objective.parts(), weight)
+        losses = objective.losses(parts, beta)
+        return losses, values(objective, parts, losses, beta, weight)
 
     def backward(
         self, x: Batch, beta: Tensor | float, share: Share | None = None
@@ -284,20 +285,58 @@ def clip(parameters: Sequence[nn.Parameter], config: TrainConfig) -> None:
         clip_grad_value_(parameters, config.gradient_clip_value)
 
 
+PRESENT = "present/"
+"""Before the name of a term that not all rows have: the share of those that do, which is noted."""
+
+
+def parts_of(means: dict[str, Tensor], weight: float | None) -> dict[str, Tensor]:
+    """Returns this process's parts of means over the rows of all, of means over its own.
+
+    Args:
+        means: Over its own rows.
+        weight: The share of the rows that are its own; ``None`` if all are.
+    """
+    return means if weight is None else {n: weight * mean for n, mean in means.items()}
+
+
 def values(
     objective: Objective,
-    means: dict[str, Tensor],
+    parts: dict[str, Tensor],
     losses: dict[str, Tensor],
     beta: Tensor | float,
+    weight: float | None = None,
 ) -> dict[str, Tensor]:
     """Returns what is noted of a batch, detached: terms, the losses of groups, the bound's.
 
     ``loss`` is the negative bound on the evidence, by which the best weights are chosen: for a
-    model of one group that is its loss.
+    model of one group that is its loss. Of terms that not all rows have, the share of those that do
+    is noted too, so that :func:`noted_means` is over those.
     """
     others = {f"loss/{n}": loss for n, loss in losses.items() if n != MODEL}
-    noted = {**means, **others, "loss": objective.bound(means, beta)}
+    shares = {PRESENT + t.name: t.share for t in objective if t.share is not None}
+    noted = {
+        **parts,
+        **parts_of(shares, weight),
+        **others,
+        "loss": objective.bound(parts, beta),
+    }
     return {n: value.detach() for n, value in noted.items()}
+
+
+def noted_means(names: Iterable[str], sums: Tensor, rows: int) -> dict[str, float]:
+    """Returns the means over rows of what was noted, each over those that have it.
+
+    A term that no row has is left out: it has no mean.
+
+    Args:
+        names: Of what was noted, see :func:`values`.
+        sums: Over all rows.
+        rows: How many there are.
+    """
+    means = dict(zip(names, (sums / rows).tolist(), strict=True))
+    shares = {n.removeprefix(PRESENT): v for n, v in means.items() if n.startswith(PRESENT)}
+    told = {n: value for n, value in means.items() if not n.startswith(PRESENT)}
+    return {n: value / shares.get(n, 1) for n, value in told.items() if shares.get(n, 1)}
 
 
 def fit(
@@ -349,7 +388,7 @@ def _finish_epoch(
     assert training.sums is not None
     training.check_finite()
     sums = training.ranks.total(training.sums)
-    means = dict(zip(training.terms, (sums / training.rows).tolist(), strict=True))
+    means = noted_means(training.terms, sums, training.rows)
     trained = time.perf_counter() - started
     validated = evaluate(training, validation) if validation is not None else {}
     best = not validated or validated["loss"] < training.best
@@ -384,8 +423,9 @@ def evaluate(training: Training, batches: Batches) -> dict[str, float]:
             share = ranks.share(batches, number, x)
             with training.autocast():
                 objective = model(x)
-            means = ranks.means(objective, share)
-            noted = values(objective, means, objective.losses(means), 1.0)
+            weight = ranks.weight(share)
+            parts = parts_of(objective.parts(), weight)
+            noted = values(objective, parts, objective.losses(parts), 1.0, weight)
             scaled = torch.stack(list(noted.values())) * share.whole
             total, rows, names = (
                 scaled if total is None else total + scaled,
@@ -394,4 +434,4 @@ def evaluate(training: Training, batches: Batches) -> dict[str, float]:
             )
     if total is None:
         return {}
-    return dict(zip(names, (ranks.total(total) / rows).tolist(), strict=True))
+    return noted_means(names, ranks.total(total), rows)

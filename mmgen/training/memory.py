@@ -1,6 +1,6 @@
 """What a training is made of and what it needs, before any memory is taken for it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import finalize
@@ -132,6 +132,7 @@ def training_memory(
     modalities: Mapping[str, Modality],
     rows: int,
     data: int = 0,
+    lacking: Iterable[str] = (),
 ) -> Memory:
     """Measures what training needs, by one step on the meta device, which takes no memory.
 
@@ -142,13 +143,17 @@ def training_memory(
         modalities: By name.
         rows: Observations in a batch.
         data: Bytes of stored values that are kept on the device.
+        lacking: The modalities that some rows lack.
     """
     dtype = torch.get_default_dtype()
     shapes = {n: (rows, *m.shape) for n, m in modalities.items()}
     weights = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
     model.train()
     with _Live() as live:
-        x = Batch({n: torch.empty(s, dtype=dtype, device=META) for n, s in shapes.items()})
+        x = Batch(
+            {n: torch.empty(s, dtype=dtype, device=META) for n, s in shapes.items()},
+            {n: torch.empty(rows, dtype=torch.bool, device=META) for n in lacking} or None,
+        )
         objective = model(x)
         losses = objective.losses(beta=torch.ones((), device=META))
         alone = len(losses) == 1

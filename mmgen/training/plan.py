@@ -139,8 +139,10 @@ def plan(
     say("measuring the memory that training needs ...")
     sketch = build.sketch(experiment, modalities, registry)
     ranks.check(experiment.train, len(sketch.parameter_groups()))
+    _check_patterns(dataset, sketch, registry)
+    lacking = [n for n in sketch.names if any(n in split.present for split in used)]
     try:
-        memory = counting.training_memory(sketch, modalities, rows, data)
+        memory = counting.training_memory(sketch, modalities, rows, data, lacking)
         if experiment.train.parallel == "fsdp":
             memory = replace(memory, optimiser=memory.optimiser // part.ranks)
         on_disk = not isinstance(experiment.data, SyntheticConfig)
@@ -168,6 +170,34 @@ def plan(
         memory=memory,
         free=free_memory(device) / (part.beside if device.type == "cpu" else 1),
     )
+
+
+def _check_patterns(dataset: Dataset, sketch: Model, registry: Registry) -> None:
+    """Checks that a model can be trained on the rows there are, if some lack modalities.
+
+    Raises:
+        ConfigError: If it cannot; says what others can.
+        DataError: If no row to train on has any of its modalities.
+    """
+    for name in ("train", "validation"):
+        split = splits(dataset).get(name)
+        if split is None:
+            continue
+        patterns = split.patterns(sketch.names)
+        lacking = split.count - patterns[sketch.names]
+        if not lacking:
+            continue
+        told = f"{lacking:,} of {split.count:,} rows of split {name!r} lack modalities"
+        if not sketch.incomplete_rows:
+            able = [kind for kind, cls in registry.models.items() if cls.incomplete_rows]
+            raise ConfigError(
+                f"model.kind = {sketch.kind}: {told}, and it has no q(z | x) of what is left of "
+                f"them.\n  Models that learn from such rows: {listed(able)}. Or write a data set "
+                "without them"
+            )
+        if split.count == patterns[()]:
+            raise DataError(f"{dataset.path}: no row of split {name!r} has {listed(sketch.names)}")
+        sketch.check_patterns(S for S in patterns if S)
 
 
 def splits(dataset: Dataset) -> dict[str, Split]:

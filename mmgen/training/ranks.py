@@ -32,7 +32,6 @@ from mmgen.errors import ConfigError, ElsewhereError
 from mmgen.files.locks import writing
 from mmgen.nets import shared_norm
 from mmgen.nets.wide import BATCH_NORMS, WideBatchNorm
-from mmgen.objective import Objective
 from mmgen.settings import TrainConfig
 from mmgen.training import execution
 from mmgen.training.launch import Launch, launched
@@ -105,9 +104,9 @@ class Alone(_Member):
         """Returns how many rows of a batch count here, of which ``x`` was read."""
         return Share(x.rows, x.rows)
 
-    def means(self, objective: Objective, share: Share) -> dict[str, Tensor]:  # noqa: ARG002
-        """Returns this process's part of the mean of every term: their sum is the mean."""
-        return objective.means()
+    def weight(self, share: Share) -> float | None:  # noqa: ARG002
+        """Returns this process's share of the rows of all; ``None`` where all are its own."""
+        return None
 
     def total(self, values: Tensor) -> Tensor:
         """Returns the sum over processes."""
@@ -320,16 +319,9 @@ class Several(_Member):
         self.counting.counts = own > 0
         return Share(own, whole)
 
-    def means(self, objective: Objective, share: Share) -> dict[str, Tensor]:
-        """Returns this process's part of every mean; of terms with masks, rows are counted."""
-        weights: dict[str, Any] = dict.fromkeys(
-            (t.name for t in objective), share.own / share.whole
-        )
-        counts = {t.name: t.present.sum() for t in objective if t.present is not None}
-        if counts:
-            own = torch.stack([*counts.values()]) * (share.own > 0)
-            weights |= zip(counts, own / self.total(own).clamp_min(1), strict=True)
-        return {t.name: weights[t.name] * t.mean for t in objective}
+    def weight(self, share: Share) -> float:
+        """Returns this process's share of the rows of all."""
+        return share.own / share.whole
 
     def total(self, values: Tensor) -> Tensor:
         """Returns the sum over processes, the same bits in all."""

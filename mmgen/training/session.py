@@ -145,7 +145,8 @@ def prepare(
 
     def batches(split: str) -> Batches:
         size = experiment.train.batch_size
-        return Batches(splits[split], modalities, device=device, batch_size=size, part=ranks.part)
+        rows = splits[split].having_any(modalities)
+        return Batches(rows, modalities, device=device, batch_size=size, part=ranks.part)
 
     model = build.model(experiment, modalities, device, planned.registry)
     if ranks.size > 1:  # the same weights; from now on each has noise of its own

@@ -6,17 +6,22 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 
 from mmgen.errors import listed
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Widths, Words
 from mmgen.nets.blocks import Likelihood, bernoulli, gaussian, mlp
-from mmgen_attributes.columns import check_name, column_score, infer_names, join_on, states
+from mmgen_attributes.columns import column_score, infer_names, join_known, join_on, named, states
+from mmgen_attributes.unknown import UNKNOWN, PartlyKnown
 
 
 class Attributes(Modality):
-    """``names`` on or off, stored as uint8 ``(A,)``; observed as 0 and 1, or ±1 if gaussian."""
+    """``names`` on or off, stored as uint8 ``(A,)``; observed as 0 and 1, or ±1 if gaussian.
+
+    Of a row, some may be unknown: stored as 2, observed half-way between off and on, and no part of
+    its likelihood.
+    """
 
     kind: ClassVar[str] = "attributes"
     api_version: ClassVar[int] = 1
@@ -46,32 +51,46 @@ class Attributes(Modality):
         return Likelihood(net, self._each)
 
     def _each(self, out: Tensor) -> Distribution:
-        if self.likelihood == "gaussian":
-            return gaussian(out.tanh(), self.standard_deviation)
-        return bernoulli(out)
+        gaussians = self.likelihood == "gaussian"
+        p = gaussian(out.tanh(), self.standard_deviation) if gaussians else bernoulli(out)
+        assert isinstance(p, Independent)
+        return PartlyKnown(p.base_dist, self._between)
+
+    @property
+    def _between(self) -> float:
+        """What an unknown attribute is observed as."""
+        return 0.0 if self.likelihood == "gaussian" else 0.5
 
     def parse(self, cell: str) -> Tensor:
-        """Reads the names that are on, joined by commas; ``""`` or ``"none"`` turns all off."""
-        on = {word.strip() for word in cell.split(",")} - {""}
-        for word in sorted(on - {"none"}):
-            check_name(word, self.names)
-        return torch.tensor([name in on for name in self.names], dtype=torch.uint8)
+        """Reads the names that are on, joined by commas; ``""`` or ``"none"`` turns all off.
+
+        ``?`` before a name says that it is unknown whether it is on.
+        """
+        return _stored(named(cell, self.names))
 
     def accept(self, value: Any) -> Tensor:
         """Takes also a dictionary ``{"bold": True}``, a list of what is on, or 0/1 for each name.
 
-        What a dictionary does not name is off.
+        What a dictionary does not name is off; what is ``None`` there is unknown.
         """
         on = states(value, self.names)
-        return super().accept(value) if on is None else torch.tensor(on, dtype=torch.uint8)
+        return super().accept(value) if on is None else _stored(on)
 
     def observe(self, stored: Tensor, generator: Any = None) -> Tensor:  # noqa: ARG002
-        """Turns ``(B, A)`` into 0 and 1, or -1 and 1 if gaussian."""
+        """Turns ``(B, A)`` into 0 and 1, or -1 and 1 if gaussian; what is unknown is between."""
         x = stored.to(torch.get_default_dtype())
+        x = torch.where(stored == UNKNOWN, 0.5, x)
         return 2 * x - 1 if self.likelihood == "gaussian" else x
 
+    def known(self, x: Tensor) -> Tensor:
+        """Tells which attributes of observations ``(n, A)`` are known."""
+        return x != self._between
+
     def describe(self, x: Tensor) -> list[str]:
-        """Lists what is on: ``"bold, italic"``, or ``"bold 93 %"`` of probabilities from 50 %."""
+        """Lists what is on: ``"bold, italic"``, or ``"bold 93 %"`` of probabilities from 50 %.
+
+        What is unknown is at 50 %.
+        """
         p = (x + 1) / 2 if self.likelihood == "gaussian" else x
         return [listed(self._words(row)) for row in p.clamp(0, 1).tolist()]
 
@@ -105,6 +124,14 @@ class Attributes(Modality):
     def join_cells(self, row: Mapping[str, str]) -> str:
         """Joins what is on in a row; what is not 0/1 under an attribute's name is a ValueError."""
         return join_on(row, self.names)
+
+    def join_known(self, row: Mapping[str, str | None]) -> str | None:
+        """Joins what is on and what is unknown in a row; an empty list of words is none on."""
+        return join_known(row, self.names)
+
+
+def _stored(states: Sequence[bool | None]) -> Tensor:
+    return torch.tensor([UNKNOWN if on is None else on for on in states], dtype=torch.uint8)
 
 
 @hookimpl

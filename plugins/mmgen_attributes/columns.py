@@ -18,12 +18,31 @@ def check_name(name: Any, names: Sequence[str]) -> None:
         raise ValueError(f"no attribute {name!r}{close}: {listed(names)}")
 
 
-def states(value: Any, names: Sequence[str]) -> list[bool] | None:
+def named(cell: str, names: Sequence[str]) -> list[bool | None]:
+    """Reads names that are on, joined by commas, and such as are unknown, with ``?`` before them.
+
+    Raises:
+        ValueError: If a name is unknown.
+
+    Examples:
+        >>> named("bold, ?wide", ["bold", "italic", "wide"])
+        [True, False, None]
+    """
+    read = {word.strip() for word in cell.split(",")} - {"", "none"}
+    unknown = {word[1:].strip() for word in read if word.startswith("?") and word not in names}
+    on = {word for word in read if word in names or not word.startswith("?")}
+    for word in sorted(on | unknown):
+        check_name(word, names)
+    return [True if name in on else None if name in unknown else False for name in names]
+
+
+def states(value: Any, names: Sequence[str]) -> list[bool | None] | None:
     """Reads which attributes are on from a collection.
 
     Args:
-        value: A dictionary such as ``{"bold": True}``, where what is not named is off; a list or
-            set of the names that are on; or a list or array with 0 or 1 for each name.
+        value: A dictionary such as ``{"bold": True}``, where what is not named is off, and what is
+            ``None`` unknown; a list or set of the names that are on; or a list or array with 0 or 1
+            for each name.
         names: The A attributes.
 
     Returns:
@@ -39,7 +58,8 @@ def states(value: Any, names: Sequence[str]) -> list[bool] | None:
     if isinstance(value, Mapping):
         for name in value:
             check_name(name, names)
-        return [_state(name, value.get(name, False)) for name in names]
+        own = {name: value.get(name, False) for name in names}
+        return [None if state is None else _state(name, state) for name, state in own.items()]
     several = value.tolist() if isinstance(value, np.ndarray | Tensor) else value
     if not isinstance(several, list | tuple | set | frozenset):
         return None
@@ -109,3 +129,32 @@ def join_on(row: Mapping[str, str], names: Sequence[str]) -> str:
             raise ValueError(f"{cell!r} under {heading} is not 0/1 (true/false, yes/no, 1/-1)")
         on += [name] * state
     return ",".join(on)
+
+
+def join_known(row: Mapping[str, str | None], names: Sequence[str]) -> str | None:
+    """Joins by commas what is on in a row, and with ``?`` before it what is unknown.
+
+    Under an attribute's name, an empty cell is unknown. A list of words that is empty says that
+    none of them is on; one that is missing (``None``) says nothing of any.
+
+    Returns:
+        ``None`` if nothing is known.
+
+    Raises:
+        ValueError: If a cell under an attribute's name is not 0/1.
+
+    Examples:
+        >>> join_known({"bold": "1", "large": "", "tags": "wide"}, ["bold", "large", "wide"])
+        'bold,wide,?large'
+        >>> join_known({"bold": "", "tags": None}, ["bold", "wide"])
+    """
+    own = {as_name(heading) for heading in row}
+    said = {heading: cell for heading, cell in row.items() if cell or as_name(heading) not in names}
+    known = {heading: cell for heading, cell in said.items() if cell is not None}
+    unknown = [n for n in names if n in own and not any(n == as_name(h) for h in known)]
+    if len(known) < len(said):  # a list of words is missing
+        unknown += [name for name in names if name not in own]
+    if len(unknown) == len(names):
+        return None
+    on = join_on(known, names)
+    return ",".join([*filter(None, [on]), *(f"?{name}" for name in unknown)])

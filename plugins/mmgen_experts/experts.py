@@ -25,6 +25,7 @@ class Experts(Model):
     """
 
     formula = "K"
+    incomplete_rows = True
 
     def __init__(self, modalities: Mapping[str, Modality], settings: ModelSettings) -> None:
         super().__init__(modalities, settings)
@@ -36,8 +37,8 @@ class Experts(Model):
 
     def experts(self, x: Batch) -> Gaussians:
         """Returns q̃_k(z|x_k) of what x holds, ``(B,)`` each; N(0, I) where a row lacks x_k."""
-        S = ordered(self.names, x)
-        q = {n: gaussian(self.encoder(x, (n,))[0], symbol("q", [n])) for n in S}
+        S, seen = ordered(self.names, x), x.stood_in() if self.training else x
+        q = {n: gaussian(self.encoder(seen, (n,))[0], symbol("q", [n])) for n in S}
         for n, has in masks(x).items():
             loc = torch.where(has.unsqueeze(-1), q[n].loc, 0)
             scale = torch.where(has.unsqueeze(-1), q[n].scale, 1)

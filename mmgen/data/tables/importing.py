@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.brief import OneLine, cut
 from mmgen.data.tables.columns import Source, build
 from mmgen.data.tables.table import BadRow, Row, Table
@@ -54,12 +55,12 @@ class Imported(OneLine):
     Attributes:
         modalities: The modalities by name, not fitted yet.
         splits: Of each split, chunks of stored values ``(n, ...)`` by modality, read when they are
-            asked for.
+            asked for, and which rows have them.
         bad: The rows that were left out, in the order of the table.
     """
 
     modalities: dict[str, Modality]
-    splits: dict[str, Iterator[dict[str, Tensor]]]
+    splits: dict[str, Iterator[Batch]]
     bad: list[BadRow]
 
 
@@ -113,6 +114,9 @@ def import_table(
             )
         if not splits_of:
             raise DataError(f"{table.path}: none of its rows can be used:\n{first_of(bad)}")
+        for name in (n for n in modalities if n not in waiting.known):
+            columns = listed(found[name].columns)
+            raise DataError(f"{table.path}: no row has a value of {name!r}, of {columns}")
         chosen = _chosen(splits_of, splitting)
         if "train" not in chosen:
             raise DataError(f"{table.path}: no row to train on; the splits are {listed(chosen)}")
@@ -139,6 +143,10 @@ def counted(bad: Sequence[BadRow]) -> str:
     return ", ".join(f"{what} ×{n:,}" for what, n in Counter(b.problem for b in bad).most_common())
 
 
+Values = dict[str, Tensor | None]
+"""Of a row, the stored value of each modality; ``None`` where it has none."""
+
+
 @dataclass(frozen=True)
 class _Reader:
     table: Table
@@ -147,9 +155,7 @@ class _Reader:
     registry: Registry
     split_column: str | None
 
-    def rows(
-        self, advance: Callable[[int], object]
-    ) -> Iterator[tuple[str, dict[str, Tensor]] | BadRow]:
+    def rows(self, advance: Callable[[int], object]) -> Iterator[tuple[str, Values] | BadRow]:
         """Yields per row, in order, its split and values, or a record of why it cannot be used."""
         files = any(source.cls.cells_are_paths for source in self.found.values())
         workers = min(8, os.cpu_count() or 1) if files else 1
@@ -159,8 +165,8 @@ class _Reader:
                 yield from pool.map(self.row, chunk) if files else map(self.row, chunk)
                 advance(len(chunk))
 
-    def row(self, row: Row) -> tuple[str, dict[str, Tensor]] | BadRow:
-        """Reads one row: its split, and a stored value for each modality."""
+    def row(self, row: Row) -> tuple[str, Values] | BadRow:
+        """Reads one row: its split, and a stored value for each modality, ``None`` if missing."""
         cells = dict(zip(self.table.headings, row.cells, strict=True))
         split = ""
         if self.split_column is not None:
@@ -171,16 +177,19 @@ class _Reader:
                 cause = cut(f"it must be train, validation or test, not {word!r}")
                 return BadRow(row.place, self.split_column, cause, "no such split")
             split = SPLIT_WORDS[word.lower()]
-        values = {}
+        values: dict[str, Tensor | None] = {}
+        missing = self.table.missing
         for name, source in self.found.items():
-            own = {column: cells[column] for column in source.columns}
+            own = {c: None if cells[c] in missing else cells[c] for c in source.columns}
             read = self._value(row.place, name, own)
             if isinstance(read, BadRow):
                 return read
             values[name] = read
+        if all(value is None for value in values.values()):
+            return BadRow(row.place, "", "all of its cells are empty", "empty row")
         return split, values
 
-    def _value(self, place: str, name: str, cells: dict[str, str]) -> Tensor | BadRow:
+    def _value(self, place: str, name: str, cells: dict[str, str | None]) -> Tensor | BadRow | None:
         modality = self.modalities[name]
         if modality.cells_are_paths:
             for column, cell in cells.items():
@@ -189,10 +198,15 @@ class _Reader:
                     other = os.path.exists(self.table.folder / cell)  # noqa: PTH110
                     cause = f"there is no file {cell!r}{', but a folder or a pipe' * other}"
                     return BadRow(place, column, cut(cause), "no such file")
-            cells = {c: str(self.table.folder / cell) if cell else "" for c, cell in cells.items()}
+            cells = {
+                c: str(self.table.folder / cell) if cell else cell for c, cell in cells.items()
+            }
         with blaming(type(modality), self.registry, f"read {place} ({name})"):
             try:
-                value = modality.parse(modality.join_cells(cells))
+                joined = modality.join_known(cells)
+                if joined is None:
+                    return None
+                value = modality.parse(joined)
             except ValueError as error:
                 return self._refused(place, name, cells, error)
             if not isinstance(value, Tensor):
@@ -200,11 +214,11 @@ class _Reader:
         return value
 
     def _refused(
-        self, place: str, name: str, cells: Mapping[str, str], error: ValueError
+        self, place: str, name: str, cells: Mapping[str, str | None], error: ValueError
     ) -> BadRow:
-        if empty := [column for column, cell in cells.items() if not cell]:
-            return BadRow(place, listed(empty), "the cell is empty", "empty cell")
         cause = " ".join(str(error).split())
+        if empty := [column for column, cell in cells.items() if not cell]:
+            return BadRow(place, listed(empty), cut(cause), "empty cell")
         if self.table.folder.name:
             cause = cause.replace(f"{self.table.folder}{os.sep}", "")
         column = next(iter(cells)) if len(cells) == 1 else name

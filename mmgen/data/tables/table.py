@@ -4,7 +4,7 @@ import codecs
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
@@ -66,6 +66,7 @@ class Table(OneLine):
         headings: The columns' names, in order; one without a name is ``""``.
         rows: Those with as many cells as there are headings.
         bad: The others.
+        missing: Words of cells that say that a value is missing, as an empty cell does.
     """
 
     path: Path
@@ -73,11 +74,12 @@ class Table(OneLine):
     headings: tuple[str, ...]
     rows: tuple[Row, ...]
     bad: tuple[BadRow, ...] = field(default=())
+    missing: frozenset[str] = frozenset()
 
     def column(self, heading: str) -> list[str]:
-        """Returns the cells under a heading that are not empty."""
-        position = self._positions[heading]
-        return [cell for row in self.rows if (cell := row.cells[position])]
+        """Returns the cells under a heading that hold a value: not empty, and no missing one."""
+        position, without = self._positions[heading], self.missing | {""}
+        return [cell for row in self.rows if (cell := row.cells[position]) not in without]
 
     @cached_property
     def _positions(self) -> dict[str, int]:
@@ -89,7 +91,12 @@ class Table(OneLine):
         return [heading for heading in self.headings if heading]
 
 
-def read_table(path: Path, delimiter: str | None = None, encoding: str = "utf-8-sig") -> Table:
+def read_table(
+    path: Path,
+    delimiter: str | None = None,
+    encoding: str = "utf-8-sig",
+    missing: Iterable[str] = (),
+) -> Table:
     r"""Reads a CSV file with headings in its first line.
 
     Columns without a heading, such as a row number, are left out. Empty lines are skipped. File
@@ -100,6 +107,7 @@ def read_table(path: Path, delimiter: str | None = None, encoding: str = "utf-8-
         delimiter: The character between cells; a tab may be written ``\t`` or ``tab``. By default
             the one between the headings: comma, semicolon, tab or bar.
         encoding: The encoding of the text.
+        missing: Words of cells that say that a value is missing: ``NA``.
 
     Raises:
         DataError: If it is no file, no text, empty, has no usable headings, or a quote that never
@@ -149,7 +157,7 @@ def read_table(path: Path, delimiter: str | None = None, encoding: str = "utf-8-
         )
     if not rows and not bad:
         raise DataError(f"{path} has headings, but no rows below them")
-    return Table(path, path.parent, tuple(first), tuple(rows), tuple(bad))
+    return Table(path, path.parent, tuple(first), tuple(rows), tuple(bad), frozenset(missing))
 
 
 def _blank(cells: list[str] | str) -> bool:

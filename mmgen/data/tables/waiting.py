@@ -9,6 +9,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.errors import PluginError
 from mmgen.files.tensors import tensor_bytes
 from mmgen.modality import Modality
@@ -33,6 +34,7 @@ class Waiting:
         self._folder, self._opened = folder, ExitStack()
         self._files: dict[str, IO[bytes]] = {}
         self._forms: dict[str, tuple[torch.dtype, torch.Size]] = {}
+        self._has: dict[str, bytearray] = {name: bytearray() for name in modalities}
 
     def __enter__(self) -> "Waiting":
         for name in self._modalities:
@@ -42,16 +44,29 @@ class Waiting:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        """Adds a row.
+    @property
+    def known(self) -> set[str]:
+        """The modalities of which a row has a value."""
+        return {*self._forms}
+
+    def add(self, values: Mapping[str, Tensor | None]) -> None:
+        """Adds a row; of what it lacks, ``None``, zeros are kept.
 
         Raises:
             PluginError: If a value is of another shape or dtype than those before it.
             OSError: If the disk is full, or fails.
         """
         for name, value in values.items():
+            before = len(self._has[name])
+            self._has[name].append(value is not None)
+            if value is None:
+                self._skip(name, 1)
+                continue
             form = (value.dtype, value.shape)
-            dtype, shape = self._forms.setdefault(name, form)
+            if name not in self._forms:
+                self._forms[name] = form
+                self._skip(name, before)  # of which it was not known how much they take
+            dtype, shape = self._forms[name]
             if form != (dtype, shape):
                 kind = self._modalities[name].kind
                 raise PluginError(
@@ -61,13 +76,22 @@ class Waiting:
                 )
             self._files[name].write(tensor_bytes(value))
 
-    def chunks(self, rows: Sequence[int]) -> Iterator[dict[str, Tensor]]:
-        """Yields the values of these rows, some at a time."""
+    def _skip(self, name: str, rows: int) -> None:
+        """Leaves the place of rows without a value, once it is known how large it is."""
+        if name in self._forms and rows:
+            dtype, shape = self._forms[name]
+            self._files[name].write(bytes(rows * dtype.itemsize * shape.numel()))
+
+    def chunks(self, rows: Sequence[int]) -> Iterator[Batch]:
+        """Yields the values of these rows, some at a time, and which of them have them."""
         sizes = {n: dtype.itemsize * shape.numel() for n, (dtype, shape) in self._forms.items()}
         at_once = max(1, CHUNK // max(1, sum(sizes.values())))
         for start in range(0, len(rows), at_once):
             part = rows[start : start + at_once]
-            yield {name: self._read(name, part, size) for name, size in sizes.items()}
+            values = {name: self._read(name, part, size) for name, size in sizes.items()}
+            has = {name: torch.tensor([self._has[name][r] > 0 for r in part]) for name in values}
+            lacking = {name: each for name, each in has.items() if not each.all()}
+            yield Batch({name: values[name] for name in self._modalities}, lacking or None)
 
     def _read(self, name: str, rows: Sequence[int], size: int) -> Tensor:
         (dtype, shape), file = self._forms[name], self._files[name]

@@ -34,10 +34,12 @@ from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset, Split
+from mmgen.errors import DataError, listed
 from mmgen.evaluation.coherence.classifier import HIDDEN
 from mmgen.evaluation.coherence.decoding import ROWS, draw, read_decoded, seed_draws
 from mmgen.evaluation.coherence.frechet import Sums, frechet_with_error, grouped
 from mmgen.evaluation.coherence.judge import Judge, all_equal, judge_of
+from mmgen.evaluation.coherence.readout import wholly_known
 from mmgen.memory import check_fits
 from mmgen.modality import Modality
 from mmgen.model import Model
@@ -152,8 +154,14 @@ def agreement(
     """
     device = model.like.device
     modalities = {n: model.modalities[n] for n in model.names}
-    batches = Batches(rows, {**modalities, judge: about}, device=device, batch_size=ROWS)
     asked, notes = given_sets(model, judge, subsets, seed)
+    whole = wholly_known(about, rows.having(modalities), judge)
+    if not whole.count:
+        raise DataError(f"no row has all of {listed({**modalities, judge: about})} to be compared")
+    if whole.count < rows.count:
+        notes.append(f"of {whole.count:,} of {rows.count:,} rows: the others lack something")
+    rows = whole
+    batches = Batches(rows, {**modalities, judge: about}, device=device, batch_size=ROWS)
     with random_state(device, seed):
         judging = judge_of(dataset, modalities, judge, about, device, say)
         _check_fits(model, asked, judging, rows.count, samples)
@@ -263,7 +271,7 @@ def _training_features(
 ) -> dict[str, list[Sums]]:
     """Returns the features of as many rows that classifiers were trained on, by modality."""
     names = {n: modalities[n] for n in judge.classifiers}
-    train = dataset.splits["train"]
+    train = dataset.splits["train"].having(names)
     rows = train.spread(min(count, train.count), names)
     sums: dict[str, list[Sums]] = {}
     for x in Batches(rows, names, device=device, batch_size=ROWS).epoch(None, 0):

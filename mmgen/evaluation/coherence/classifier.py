@@ -204,7 +204,7 @@ def _train(
 ) -> None:
     seen, about = modalities
     net, readout = classifier.net.train(), classifier.readout
-    split = dataset.splits["train"]
+    split = dataset.splits["train"].having(modalities)
     batches = Batches(split, modalities, device=device, batch_size=recipe.batch_size)
     steps = min(recipe.steps, recipe.epochs * len(batches))
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
@@ -218,7 +218,9 @@ def _train(
             if readout.sort == "multiclass":
                 loss = F.cross_entropy(logits, truth)
             else:
-                loss = F.binary_cross_entropy_with_logits(logits, truth.to(logits))
+                known = modalities[about].known(x[about])
+                weight = None if known is None else known.flatten(1).to(logits)
+                loss = F.binary_cross_entropy_with_logits(logits, truth.to(logits), weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -240,17 +242,21 @@ def _accuracy(
     split = held_out(filled)
     if split is None:
         return None
-    batches = Batches(filled[split], modalities, device=device, batch_size=500)
-    right = [
-        (classifier.predict(x[seen]) == classifier.readout.read(x[about])).flatten()
-        for x in batches.epoch(None, 0)
-    ]
+    rows = filled[split].having(modalities)
+    if not rows.count:
+        return None
+    batches = Batches(rows, modalities, device=device, batch_size=500)
+    right = []
+    for x in batches.epoch(None, 0):
+        same = classifier.predict(x[seen]) == classifier.readout.read(x[about])
+        known = modalities[about].known(x[about]) if same.dim() > 1 else None
+        right.append(same.flatten() if known is None else same[known.flatten(1)])
     return torch.cat(right).cpu().double().mean().item()
 
 
 def _digest(dataset: Dataset, modality: Modality, name: str, seed: int) -> str:
     """Hashes what the first rows are observed as: it is this that settings must not change."""
-    split = dataset.splits["train"]
+    split = dataset.splits["train"].having([name])
     rows = torch.arange(min(SPECIMENS, split.count), device="cpu")
     with random_state(torch.device("cpu"), seed):
         x = modality.observe(split.take(rows, [name])[name])

@@ -10,7 +10,7 @@ z is the posterior's mean, or sampled; of p(x_T|z) the mean is looked at.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,7 +23,7 @@ from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import listed
 from mmgen.evaluation.coherence.classifier import classifier
-from mmgen.evaluation.coherence.decoding import ROWS, draw, read_decoded, seed_draws
+from mmgen.evaluation.coherence.decoding import ROWS, Reader, draw, read_decoded, seed_draws
 from mmgen.evaluation.coherence.readout import Readout, readouts
 from mmgen.evaluation.coherence.scores import Measure, scores
 from mmgen.evaluation.directions import Direction, all_directions
@@ -89,6 +89,11 @@ class _Look:
     given: Subset
     target: str
     about: str
+
+    @property
+    def members(self) -> Subset:
+        """The modalities that a row must have."""
+        return tuple(dict.fromkeys((*self.given, self.target, self.about)))
 
 
 @torch.no_grad()
@@ -157,38 +162,112 @@ def coherence(
         }
         readers = {key: judge.predict for key, judge in judges.items()}
         readers |= {(n, n): readout.read for n, readout in known.items()}
-        truth: dict[str, list[Tensor]] = defaultdict(list)
-        real: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
-        seen: dict[_Look, list[Tensor]] = defaultdict(list)
+        seen = _Seen(looks, model, readers, {*judges})
         stream = batches.epoch(None, 0)
         for block in range(len(batches) if looks else 0):
             seed_draws(seed, "observations", block)
-            x = next(stream)
-            for about in {k.about for k in looks}:
-                truth[about].append(known[about].read(x[about]))
-            for (target, about), judge in judges.items():
-                real[target, about].append(judge.predict(x[target]))
+            read = next(stream)
+            seen.note_real(read)
             for given, of in _by_given(looks).items():
                 seed_draws(seed, "given", *given, block)
-                seen_here = x.select(given)
-                z = _latents(model, seen_here, samples, iterations, temperature)
+                # What is absent is zeros there, of rows that count nowhere.
+                here = Batch(read.tensors).select(given)
+                z = _latents(model, here, samples, iterations, temperature)
                 reads = {look: (look.target, readers[look.target, look.about]) for look in of}
-                for look, values in read_decoded(model, z, seen_here, reads, chunk).items():
-                    seen[look].append(values)
+                seen.note_generated(read_decoded(model, z, here, reads, chunk))
             done(min((block + 1) * ROWS, batches.count))
     notes += [note for judge in judges.values() for note in judge.notes]
     if temperature != 1:
         notes.append(f"z sampled at a temperature of {temperature:g}")
-    true = {about: torch.cat(parts).cpu() for about, parts in truth.items()}
-    ceilings = {key: torch.cat(parts).cpu() for key, parts in real.items()}
-    result = (
-        row
-        for k in looks
-        for row in _rows(
-            k, true[k.about], torch.cat(seen[k], 1).cpu(), ceilings.get((k.target, k.about)), seed
-        )
-    )
+    result = [row for look in looks for row in seen.compared(look, seed)]
+    found_any = {(row.given, row.target, row.about) for row in result}
+    lost = [k for k in looks if (k.given, k.target, k.about) not in found_any]
+    if lost:
+        told = "; ".join(f"{k.about} in {k.target} from {listed(k.given)}" for k in lost)
+        notes.append(f"not measured, since no row has what it takes: {told}")
+    if any(row.rows < rows.count for row in result):
+        notes.append(f"of {rows.count:,} rows, each line is of those that have what it takes")
     return Coherence(tuple(result), tuple(notes), samples)
+
+
+class _Seen:
+    """What was read of all rows so far.
+
+    Args:
+        looks: What is compared.
+        model: In eval mode.
+        readers: What reads a modality off another's observations, by both.
+        judges: Those that are classifiers.
+    """
+
+    def __init__(
+        self,
+        looks: Sequence[_Look],
+        model: Model,
+        readers: Mapping[tuple[str, str], Reader],
+        judges: Set[tuple[str, str]],
+    ) -> None:
+        self.looks, self.modalities = looks, model.modalities
+        self.readers, self.judges = readers, judges
+        self.truth: dict[str, list[Tensor]] = defaultdict(list)
+        self.known: dict[str, list[Tensor]] = defaultdict(list)
+        self.real: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
+        self.generated: dict[_Look, list[Tensor]] = defaultdict(list)
+        self.has: dict[_Look, list[Tensor]] = defaultdict(list)
+
+    def note_real(self, x: Batch) -> None:
+        """Reads what is true of rows, and which of them have what each look takes."""
+        every = torch.ones(x.rows, dtype=torch.bool)
+        for look in self.looks:
+            has = x.having(look.members)
+            self.has[look].append(every if has is None else has.cpu())
+        for about in {look.about for look in self.looks}:
+            truth = self.readers[about, about](x[about])
+            self.truth[about].append(truth)
+            known = self.modalities[about].known(x[about]) if truth.dim() > 1 else None
+            if known is not None:
+                self.known[about].append(known.flatten(1).cpu())
+        for target, about in self.judges:
+            self.real[target, about].append(self.readers[target, about](x[target]))
+
+    def note_generated(self, read: Mapping[_Look, Tensor]) -> None:
+        """Takes what was read of what was generated from the same rows, ``(S, B, ...)``."""
+        for look, values in read.items():
+            self.generated[look].append(values)
+
+    def compared(self, look: _Look, seed: int) -> Iterator[Row]:
+        """Compares, over the rows that have what it takes; yields nothing if there are none."""
+        has = torch.cat(self.has[look])
+        known = torch.cat(self.known[look.about]) if look.about in self.known else None
+        if known is not None:
+            has = has & known.any(1)
+        if not has.any():
+            return
+        truth = torch.cat(self.truth[look.about]).cpu()[has]
+        generated = torch.cat(self.generated[look], 1).cpu()[:, has]
+        known = None if known is None else known[has]
+        judge, ceilings = (look.target, look.about), {}
+        if judge in self.judges:
+            real = torch.cat(self.real[judge]).cpu()[has]
+            ceilings = {s.measure: s.value for s in scores(truth, real[None], known=known)}
+        parts: tuple[tuple[Latents, Tensor], ...] = (
+            ("mean", generated[:1]),
+            ("sampled", generated[1:]),
+        )
+        for z, part in parts:
+            for score in scores(truth, part, seed, known) if len(part) else ():
+                yield Row(
+                    given=look.given,
+                    target=look.target,
+                    about=look.about,
+                    measure=score.measure,
+                    z=z,
+                    value=score.value,
+                    error=score.error,
+                    baseline=score.baseline,
+                    ceiling=ceilings.get(score.measure),
+                    rows=len(truth),
+                )
 
 
 def _looks(
@@ -244,24 +323,3 @@ def _latents(
     if samples:
         z.append(draw(model, given, samples, iterations, temperature))
     return torch.cat(z)
-
-
-def _rows(
-    look: _Look, truth: Tensor, seen: Tensor, real: Tensor | None, seed: int
-) -> Iterator[Row]:
-    ceilings = {} if real is None else {s.measure: s.value for s in scores(truth, real[None])}
-    parts: tuple[tuple[Latents, Tensor], ...] = (("mean", seen[:1]), ("sampled", seen[1:]))
-    for z, part in parts:
-        for score in scores(truth, part, seed) if len(part) else ():
-            yield Row(
-                given=look.given,
-                target=look.target,
-                about=look.about,
-                measure=score.measure,
-                z=z,
-                value=score.value,
-                error=score.error,
-                baseline=score.baseline,
-                ceiling=ceilings.get(score.measure),
-                rows=len(truth),
-            )

@@ -61,7 +61,7 @@ def readouts(modalities: Mapping[str, Modality], split: Split) -> dict[str, Read
 
     Args:
         modalities: By name.
-        split: Rows of all of them; all rows are looked at.
+        split: Rows of all of them; all rows that have it are looked at.
 
     Returns:
         By name, those that can be read. Left out are modalities without choices, with more than
@@ -98,7 +98,8 @@ def _readout(modality: Modality, split: Split, name: str) -> Readout | None:
         return multiclass
     values = codes.unique()
     for x in _observed(modality, split, name):
-        values = torch.cat([values, x.flatten()]).unique()
+        known = modality.known(x)
+        values = torch.cat([values, x.flatten() if known is None else x[known]]).unique()
         if len(values) > 2:
             break
     if len(values) != 2 or codes.shape[1] != len(choices):
@@ -109,6 +110,17 @@ def _readout(modality: Modality, split: Split, name: str) -> Readout | None:
     return Readout("multilabel", choices, codes, threshold) if codes.equal(each_alone) else None
 
 
+def wholly_known(modality: Modality, split: Split, name: str) -> Split:
+    """Returns the rows that have a modality, and of it all that there is to know."""
+    having = split.having([name])
+    if type(modality).known is Modality.known:
+        return having
+    masks = [modality.known(x) for x in _observed(modality, having, name)]
+    known = [mask.flatten(1).all(1).cpu() for mask in masks if mask is not None]
+    return having.where(torch.cat(known)) if known else having
+
+
 def _observed(modality: Modality, split: Split, name: str) -> Iterable[Tensor]:
-    for rows in torch.arange(split.count, device="cpu").split(ROWS):
-        yield modality.observe(split.take(rows, [name])[name])
+    having = split.having([name])
+    for rows in torch.arange(having.count, device="cpu").split(ROWS):
+        yield modality.observe(having.take(rows, [name])[name])

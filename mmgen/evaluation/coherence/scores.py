@@ -40,7 +40,7 @@ class Score(OneLine):
     baseline: float
 
 
-def scores(truth: Tensor, seen: Tensor, seed: int = 0) -> list[Score]:
+def scores(truth: Tensor, seen: Tensor, seed: int = 0, known: Tensor | None = None) -> list[Score]:
     """Compares what was seen with what is true.
 
     Args:
@@ -48,6 +48,8 @@ def scores(truth: Tensor, seen: Tensor, seed: int = 0) -> list[Score]:
         seen: The same S times, ``(S, *truth.shape)``. Errors count rows, not samples, since those
             of a row are not independent.
         seed: Of the bootstrap.
+        known: Of attributes, which it is known of whether they are on, ``(N, A)``; the others are
+            not compared.
 
     Returns:
         Accuracy; and F1 if there are attributes of which at least one is on in some row.
@@ -55,9 +57,14 @@ def scores(truth: Tensor, seen: Tensor, seed: int = 0) -> list[Score]:
     right = (seen == truth).double().mean(0)  # (N,) or (N, A)
     if truth.ndim == 1:
         return [_accuracy(right, truth.bincount().max().item() / len(truth))]
-    p = truth.double().mean(0)
-    accuracy = _accuracy(right.mean(1), torch.maximum(p, 1 - p).mean().item())
-    return [accuracy, *_f1(truth, seen, seed)]
+    counted = torch.ones_like(truth) if known is None else known
+    rows, asked = counted.any(1), counted.any(0)  # of which anything is known
+    truth, seen, counted = truth[rows][:, asked], seen[:, rows][..., asked], counted[rows][:, asked]
+    weight = counted.double()
+    p = (weight * truth).sum(0) / weight.sum(0)
+    each = (weight * right[rows][:, asked]).sum(1) / weight.sum(1)
+    accuracy = _accuracy(each, torch.maximum(p, 1 - p).mean().item())
+    return [accuracy, *_f1(truth & counted, seen & counted, seed, weight)]
 
 
 def _accuracy(right: Tensor, baseline: float) -> Score:
@@ -65,15 +72,15 @@ def _accuracy(right: Tensor, baseline: float) -> Score:
     return Score("accuracy", right.mean().item(), error, baseline)
 
 
-def _f1(truth: Tensor, seen: Tensor, seed: int) -> list[Score]:
+def _f1(truth: Tensor, seen: Tensor, seed: int, counted: Tensor) -> list[Score]:
     occurs = truth.any(0)
     if not occurs.any():
         return []
-    truth, seen = truth[:, occurs], seen[..., occurs]
+    truth, seen, counted = truth[:, occurs], seen[..., occurs], counted[:, occurs]
     on = truth.double()
     hits = (seen & truth).double().mean(0)  # (N, A): means over samples, to be summed over rows
     wrong = (seen ^ truth).double().mean(0)
-    p = on.mean(0)
+    p = on.sum(0) / counted.sum(0)
     value = _macro(on.sum(0), hits.sum(0), wrong.sum(0)).item()
     stream, count = generator("bootstrap", seed), len(on)
     replicates: list[Tensor] = []

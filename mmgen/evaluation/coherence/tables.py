@@ -80,8 +80,10 @@ def save_coherence(found: Coherence, path: Path, about: str = "") -> Path:
 
 
 def _caption(found: Coherence) -> str:
-    count = found.rows[0].rows if found.rows else 0
-    return f"{count:,} rows, {found.samples:,} samples of z each; {NOTE}"
+    counts = [row.rows for row in found.rows] or [0]
+    least, most = min(counts), max(counts)
+    count = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{count} rows, {found.samples:,} samples of z each; {NOTE}"
 
 
 def _lines(found: Coherence) -> Iterator[tuple[str, ...]]:

@@ -113,6 +113,18 @@ class Estimate(OneLine):
         return self.values.std().item() / math.sqrt(count) if count > 1 else math.nan
 
 
+def rows_note(estimates: Iterable[Estimate], rows: int) -> tuple[str, ...]:
+    """Says of how many rows estimates are that are not of all, since some lack modalities."""
+    counts: dict[int, dict[str, None]] = {}
+    for e in estimates:
+        if len(e.values) < rows:
+            counts.setdefault(len(e.values), {})[e.quantity] = None
+    return tuple(
+        f"of {count:,} of {rows:,} rows, which have all that it takes: {'; '.join(quantities)}"
+        for count, quantities in counts.items()
+    )
+
+
 def notes_of(estimates: Iterable[Estimate], importance: int) -> tuple[str, ...]:
     """Says which estimates have rows with an effective sample size below :data:`ENOUGH`.
 

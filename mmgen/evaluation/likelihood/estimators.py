@@ -59,7 +59,7 @@ def likelihoods(
     budget: SamplingBudget | None = None,
     done: Callable[[int], object] | None = None,
 ) -> list[Estimate]:
-    """Estimates likelihoods of all rows of a split.
+    """Estimates likelihoods of the rows of a split, each of those that have what it is about.
 
     The caller's random state is left as it is. What a row shows is drawn once and is the same in
     all estimates; each set of given modalities has draws of its own, so that a number does not
@@ -86,7 +86,8 @@ def likelihoods(
 
 Values = dict[Hashable, Tensor]
 """By (given, targets) Monte Carlo estimates ``(rows,)``; by :class:`Ratio` importance-sampled ones,
-as :func:`estimated` returns them, ``(3, rows)``. On the CPU, float64."""
+as :func:`estimated` returns them, ``(3, rows)``: of the rows that have all that it is about. On the
+CPU, float64."""
 
 
 def blocks_of(split: Split) -> int:
@@ -113,12 +114,13 @@ def measured(
         stream = batches.epoch(None, 0, blocks[0])
         for block in blocks:
             _seed(budget, "observations", block)
-            x = next(stream)
+            read = next(stream)
+            x = Batch(read.tensors)  # what is absent is zeros, of rows that count nowhere
             for given, wanted in sources.items():
                 _seed(budget, "given", *given, block)
                 means = _monte_carlo(model, x, given, wanted, budget)
                 for targets, value in means.items():
-                    results[given, targets].append(value)
+                    results[given, targets].append(_of(read.having([*given, *targets]), value))
             sums: Sums = defaultdict(list)
             for proposing, asked in by_source(ratios).items():
                 _seed(budget, "proposal", *proposing, block)
@@ -127,7 +129,8 @@ def measured(
                 for ratio, pieces in found.items():
                     sums[ratio] += pieces
             for ratio, pieces in sums.items():
-                results[ratio].append(estimated(ratio, pieces, budget.importance))
+                value = estimated(ratio, pieces, budget.importance)
+                results[ratio].append(_of(read.having(ratio.members), value))
             if done is not None:
                 done(min((block + 1) * ROWS, batches.count))
         return {key: torch.cat(parts, -1).cpu().double() for key, parts in results.items()}
@@ -136,11 +139,19 @@ def measured(
 def estimates(
     model: Model, directions: Sequence[Direction], budget: SamplingBudget, values: Values
 ) -> list[Estimate]:
-    """Names what was measured of all rows, in the order that :func:`likelihoods` returns."""
+    """Names what was measured, in the order that :func:`likelihoods` returns.
+
+    What no row has the modalities for is left out.
+    """
     return [
         *(_paper(model, directions, budget, values) if budget.samples else ()),
         *(_importance(model, directions, budget.importance, values) if budget.importance else ()),
     ]
+
+
+def _of(rows: Tensor | None, values: Tensor) -> Tensor:
+    """Returns the values ``(..., B)`` of some rows alone."""
+    return values if rows is None else values[..., rows]
 
 
 def _seed(budget: SamplingBudget, *key: int | str) -> None:
@@ -207,7 +218,9 @@ def _paper(
                 if budget.temperature != 1 and set(given) < set(model.names):
                     z += f", τ = {budget.temperature:g}"
                 value = values[given, direction.targets]
-                yield Estimate(direction.targets, direction.given, kind, z, budget.samples, value)
+                if len(value):
+                    estimate = direction.targets, direction.given, kind, z, budget.samples, value
+                    yield Estimate(*estimate)
 
 
 @torch.no_grad()
@@ -241,6 +254,8 @@ def _importance(
 ) -> Iterator[Estimate]:
     for (targets, given), ratio in _ratios(model, directions).items():
         value, ess, half = values[ratio]
+        if not len(value):
+            continue
         yield Estimate(
             targets,
             given,

@@ -115,7 +115,7 @@ class Evaluation(OneLine):
             "estimator": e.estimator,
             "z_from": e.z,
             "samples": e.samples,
-            "rows": self.rows,
+            "rows": len(e.values),
             "mean_of_logs": None if weighed else _finite(e.nats),
             "log_mean_exp": _finite(e.nats) if weighed else None,
             "standard_error": _finite(e.standard_error),

@@ -16,6 +16,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -45,6 +46,11 @@ class Ratio(OneLine):
     below: Subset | None
     pool: Pool
     at_most_one: bool = False
+
+    @property
+    def members(self) -> Subset:
+        """The modalities that a row must have."""
+        return tuple(dict.fromkeys((*self.above, *(self.below or ()), *chain(*self.pool))))
 
 
 def likelihood(model: Model, subset: Subset) -> Ratio:

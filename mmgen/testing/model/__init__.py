@@ -15,6 +15,7 @@ from mmgen.testing.model.distributions import (
     check_temperature,
 )
 from mmgen.testing.model.evidence import check_evidence, check_learns
+from mmgen.testing.model.incomplete import check_incomplete_rows
 from mmgen.testing.model.nets import (
     check_devices,
     check_dtypes,
@@ -45,6 +46,7 @@ MODEL_CHECKS: tuple[Check, ...] = (
     check_finite,
     check_gradients,
     check_rows,
+    check_incomplete_rows,
     check_repeatable,
     check_state,
     check_names,
