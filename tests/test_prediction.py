@@ -65,6 +65,24 @@ def test_of_a_few_subsets_a_step_its_mean_is_that_of_all():
     assert drawn.std() > 5 * every.std()  # of one subset at a time it varies
 
 
+@torch.no_grad()
+def test_of_rows_that_lack_modalities_it_is_of_the_subsets_that_they_have():
+    torch.manual_seed(0)
+    model = toy_model("jmvae-kl", ABC, prediction=1.0).eval()
+    x = alike(observations(ABC, 1), 20_000)
+    no = torch.zeros(x.rows, dtype=torch.bool)
+    blank = torch.zeros_like(x["picture"])
+    term = told(model, Batch({**x.tensors, "picture": blank}, {"picture": no}))
+    assert bool(term.present.all())
+    z = model.posterior(x.select(["point"])).sample()
+    expected = model.decode(z, names=["colour"])["colour"].log_prob(x["colour"]) / len(WITHOUT)
+    error = (term.value.var() + expected.var()).sqrt() / len(expected) ** 0.5
+    assert abs(term.value.mean() - expected.mean()) < 4 * error
+    blank = torch.zeros_like(x["colour"])
+    untold = told(model, Batch({**x.tensors, "colour": blank}, {"colour": no}))
+    assert not bool(untold.present.any())
+
+
 def test_it_trains_what_reads_the_subset_and_what_decodes_but_not_the_bound():
     x = observations(ABC, 6)
     model = toy_model("jmvae-kl", ABC, prediction=1.0, alpha=0.0)

@@ -365,11 +365,13 @@ class JMVAEKL(JointlyEncoded):
             return Objective(terms)
         if not self.subset_gradient:
             q, z = q.detach(), z.detach()
-        kl = divergence(q, self._posteriors(h, self.subsets, "q(z | x_S)"), z)  # (S, B)
+        posteriors = self._posteriors(h, self.subsets, "q(z | x_S)")
+        kl = divergence(q, posteriors, z)  # (S, B)
         within = (~self.members[:-1, :, None] | has).all(1)
         proper = within & ~self._same(has)[:-1]
         each = zip(self._subset_terms(self.subsets, kl), proper, strict=True)
-        return Objective([*terms, *(replace(term, present=rows) for term, rows in each)])
+        terms += [replace(term, present=rows) for term, rows in each]
+        return Objective([*terms, *self._predictions(x, self.subsets, posteriors, proper)])
 
     def _has(self, x: Batch) -> Tensor:
         """Returns which rows have which modality, ``(K, B)``."""
@@ -443,22 +445,38 @@ class JMVAEKL(JointlyEncoded):
         total = len(self.subsets) / len(subsets) * kl.sum(0)
         return [Term("subsets", total, self.alpha, about=self.names, title="Σ KL to q(z | x_S)")]
 
-    def _predictions(self, x: Batch, subsets: Sequence[Subset], posteriors: Latent) -> list[Term]:
-        """Returns the terms of log p(x_k|z), z of q(z|x_S): means over all subsets S without k."""
+    def _predictions(
+        self, x: Batch, subsets: Sequence[Subset], posteriors: Latent, has: Tensor | None = None
+    ) -> list[Term]:
+        """Returns the terms of log p(x_k|z), z of q(z|x_S): means over all subsets S without k.
+
+        Args:
+            x: Observations of all modalities.
+            subsets: Those of a step.
+            posteriors: q(z|x_S) of them, ``(S, B)``.
+            has: Which rows have all of S and more, ``(S, B)``; all without it.
+        """
         if not self.prediction:
             return []
-        z, terms = posteriors.rsample(), []  # (S, B, Z)
+        z, terms, masks = posteriors.rsample(), [], x.present or {}  # z (S, B, Z)
         for k in self.predicted:
             without = [row for row, S in enumerate(subsets) if k not in S]
-            log_p = x[k].new_zeros(x.rows)
+            value, present = x[k].new_zeros(x.rows), masks.get(k)
             if without:
                 p = self.decode(torch.stack([z[row] for row in without]), names=[k])[k]
-                log_p = p.log_prob(x[k]).sum(0)
+                each = p.log_prob(x[k])
+                if has is not None:
+                    rows = torch.stack([has[row] for row in without])
+                    each = torch.where(rows, each, 0)
+                    present = masks.get(k, rows[0] | True) & rows.any(0)
+                value = each.sum(0)
             # Of those that a step draws, their share in all: see the class.
             count = sum(k not in S for S in self.subsets) * len(subsets) / len(self.subsets)
+            about: dict[str, Any] = {"about": (k,), "bound": False, "present": present}
             title = f"log p({k} | z), z of q(z | x_S)"
-            value, weight = log_p / count, -self.prediction
-            terms.append(Term(f"prediction/{k}", value, weight, about=(k,), bound=False, title=title))
+            terms.append(
+                Term(f"prediction/{k}", value / count, -self.prediction, title=title, **about)
+            )
         return terms
 
     @staticmethod
