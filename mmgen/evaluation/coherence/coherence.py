@@ -7,8 +7,12 @@ For each direction, S given and T generated, over held-out rows:
   choices, and what that sees is compared with what was given.
 
 z is the posterior's mean, or sampled; of p(x_T|z) the mean is looked at.
+
+From nothing, all is generated from one z of the prior: is what each other modality shows what is
+generated of the one with choices?
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +26,9 @@ from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import listed
-from mmgen.evaluation.coherence.classifier import classifier
+from mmgen.evaluation.coherence.classifier import Recipe, classifier
 from mmgen.evaluation.coherence.decoding import ROWS, draw, read_decoded, seed_draws
+from mmgen.evaluation.coherence.judge import all_equal
 from mmgen.evaluation.coherence.readout import Readout, readouts
 from mmgen.evaluation.coherence.scores import Measure, scores
 from mmgen.evaluation.directions import Direction, all_directions
@@ -31,7 +36,7 @@ from mmgen.inference.sample import sample_latent
 from mmgen.memory import check_fits
 from mmgen.model import Model
 from mmgen.seeding import random_state
-from mmgen.subsets import Subset
+from mmgen.subsets import Subset, name
 
 Latents = Literal["mean", "sampled"]
 
@@ -41,18 +46,19 @@ class Row(OneLine):
     """One measurement.
 
     Attributes:
-        given: S.
-        target: The modality that is generated from it.
+        given: S; empty from nothing.
+        target: The modality that is generated from it; from nothing, all that are looked at for
+            ``about``, joined by ``+``.
         about: The modality whose value is compared: the target itself if that has choices, else
-            one of S, seen in the target by a classifier.
+            one of S, seen in the target by a classifier. From nothing, one that is generated too.
         measure: ``accuracy`` or ``F1``, see :class:`mmgen.evaluation.coherence.scores.Score`.
         z: ``mean`` of the posterior, or ``sampled``.
         value: Between 0 and 1.
         error: Its standard error over rows.
-        baseline: What the best constant answer scores.
+        baseline: What the best constant answer scores; ``None`` from nothing, where none is right.
         ceiling: What the classifier scores on the target's real observations of the same rows;
             ``None`` where none takes part.
-        rows: How many.
+        rows: How many; from nothing, how many z.
     """
 
     given: Subset
@@ -62,7 +68,7 @@ class Row(OneLine):
     z: Latents
     value: float
     error: float
-    baseline: float
+    baseline: float | None
     ceiling: float | None
     rows: int
 
@@ -98,11 +104,13 @@ def coherence(
     rows: Split,
     directions: Sequence[Direction] | None = None,
     *,
+    from_nothing: bool = False,
     samples: int = 10,
     iterations: int | None = None,
     temperature: float = 1.0,
     chunk: int = 1000,
     seed: int = 0,
+    recipe: Recipe | None = None,
     say: Callable[[str], object] = lambda _: None,
     done: Callable[[int], object] = lambda _: None,
 ) -> Coherence:
@@ -117,11 +125,13 @@ def coherence(
             are kept; see :mod:`mmgen.evaluation.coherence.classifier`.
         rows: The held-out rows.
         directions: The directions; all that the model can go by default.
+        from_nothing: Whether what is generated from nothing is looked at too, if the model does.
         samples: Samples of z a row; 0 leaves them out.
         iterations: See :func:`mmgen.inference.sample.sample_latent`.
         temperature: Of the samples of z, see :func:`mmgen.latent.base.sample`.
         chunk: The most latents decoded at a time. Bounds memory, changes no number.
         seed: Fixes all draws.
+        recipe: How classifiers are trained.
         say: Called with a few words before a classifier is trained.
         done: Called with the number of rows done after each block of them.
 
@@ -139,6 +149,7 @@ def coherence(
         found = readouts(modalities, dataset.splits["train"] if trained else rows)
         known = {n: replace(r, codes=r.codes.to(device)) for n, r in found.items()}
         looks, notes = _looks(model, directions, known, trained)
+        alike = _alike(model, known) if from_nothing and samples and trained else {}
         numbers = sum(
             8 if known[k.about].sort == "multiclass" else len(known[k.about].choices) for k in looks
         )
@@ -149,22 +160,25 @@ def coherence(
             "fewer --samples, fewer --rows",
             device,
         )
+        asked = [(k.target, k.about) for k in looks if k.target not in known]
+        asked += [(target, about) for about, targets in alike.items() for target in targets]
         judges = {
-            (k.target, k.about): classifier(
-                dataset, modalities, k.target, k.about, known[k.about], device, say=say
+            (target, about): classifier(
+                dataset, modalities, target, about, known[about], device, recipe=recipe, say=say
             )
-            for k in {(k.target, k.about): k for k in looks if k.target not in known}.values()
+            for target, about in dict.fromkeys(asked)
         }
         readers = {key: judge.predict for key, judge in judges.items()}
         readers |= {(n, n): readout.read for n, readout in known.items()}
         truth: dict[str, list[Tensor]] = defaultdict(list)
         real: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         seen: dict[_Look, list[Tensor]] = defaultdict(list)
+        agreed: dict[str, list[Tensor]] = defaultdict(list)
         stream = batches.epoch(None, 0)
-        for block in range(len(batches) if looks else 0):
+        for block in range(len(batches) if looks or alike else 0):
             seed_draws(seed, "observations", block)
             x = next(stream)
-            for about in {k.about for k in looks}:
+            for about in {*(k.about for k in looks), *alike}:
                 truth[about].append(known[about].read(x[about]))
             for (target, about), judge in judges.items():
                 real[target, about].append(judge.predict(x[target]))
@@ -175,6 +189,19 @@ def coherence(
                 reads = {look: (look.target, readers[look.target, look.about]) for look in of}
                 for look, values in read_decoded(model, z, seen_here, reads, chunk).items():
                     seen[look].append(values)
+            if alike:
+                seed_draws(seed, "given", block)
+                z = draw(model, Batch({}), samples * x.rows, None, temperature)
+                pairs = [(n, about) for about, targets in alike.items() for n in (about, *targets)]
+                read = read_decoded(
+                    model,
+                    z.unflatten(0, (samples, x.rows)),
+                    Batch({}),
+                    {pair: (pair[0], readers[pair]) for pair in pairs},
+                    chunk,
+                )
+                for about, targets in alike.items():
+                    agreed[about].append(all_equal([read[n, about] for n in (about, *targets)]))
             done(min((block + 1) * ROWS, batches.count))
     notes += [note for judge in judges.values() for note in judge.notes]
     if temperature != 1:
@@ -188,7 +215,52 @@ def coherence(
             k, true[k.about], torch.cat(seen[k], 1).cpu(), ceilings.get((k.target, k.about)), seed
         )
     )
-    return Coherence(tuple(result), tuple(notes), samples)
+    nothing = (
+        _from_nothing(
+            about,
+            targets,
+            torch.cat(agreed[about], 1).cpu(),
+            all_equal([true[about], *(ceilings[n, about] for n in targets)]),
+        )
+        for about, targets in alike.items()
+    )
+    return Coherence((*result, *nothing), tuple(notes), samples)
+
+
+def _alike(model: Model, known: Mapping[str, Readout]) -> dict[str, Subset]:
+    """Lists who is to show the same from one z: who has choices, and all who have none.
+
+    Two that have choices are not compared: one need not tell the other, as thickness no digit.
+    """
+    others = tuple(n for n in model.names if n not in known)
+    if not others or not model.generates([], model.names):
+        return {}
+    return dict.fromkeys((n for n in model.names if n in known), others)
+
+
+def _from_nothing(about: str, targets: Subset, agreed: Tensor, real: Tensor) -> Row:
+    """Returns the share of z of which all show the same, and that of real rows.
+
+    Args:
+        about: Who has choices.
+        targets: Who is seen by classifiers.
+        agreed: Whether all do, ``(S, B)``; of attributes each, ``(S, B, A)``.
+        real: The same of real rows, ``(N,)`` or ``(N, A)``.
+    """
+    each = agreed.double().flatten(0, 1)
+    share = each if each.ndim == 1 else each.mean(1)
+    return Row(
+        given=(),
+        target=name(targets),
+        about=about,
+        measure="accuracy",
+        z="sampled",
+        value=share.mean().item(),
+        error=share.std(correction=0).item() / math.sqrt(len(share)),
+        baseline=None,
+        ceiling=real.double().mean().item(),
+        rows=len(share),
+    )
 
 
 def _looks(
