@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgen.errors import MmgenError
+from mmgen.evaluation.familiar import familiar
 from mmgen.evaluation.quality import Quality, quality
 from mmgen.formatting import amount, counted, duration, joined, number
 from mmgen.gallery import diagnostics, groups, recognition
@@ -65,6 +66,7 @@ def gather(
         terms = terms_of(run.model, here.spread(2).select(run.model.names) if here else None)
         latent = space(run, here) if here else None
         good = _quality(run, here, weights, say) if here else None
+        unlike = _unlike(run, here) if here else {}
         subsets, left_out = _subsets(run, here) if here else (None, 0)
         pictures, words = _from_choices(run)
         prior = _from_prior(run)
@@ -77,6 +79,8 @@ def gather(
     if isinstance(good, Quality):
         advice = recognition.Advice(run, registry, terms, metrics)
         found += recognition.of_quality(good, advice)
+    if here is not None:
+        found += recognition.of_rows(unlike, here.split)
     if latent is not None:
         found += _of_z(metrics, terms, latent, direction)
         found += recognition.of_units(latent.active, latent.size)
@@ -93,7 +97,7 @@ def gather(
         "quality": good if isinstance(good, Quality) and good.measured else None,
         "unmeasured": _unmeasured(good),
         "members": _members(run, registry, environment),
-        "data": _data(rows, environment),
+        "data": _data(rows, environment, unlike),
         "data_about": here.dataset.about if here else "",
         "missing": rows if isinstance(rows, str) else "",
         "pictures": pictures,
@@ -119,6 +123,12 @@ def _quality(run: Run, rows: HeldOut, weights: str, say: Callable[[str], object]
         return quality(run, rows.dataset, rows.split, weights, say)
     except MmgenError as error:
         return str(error)
+
+
+def _unlike(run: Run, rows: HeldOut) -> dict[str, float]:
+    """Returns the share of held-out rows that are unlike those trained on, by modality."""
+    known = familiar(run, rows.dataset)
+    return {n: float(d.unlike(rows.x[n].cpu()).double().mean()) for n, d in known.items()}
 
 
 def _unmeasured(good: Quality | str | None) -> str:
@@ -261,12 +271,17 @@ def _members(
     return members
 
 
-def _data(rows: HeldOut | str, environment: Mapping[str, Any]) -> dict[str, str]:
+def _data(
+    rows: HeldOut | str, environment: Mapping[str, Any], unlike: Mapping[str, float]
+) -> dict[str, str]:
     recorded = environment.get("dataset", {})
     facts = {"name": str(recorded["name"])} if "name" in recorded else {}
     if isinstance(rows, HeldOut):
         facts = {"name": rows.dataset.name}
         facts |= {name: f"{split.count:,}" for name, split in rows.dataset.splits.items()}
+        if unlike:
+            shares = joined([f"{100 * share:.1f}\u00a0% of {n}" for n, share in unlike.items()])
+            facts[f"unusual in {rows.split}"] = shares
     return facts | ({"hash": str(recorded["hash"])[:12]} if "hash" in recorded else {})
 
 

@@ -40,6 +40,9 @@ WEIGHT = 10
 """A likelihood's weight to try where a modality of few numbers is beside one of many: what the
 documentation of ``likelihood_weight`` has."""
 
+UNUSUAL = 0.05
+"""More held-out rows than this are unlike those trained on: five times what chance makes."""
+
 FRACTIONS = {
     0.1: "a tenth",
     0.2: "a fifth",
@@ -271,6 +274,25 @@ def of_units(active: Mapping[str, int], size: int) -> list[Diagnostic]:
         )
         for layer, count in active.items()
         if 0 < count < USED * size
+    ]
+
+
+def of_rows(unlike: Mapping[str, float], split: str) -> list[Diagnostic]:
+    """Says where held-out rows are unlike those that the run was trained on.
+
+    Args:
+        unlike: The share of them, by modality, see :mod:`mmgen.evaluation.familiar`.
+        split: Which split they are of.
+    """
+    return [
+        Diagnostic(
+            f"{per_cent(share)} of {name} in {split} are unlike those trained on",
+            f"Of rows like the others it would be 1\u00a0%: {split} shows other observations, or "
+            "others of them, than the run has seen.",
+            "See both: mmgen data show. Shuffle rows before they are split, or train on such too.",
+        )
+        for name, share in unlike.items()
+        if share > UNUSUAL
     ]
 
 
