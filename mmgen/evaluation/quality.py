@@ -16,6 +16,7 @@ picture of a label is what a label from a picture is measured by.
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -181,10 +182,8 @@ def quality(
         return kept.quality
     found = measure(run, dataset, split, say)
     text = json.dumps(asdict(_Kept(FORMAT, key, found)), indent=1, ensure_ascii=False)
-    try:
+    with suppress(WriteError):
         write(file, text + "\n")
-    except WriteError:
-        return found
     return found
 
 

@@ -95,7 +95,7 @@ def gather(
         "diagnostics": found,
         "passed": _passed(metrics, latent, direction, good),
         "quality": good if isinstance(good, Quality) and good.measured else None,
-        "unmeasured": _unmeasured(good),
+        "unmeasured": good if isinstance(good, str) else "",
         "members": _members(run, registry, environment),
         "data": _data(rows, environment, unlike),
         "data_about": here.dataset.about if here else "",
@@ -129,13 +129,6 @@ def _unlike(run: Run, rows: HeldOut) -> dict[str, float]:
     """Returns the share of held-out rows that are unlike those trained on, by modality."""
     known = familiar(run, rows.dataset)
     return {n: float(d.unlike(rows.x[n].cpu()).double().mean()) for n, d in known.items()}
-
-
-def _unmeasured(good: Quality | str | None) -> str:
-    """Says why nothing was measured, if nothing was."""
-    if isinstance(good, Quality):
-        return "" if good.measured else "; ".join(good.notes)
-    return good or ""
 
 
 def _from_choices(run: Run) -> tuple[list[Group], list[Group]]:
@@ -224,7 +217,8 @@ def _passed(
     if isinstance(good, Quality) and good.measured:
         said.append("What it generates is about as right, and as recognisable, as could be asked.")
     elif good is not None:
-        said.append(f"How right it is was not measured: {_unmeasured(good)}.")
+        why = good if isinstance(good, str) else "; ".join(good.notes)
+        said.append(f"How right it is was not measured: {why}.")
     return said
 
 
