@@ -253,7 +253,7 @@ def test_findings_say_how_much_and_what_to_try(advice):
     assert "84\u00a0%" in one.text
     assert one.advice == "Try modalities.word.likelihood_weight=10; or train.epochs=2."
     (two,) = told(advice, named(shown(0.67)))
-    assert two.title == "A third of picture sampled from word misses its word"
+    assert two.title == "A third of the samples of picture from word miss their word"
     assert two.advice.startswith("Try model.subset_posterior=flow model.subset_gradient=false.")
     assert "--temperature 0.6" in two.advice
     (three,) = told(advice, named(shown(0.64, mean=None, given=())))

@@ -218,13 +218,13 @@ def _shown(m: Measured, also: Sequence[Measured], advice: Advice) -> Diagnostic:
     given = joined(m.given)
     share = fraction(1 - m.run.value)
     if m.measure == "accuracy":
-        title = f"{share[0].upper()}{share[1:]} of {m.target} sampled from {given} misses its "
-        title += m.about
-        text = f"A classifier sees the {m.about} that was given in {per_cent(m.run.value)} of the "
-        text += f"samples, and in {per_cent(m.real)} of real ones"
+        title = f"{share[0].upper()}{share[1:]} of the samples of {m.target} from {given} miss "
+        title += f"their {m.about}"
+        text = f"A classifier sees the {m.about} that was given in {per_cent(m.run.value)} of "
+        text += f"them, and in {per_cent(m.real)} of real ones"
     else:
-        title = f"{m.target} sampled from {given} often lacks what was given"
-        text = f"What a classifier sees of {m.about} in samples has an F1 of "
+        title = f"Samples of {m.target} from {given} often lack what was given"
+        text = f"What a classifier sees of {m.about} in them has an F1 of "
         text += f"{per_cent(m.run.value)}, and in real ones of {per_cent(m.real)}"
     mean = m.at_mean
     text += f"; with z at its mean, {per_cent(mean.value)}." if mean is not None else "."
