@@ -198,7 +198,6 @@ def test_a_decoder_that_ignores_z_scores_its_base_rate(kept):
     assert only(found, "bits", "label", "label").baseline == pytest.approx(commonest)
 
 
-@pytest.mark.parametrize("flip", [0.1, 0.35])
 class AnyNumber(Latent):
     """Each of the numbers is as likely as another."""
 
@@ -245,6 +244,7 @@ def test_what_is_generated_from_nothing_agrees_unless_it_is_torn(kept, tear):
     assert "| nothing | picture | label, seen | accuracy | – | – |" in coherence_markdown(found)
 
 
+@pytest.mark.parametrize("flip", [0.1, 0.35])
 def test_flipped_with_probability_p_is_right_with_1_less_p(kept, flip):
     found = coherence(scripted(flip=flip), kept, kept.splits["test"], samples=20)
     for given, target in (("bits", "label"), ("picture", "label"), ("label", "picture")):

@@ -256,6 +256,9 @@ def test_findings_say_how_much_and_what_to_try(advice):
     assert two.title == "A third of the samples of picture from word miss their word"
     assert two.advice.startswith("Try model.subset_posterior=flow model.subset_gradient=false.")
     assert "--temperature 0.6" in two.advice
+    (bad,) = told(advice, named(shown(0.35, mean=0.4)))  # samples do not stray: z knows too little
+    assert bad.advice.startswith("Try modalities.word.likelihood_weight=10;")
+    assert "subset_posterior" not in bad.advice
     (three,) = told(advice, named(shown(0.64, mean=None, given=())))
     assert three.title == "What is made up from nothing agrees in only 64\u00a0%"
     assert "model.sampling_prior=fitted" in three.advice

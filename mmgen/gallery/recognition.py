@@ -5,6 +5,7 @@ A setting is named only if the model has it, does not have that value yet, and c
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ USED = 0.25
 
 WEIGHT = 10
 """A likelihood's weight to try where a modality of few numbers is beside one of many: what the
-documentation of ``likelihood_weight`` has."""
+documentation of ``likelihood_weight`` has, and what brought three epochs of the glyphs from 58 to
+89 % of labels right."""
 
 UNUSUAL = 0.05
 """More held-out rows than this are unlike those trained on: five times what chance makes."""
@@ -104,12 +106,10 @@ class Advice:
         return attempt(built).error is None
 
     def more_of(self, name: str) -> list[str]:
-        """Returns what makes z know more of a modality: its weight, and more epochs."""
-        tries = []
+        """Returns what makes z know more of a modality: a weight of its likelihood."""
         weighs = name in self.weighable or self.run.model.weighs_likelihoods
-        if weighs and self.run.modalities[name].likelihood_weight == 1:
-            tries.append(f"modalities.{name}.likelihood_weight={WEIGHT}")
-        return tries
+        unset = self.run.modalities[name].likelihood_weight == 1
+        return [f"modalities.{name}.likelihood_weight={WEIGHT}"] * (weighs and unset)
 
     def longer(self) -> list[str]:
         """Returns more epochs, if the last one was the best."""
@@ -230,11 +230,14 @@ def _shown(m: Measured, also: Sequence[Measured], advice: Advice) -> Diagnostic:
     text += f"; with z at its mean, {per_cent(mean.value)}." if mean is not None else "."
     if also:
         text += f" Likewise {joined([each.target for each in also])}."
-    tries = [*advice.encoders(m), *(advice.shape() if m.encoded else [])]
-    if mean is None or m.real - mean.value > MISSED:  # it is not that samples stray from the mean
+    strays = mean is None or mean.value - m.run.value > MISSED
+    tries = advice.encoders(m)
+    if mean is None or m.real - mean.value > MISSED:  # z knows too little of it, wherever it is
         tries += [*advice.more_of(m.about), *advice.longer()]
+    if strays and m.encoded:
+        tries += advice.shape()
     tried = _try(tries, f"more epochs, or wider nets of {m.target}")
-    if mean is not None and mean.value - m.run.value > MISSED:
+    if strays:
         tried += " As it is, mmgen generate --temperature 0.6 varies less, and is truer."
     return Diagnostic(title, text, tried)
 
@@ -248,7 +251,7 @@ def _nothing(m: Measured, also: Sequence[Measured], advice: Advice) -> Diagnosti
         text += f" Of {each.about}, in {per_cent(each.run.value)}."
     tries = advice.longer()
     if advice.possible(sampling_prior="fitted"):
-        fit = shell.resume(advice.run.path, "model.sampling_prior=fitted")
+        fit = shell.resume(Path(advice.run.path.name), "model.sampling_prior=fitted")
         tries = [f"a prior that is fitted after training, of this run too: {fit}", *tries]
     return Diagnostic(
         f"What is made up from nothing agrees in only {per_cent(m.run.value)}",
