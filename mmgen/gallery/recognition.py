@@ -62,8 +62,8 @@ def fraction(share: float) -> str:
     """Writes a share in words, or in per cent.
 
     Examples:
-        >>> [fraction(share) for share in (0.34, 0.5, 0.43, 0.98)]
-        ['a third', 'half', '43 %', '98 %']
+        >>> [fraction(share) for share in (0.34, 0.5, 0.74)], fraction(0.43).split()
+        (['a third', 'half', 'three quarters'], ['43', '%'])
     """
     nearest = min(FRACTIONS, key=lambda each: abs(each - share))
     return FRACTIONS[nearest] if abs(nearest - share) <= NEAR else per_cent(share)
