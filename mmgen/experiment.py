@@ -70,7 +70,7 @@ class Experiment(Section):
     def with_recommended(self, recommended: bool = True) -> Self:
         """Returns the same, with or without what is recommended of modalities: see the class."""
         same = self.model_copy()
-        same._recommended = recommended
+        same._recommended = recommended  # noqa: SLF001 - of its own class
         return same
 
     @field_validator("modalities")

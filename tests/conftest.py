@@ -37,6 +37,15 @@ def left_as_it_was() -> Iterator[None]:
     assert state() == before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_baselines() -> Iterator[None]:
+    """Lets reports spend a moment on baselines, not the minute that a person would wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"TRAINING": 1e10, "LOOKING": 1e10, "LEAST_STEPS": 5}.items():
+            patch.setattr(f"mmgen.evaluation.quality.{name}", value)
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of three modalities, 400 rows to train on."""

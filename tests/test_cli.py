@@ -44,6 +44,7 @@ def test_training_writes_a_whole_run(mmgen, small_glyphs, tmp_path):
     assert len(re.findall(r"epoch \d/2 ", err)) == 2
     files = {path.name for path in run.iterdir()}
     expected = {"experiment.json", "config.toml", "environment.json", "metrics.jsonl"}
+    expected |= {"quality.json", "familiar.safetensors"}
     assert (
         expected | {"last.safetensors", "best.safetensors", "figures", "report.html", ".lock"}
         == files

@@ -198,6 +198,52 @@ def test_a_decoder_that_ignores_z_scores_its_base_rate(kept):
     assert only(found, "bits", "label", "label").baseline == pytest.approx(commonest)
 
 
+class AnyNumber(Latent):
+    """Each of the numbers is as likely as another."""
+
+    def __init__(self):
+        super().__init__((), (1,), "p(z)")
+
+    def rsample(self, sample_shape=()):
+        return torch.randint(CLASSES, (*sample_shape, 1)).float()
+
+    mean = tempered = log_prob = None
+
+
+class Torn(Scripted):
+    """From nothing, its picture is of the next number with probability ``tear``."""
+
+    def prior(self, given):
+        return AnyNumber()
+
+    def decode(self, z, given=None, names=None):
+        torn = torch.where(torch.rand(z.shape) < self.tear, (z + 1) % CLASSES, z)
+        shown = super().decode(z, given, names)
+        return shown | ({"picture": super().decode(torn)["picture"]} if "picture" in shown else {})
+
+
+@pytest.mark.parametrize("tear", [0.0, 0.25])
+def test_what_is_generated_from_nothing_agrees_unless_it_is_torn(kept, tear):
+    model = Torn(THREE).eval()
+    model.tear = tear
+    one = [Direction(("label",), ("bits",))]
+    found = coherence(model, kept, kept.splits["test"], one, from_nothing=True, samples=4)
+    label, bits = (r for r in found.rows if not r.given)
+    assert [(r.target, r.about, r.z) for r in (label, bits)] == [
+        ("picture", "label", "sampled"),
+        ("picture", "bits", "sampled"),
+    ]
+    assert (label.rows, label.baseline, label.ceiling) == (1200, None, 1)
+    assert abs(label.value - (1 - tear)) <= 3 * label.error
+    assert label.error == pytest.approx(math.sqrt(tear * (1 - tear) / 1200), rel=0.1)
+    # Of three bits, the next number has (1 + 2 + 1 + 3 + 1) / 5 others.
+    assert abs(bits.value - (1 - tear * 8 / 15)) <= 3 * bits.error
+    written = coherence_csv(found).splitlines()[-2]
+    assert written.startswith(",picture,label,accuracy,sampled,")
+    assert ",,1.0," in written  # no constant answer is right, real rows agree
+    assert "| nothing | picture | label, seen | accuracy | – | – |" in coherence_markdown(found)
+
+
 @pytest.mark.parametrize("flip", [0.1, 0.35])
 def test_flipped_with_probability_p_is_right_with_1_less_p(kept, flip):
     found = coherence(scripted(flip=flip), kept, kept.splits["test"], samples=20)

@@ -18,6 +18,7 @@ def test_coherence_is_told_and_written(mmgen, trained, tmp_path):
     code, out, err = mmgen("coherence", trained, "--rows", 40, "-n", 2, "-o", file)
     assert code == 0, err
     assert "label → image" in out
+    assert "nothing → image" in out
     assert "image + attributes → label" in out
     with file.open() as stream:
         rows = list(csv.DictReader(stream))
@@ -31,6 +32,7 @@ def test_one_direction_of_coherence_can_be_asked_for(mmgen, trained, tmp_path):
     assert code == 0
     assert "image → label" in out
     assert "attributes" not in out
+    assert "nothing →" not in out
 
 
 def test_coherence_is_not_written_as_latex(mmgen, trained, tmp_path):

@@ -8,7 +8,6 @@ from mmgen.batch import Batch
 from mmgen.objective import MODEL
 
 
-
 class Colour(Word):
     """One of a few words, each of which may be asked for."""
 

@@ -54,6 +54,7 @@ def test_the_page_says_what_was_trained_on_what(page):
 
 def test_every_part_is_there_and_linked(page):
     parts = {"choices", "subsets", "prior", "diagnostics", "curves", "space", "model", "growth"}
+    parts |= {"quality"}
     assert parts <= set(page.ids)
     assert {a["href"][1:] for a in page.all("a")} == {*parts, "again"}
 

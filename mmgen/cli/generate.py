@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mmgen.cli.common import Device, Iterations, RunFolder, Settings, Weights, reachable
-from mmgen.console import stdout, styled
+from mmgen.console import stderr, stdout, styled
 from mmgen.errors import GenerationError
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def generate(
     device: Device = None,
 ) -> None:
     """Generate modalities from others, or from nothing at all."""
+    from mmgen.evaluation.familiar import unfamiliar
     from mmgen.files.atomic import check_writable
     from mmgen.files.holding import pinned
     from mmgen.gallery import check_grid, renderable
@@ -104,6 +105,8 @@ def generate(
         )
         for name, p in generated.items():
             _show(name, loaded.modalities[name], p, file)
+    for note in unfamiliar(loaded, values):
+        stderr.print(f"note: {note}")
 
 
 def _pair(word: str) -> tuple[str, str]:

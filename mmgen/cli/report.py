@@ -30,7 +30,7 @@ def report(
 ) -> None:
     """Write one HTML page: what was trained, what it generates, how it learned."""
     settings: Settings = context.obj
-    with status(f"reading {run} and drawing ..."):
+    with status(f"reading {run} and drawing ...") as say:
         from mmgen.gallery import write_report
 
         page = write_report(
@@ -39,5 +39,6 @@ def report(
             device="auto" if device is None else device,
             out=file,
             plugin_modules=settings.plugins,
+            say=lambda words: say(f"{words} ..."),
         )
     stdout.print(f"{run}: report in {page}")

@@ -311,7 +311,12 @@ def _draw(dataset: "Dataset", device: str, folder: Path, settings: Settings) -> 
                 draw_all(run, x, run_folder.read_metrics(folder))
             del run, x  # the report loads the weights itself
             say("drawing the report ...")
-            write_report(folder, device=device, plugin_modules=settings.plugins)
+            write_report(
+                folder,
+                device=device,
+                plugin_modules=settings.plugins,
+                say=lambda words: say(f"{words} ..."),
+            )
     except MmgenError:
         raise
     except Exception as error:  # of a plugin's render() or describe(), for one

@@ -143,20 +143,23 @@ def measure_coherence(
 
     Args:
         run: The trained run.
-        request: What to measure; all directions by default. ``importance`` has no part in it.
+        request: What to measure; all directions, and from nothing, by default. ``importance`` has
+            no part in it.
         say: Is told when a classifier is trained.
         done: Is told how far it is.
 
     Raises:
         MmgenError: If something is asked for that the run, its data or the memory do not have.
     """
-    directions, budget, rows = _opened(run, request or Request())
+    request = request or Request()
+    directions, budget, rows = _opened(run, request)
     done(0, rows.split.count)
     found = coherence(
         run.model,
         rows.dataset,
         rows.split,
         directions,
+        from_nothing=not (request.targets or request.given),
         samples=budget.samples,
         iterations=budget.iterations,
         temperature=budget.temperature,

@@ -15,6 +15,7 @@ from mmgen.brief import OneLine
 from mmgen.formatting import amount, joined, number
 from mmgen.gallery.curves import SETTLED, Panel
 from mmgen.gallery.groups import spread
+from mmgen.gallery.recognition import per_cent
 from mmgen.modality import Modality
 
 SIDE = 96
@@ -122,6 +123,7 @@ def html(page: Mapping[str, Any]) -> str:
         "number": number,
         "amount": amount,
         "joined": joined,
+        "per_cent": per_cent,
         "picture": picture,
         "spread": spread_of,
         "shares": shares,

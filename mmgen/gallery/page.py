@@ -2,12 +2,15 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmgen.errors import MmgenError
+from mmgen.evaluation.familiar import familiar
+from mmgen.evaluation.quality import Quality, quality
 from mmgen.formatting import amount, counted, duration, joined, number
-from mmgen.gallery import diagnostics, groups
+from mmgen.gallery import diagnostics, groups, recognition
 from mmgen.gallery.about import about
 from mmgen.gallery.curves import curves
 from mmgen.gallery.diagnostics import Diagnostic
@@ -35,7 +38,12 @@ OBSERVATIONS, SUBSETS, PRIOR = 4, 14, 16
 
 
 def gather(
-    run: Run, registry: Registry, weights: str, data: Path | None = None, seed: int = 0
+    run: Run,
+    registry: Registry,
+    weights: str,
+    data: Path | None = None,
+    seed: int = 0,
+    say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Generates, measures and words all that the template writes down, by name.
 
@@ -47,6 +55,7 @@ def gather(
         weights: Which weights the run was loaded with: ``best`` or ``last``.
         data: The data set's folder, if not the one that the run names.
         seed: Fixes all samples.
+        say: Told what takes time.
     """
     metrics = run_folder.read_metrics(run.path)
     environment = run_folder.environment(run.path)
@@ -56,6 +65,8 @@ def gather(
         here = rows if isinstance(rows, HeldOut) else None
         terms = terms_of(run.model, here.spread(2).select(run.model.names) if here else None)
         latent = space(run, here) if here else None
+        good = _quality(run, here, weights, say) if here else None
+        unlike = _unlike(run, here) if here else {}
         subsets, left_out = _subsets(run, here) if here else (None, 0)
         pictures, words = _from_choices(run)
         prior = _from_prior(run)
@@ -65,8 +76,14 @@ def gather(
     if diagnostics.ended_early(metrics, run.experiment.train.early_stopping):
         asked = len(metrics)
     found = diagnostics.of_training(metrics, terms, asked, run.path.name)
+    if isinstance(good, Quality):
+        advice = recognition.Advice(run, registry, terms, metrics)
+        found += recognition.of_quality(good, advice)
+    if here is not None:
+        found += recognition.of_rows(unlike, here.split)
     if latent is not None:
         found += _of_z(metrics, terms, latent, direction)
+        found += recognition.of_units(latent.active, latent.size)
     return {
         "name": run.experiment.name,
         "kind": run.model.kind,
@@ -76,9 +93,11 @@ def gather(
         "sentence": _sentence(run, rows, environment, len(metrics)),
         "facts": _facts(run, metrics, weights),
         "diagnostics": found,
-        "passed": _passed(metrics, latent, direction),
+        "passed": _passed(metrics, latent, direction, good),
+        "quality": good if isinstance(good, Quality) and good.measured else None,
+        "unmeasured": good if isinstance(good, str) else "",
         "members": _members(run, registry, environment),
-        "data": _data(rows, environment),
+        "data": _data(rows, environment, unlike),
         "data_about": here.dataset.about if here else "",
         "missing": rows if isinstance(rows, str) else "",
         "pictures": pictures,
@@ -96,6 +115,20 @@ def gather(
         ),
         "environment": _environment(environment),
     }
+
+
+def _quality(run: Run, rows: HeldOut, weights: str, say: Callable[[str], object]) -> Quality | str:
+    """Measures how good the run is, or says why it cannot be measured."""
+    try:
+        return quality(run, rows.dataset, rows.split, weights, say)
+    except MmgenError as error:
+        return str(error)
+
+
+def _unlike(run: Run, rows: HeldOut) -> dict[str, float]:
+    """Returns the share of held-out rows that are unlike those trained on, by modality."""
+    known = familiar(run, rows.dataset)
+    return {n: float(d.unlike(rows.x[n].cpu()).double().mean()) for n, d in known.items()}
 
 
 def _from_choices(run: Run) -> tuple[list[Group], list[Group]]:
@@ -164,7 +197,10 @@ def _sentence(run: Run, rows: HeldOut | str, environment: Mapping[str, Any], epo
 
 
 def _passed(
-    metrics: list[dict[str, Any]], latent: Space | None, direction: Directions | None
+    metrics: list[dict[str, Any]],
+    latent: Space | None,
+    direction: Directions | None,
+    good: Quality | str | None,
 ) -> list[str]:
     """Says what was looked at; written where nothing was found."""
     said = ["All numbers are finite, and training is complete."]
@@ -178,6 +214,11 @@ def _passed(
         said.append(f"z is in use, and what is generated of {targets} depends on {given}.")
     elif latent is not None:
         said.append(f"z is in use and tells something of every modality{varying}.")
+    if isinstance(good, Quality) and good.measured:
+        said.append("What it generates is about as right, and as recognisable, as could be asked.")
+    elif good is not None:
+        why = good if isinstance(good, str) else "; ".join(good.notes)
+        said.append(f"How right it is was not measured: {why}.")
     return said
 
 
@@ -224,12 +265,17 @@ def _members(
     return members
 
 
-def _data(rows: HeldOut | str, environment: Mapping[str, Any]) -> dict[str, str]:
+def _data(
+    rows: HeldOut | str, environment: Mapping[str, Any], unlike: Mapping[str, float]
+) -> dict[str, str]:
     recorded = environment.get("dataset", {})
     facts = {"name": str(recorded["name"])} if "name" in recorded else {}
     if isinstance(rows, HeldOut):
         facts = {"name": rows.dataset.name}
         facts |= {name: f"{split.count:,}" for name, split in rows.dataset.splits.items()}
+        if unlike:
+            shares = joined([f"{100 * share:.1f}\u00a0% of {n}" for n, share in unlike.items()])
+            facts[f"unusual in {rows.split}"] = shares
     return facts | ({"hash": str(recorded["hash"])[:12]} if "hash" in recorded else {})
 
 

@@ -1,6 +1,6 @@
 """A run as one page to show: what was trained, what it generates, how it learned, what it lacks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmgen import build
@@ -18,10 +18,13 @@ def write_report(
     device: str = "auto",
     out: Path | None = None,
     plugin_modules: Sequence[str] = (),
+    say: Callable[[str], object] = lambda _: None,
 ) -> Path:
     """Writes the report of a run: one HTML page that needs no other file, network or script.
 
     What needs data is left out if the data set is not there; the page then says which is missing.
+    How good the run is takes up to a minute on two cores, once: it is kept in the run folder, see
+    :mod:`mmgen.evaluation.quality`.
     The same run gives the same page, on one device.
 
     Args:
@@ -30,6 +33,7 @@ def write_report(
         device: ``auto``, ``cpu``, ``cuda``, ...
         out: The file; ``RUN/report.html`` by default.
         plugin_modules: One-file plugins that the run needs, as with ``mmgen -p``.
+        say: Told what takes time.
 
     Returns:
         The file.
@@ -43,6 +47,6 @@ def write_report(
     with pinned(folder):
         weights = weights_of(folder)
         run = load(folder, weights=weights, device=device, plugin_modules=plugin_modules)
-        page = gather(run, build.registry(plugin_modules), weights, data)
+        page = gather(run, build.registry(plugin_modules), weights, data, say=say)
         deliver(out, html(page))
     return out

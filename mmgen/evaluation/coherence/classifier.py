@@ -7,6 +7,7 @@ decides it; a file that differs in any of it is left alone, and one that is dama
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -98,7 +99,7 @@ class Classifier(OneLine):
         return self.decide(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
-        """Returns what the last layer reads of ``(B, *shape)``: ``(B, HIDDEN)``."""
+        """Returns what the last layer reads of ``(B, *shape)``: ``(B, HIDDEN)``, if not linear."""
         features: Tensor = self.net[:-1](x)
         return features
 
@@ -116,6 +117,7 @@ def classifier(
     readout: Readout,
     device: torch.device,
     *,
+    linear: bool = False,
     recipe: Recipe | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> Classifier:
@@ -130,13 +132,14 @@ def classifier(
         about: What it tells.
         readout: How ``about`` is read.
         device: Where it is to run.
+        linear: Whether it is logistic regression, on the observation as it is.
         recipe: How it is trained.
         say: Called with a few words before it is trained.
     """
     recipe = recipe or Recipe()
     modality = modalities[seen]
     with random_state(device, recipe.seed), device:
-        net = network(modality, len(readout.choices))
+        net = network(modality, len(readout.choices), linear=linear)
     identity = {
         "format": FORMAT,
         "data": dataset.hash,
@@ -158,9 +161,11 @@ def classifier(
         except (DataError, ValueError) as error:
             cause = str(error).removeprefix(f"{file}: ")
             notes.append(f"{file} was damaged ({cause}) and is trained anew")
-    say(f"training a classifier of {about} in {seen}")
+    say(f"training a {'linear ' if linear else ''}classifier of {about} in {seen}")
     with random_state(device, recipe.seed), device:
-        net = network(modality, len(readout.choices))  # a damaged file may have left its traces
+        net = network(
+            modality, len(readout.choices), linear=linear
+        )  # a damaged file may have left its traces
     chosen = {n: modalities[n] for n in (seen, about)}
     trained = Classifier(net, readout, None)
     with random_state(device, recipe.seed):
@@ -174,14 +179,18 @@ def classifier(
     return Classifier(net, readout, accuracy, notes)
 
 
-def network(modality: Modality, choices: int) -> nn.Sequential:
+def network(modality: Modality, choices: int, *, linear: bool = False) -> nn.Sequential:
     """Builds a net ``(B, *shape) -> (B, choices)``: features, and two linear layers.
+
+    Of logistic regression, features are the numbers of the observation, and one layer reads them.
 
     Observations ``(C, H, W)`` get convolutions whatever the modality's own encoder is: the
     classifier's accuracy on real data is the ceiling of what it can find in generated data, and
     an MLP's is lower. They are batch-normalised: without that, few photographs left all units
     dead. All others get the modality's own encoder.
     """
+    if linear:
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(modality.shape), choices))
     encoder = modality.encoder()
     if len(modality.shape) == 3:
         channels, height, width = modality.shape

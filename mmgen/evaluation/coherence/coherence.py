@@ -7,8 +7,12 @@ For each direction, S given and T generated, over held-out rows:
   choices, and what that sees is compared with what was given.
 
 z is the posterior's mean, or sampled; of p(x_T|z) the mean is looked at.
+
+From nothing, all is generated from one z of the prior: is what each other modality shows what is
+generated of the one with choices?
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -22,8 +26,9 @@ from mmgen.brief import OneLine
 from mmgen.data.batches import Batches
 from mmgen.data.store import Dataset, Split
 from mmgen.errors import listed
-from mmgen.evaluation.coherence.classifier import classifier
+from mmgen.evaluation.coherence.classifier import Recipe, classifier
 from mmgen.evaluation.coherence.decoding import ROWS, Reader, draw, read_decoded, seed_draws
+from mmgen.evaluation.coherence.judge import all_equal
 from mmgen.evaluation.coherence.readout import Readout, readouts
 from mmgen.evaluation.coherence.scores import Measure, scores
 from mmgen.evaluation.directions import Direction, all_directions
@@ -31,7 +36,7 @@ from mmgen.inference.sample import sample_latent
 from mmgen.memory import check_fits
 from mmgen.model import Model
 from mmgen.seeding import random_state
-from mmgen.subsets import Subset
+from mmgen.subsets import Subset, name
 
 Latents = Literal["mean", "sampled"]
 
@@ -41,18 +46,19 @@ class Row(OneLine):
     """One measurement.
 
     Attributes:
-        given: S.
-        target: The modality that is generated from it.
+        given: S; empty from nothing.
+        target: The modality that is generated from it; from nothing, all that are looked at for
+            ``about``, joined by ``+``.
         about: The modality whose value is compared: the target itself if that has choices, else
-            one of S, seen in the target by a classifier.
+            one of S, seen in the target by a classifier. From nothing, one that is generated too.
         measure: ``accuracy`` or ``F1``, see :class:`mmgen.evaluation.coherence.scores.Score`.
         z: ``mean`` of the posterior, or ``sampled``.
         value: Between 0 and 1.
         error: Its standard error over rows.
-        baseline: What the best constant answer scores.
+        baseline: What the best constant answer scores; ``None`` from nothing, where none is right.
         ceiling: What the classifier scores on the target's real observations of the same rows;
             ``None`` where none takes part.
-        rows: How many.
+        rows: How many; from nothing, how many z.
     """
 
     given: Subset
@@ -62,7 +68,7 @@ class Row(OneLine):
     z: Latents
     value: float
     error: float
-    baseline: float
+    baseline: float | None
     ceiling: float | None
     rows: int
 
@@ -103,11 +109,13 @@ def coherence(
     rows: Split,
     directions: Sequence[Direction] | None = None,
     *,
+    from_nothing: bool = False,
     samples: int = 10,
     iterations: int | None = None,
     temperature: float = 1.0,
     chunk: int = 1000,
     seed: int = 0,
+    recipe: Recipe | None = None,
     say: Callable[[str], object] = lambda _: None,
     done: Callable[[int], object] = lambda _: None,
 ) -> Coherence:
@@ -122,11 +130,13 @@ def coherence(
             are kept; see :mod:`mmgen.evaluation.coherence.classifier`.
         rows: The held-out rows.
         directions: The directions; all that the model can go by default.
+        from_nothing: Whether what is generated from nothing is looked at too, if the model does.
         samples: Samples of z a row; 0 leaves them out.
         iterations: See :func:`mmgen.inference.sample.sample_latent`.
         temperature: Of the samples of z, see :func:`mmgen.latent.base.sample`.
         chunk: The most latents decoded at a time. Bounds memory, changes no number.
         seed: Fixes all draws.
+        recipe: How classifiers are trained.
         say: Called with a few words before a classifier is trained.
         done: Called with the number of rows done after each block of them.
 
@@ -144,6 +154,7 @@ def coherence(
         found = readouts(modalities, dataset.splits["train"] if trained else rows)
         known = {n: replace(r, codes=r.codes.to(device)) for n, r in found.items()}
         looks, notes = _looks(model, directions, known, trained)
+        alike = _alike(model, known) if from_nothing and samples and trained else {}
         numbers = sum(
             8 if known[k.about].sort == "multiclass" else len(known[k.about].choices) for k in looks
         )
@@ -154,17 +165,19 @@ def coherence(
             "fewer --samples, fewer --rows",
             device,
         )
+        asked = [(k.target, k.about) for k in looks if k.target not in known]
+        asked += [(target, about) for about, targets in alike.items() for target in targets]
         judges = {
-            (k.target, k.about): classifier(
-                dataset, modalities, k.target, k.about, known[k.about], device, say=say
+            (target, about): classifier(
+                dataset, modalities, target, about, known[about], device, recipe=recipe, say=say
             )
-            for k in {(k.target, k.about): k for k in looks if k.target not in known}.values()
+            for target, about in dict.fromkeys(asked)
         }
         readers = {key: judge.predict for key, judge in judges.items()}
         readers |= {(n, n): readout.read for n, readout in known.items()}
-        seen = _Seen(looks, model, readers, {*judges})
+        seen = _Seen(looks, alike, model, readers, {*judges})
         stream = batches.epoch(None, 0)
-        for block in range(len(batches) if looks else 0):
+        for block in range(len(batches) if looks or alike else 0):
             seed_draws(seed, "observations", block)
             read = next(stream)
             seen.note_real(read)
@@ -175,6 +188,13 @@ def coherence(
                 z = _latents(model, here, samples, iterations, temperature)
                 reads = {look: (look.target, readers[look.target, look.about]) for look in of}
                 seen.note_generated(read_decoded(model, z, here, reads, chunk))
+            if alike:
+                seed_draws(seed, "given", block)
+                z = draw(model, Batch({}), samples * read.rows, None, temperature)
+                z = z.unflatten(0, (samples, read.rows))
+                pairs = [(n, about) for about, targets in alike.items() for n in (about, *targets)]
+                who = {pair: (pair[0], readers[pair]) for pair in pairs}
+                seen.note_alike(read_decoded(model, z, Batch({}), who, chunk))
             done(min((block + 1) * ROWS, batches.count))
     notes += [note for judge in judges.values() for note in judge.notes]
     if temperature != 1:
@@ -187,7 +207,19 @@ def coherence(
         notes.append(f"not measured, since no row has what it takes: {told}")
     if any(row.rows < rows.count for row in result):
         notes.append(f"of {rows.count:,} rows, each line is of those that have what it takes")
+    result += [seen.from_nothing(about, targets) for about, targets in alike.items()]
     return Coherence(tuple(result), tuple(notes), samples)
+
+
+def _alike(model: Model, known: Mapping[str, Readout]) -> dict[str, Subset]:
+    """Lists who is to show the same from one z: who has choices, and all who have none.
+
+    Two that have choices are not compared: one need not tell the other, as thickness no digit.
+    """
+    others = tuple(n for n in model.names if n not in known)
+    if not others or not model.generates([], model.names):
+        return {}
+    return dict.fromkeys((n for n in model.names if n in known), others)
 
 
 class _Seen:
@@ -195,6 +227,7 @@ class _Seen:
 
     Args:
         looks: What is compared.
+        alike: Who is to show the same from one z: see :func:`_alike`.
         model: In eval mode.
         readers: What reads a modality off another's observations, by both.
         judges: Those that are classifiers.
@@ -203,17 +236,20 @@ class _Seen:
     def __init__(
         self,
         looks: Sequence[_Look],
+        alike: Mapping[str, Subset],
         model: Model,
         readers: Mapping[tuple[str, str], Reader],
         judges: Set[tuple[str, str]],
     ) -> None:
-        self.looks, self.modalities = looks, model.modalities
+        self.looks, self.alike, self.modalities = looks, alike, model.modalities
         self.readers, self.judges = readers, judges
         self.truth: dict[str, list[Tensor]] = defaultdict(list)
         self.known: dict[str, list[Tensor]] = defaultdict(list)
         self.real: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         self.generated: dict[_Look, list[Tensor]] = defaultdict(list)
         self.has: dict[_Look, list[Tensor]] = defaultdict(list)
+        self.agreed: dict[str, list[Tensor]] = defaultdict(list)
+        self.agreed_real: dict[str, list[Tensor]] = defaultdict(list)
 
     def note_real(self, x: Batch) -> None:
         """Reads what is true of rows, and which of them have what each look takes."""
@@ -221,7 +257,7 @@ class _Seen:
         for look in self.looks:
             has = x.having(look.members)
             self.has[look].append(every if has is None else has.cpu())
-        for about in {look.about for look in self.looks}:
+        for about in {*(look.about for look in self.looks), *self.alike}:
             truth = self.readers[about, about](x[about])
             self.truth[about].append(truth)
             known = self.modalities[about].known(x[about]) if truth.dim() > 1 else None
@@ -229,11 +265,44 @@ class _Seen:
                 self.known[about].append(known.flatten(1).cpu())
         for target, about in self.judges:
             self.real[target, about].append(self.readers[target, about](x[target]))
+        for about, targets in self.alike.items():
+            has = x.having((about, *targets))
+            shown = [self.truth[about][-1], *(self.real[n, about][-1] for n in targets)]
+            agreed = all_equal(shown).cpu()
+            self.agreed_real[about].append(agreed if has is None else agreed[has.cpu()])
 
     def note_generated(self, read: Mapping[_Look, Tensor]) -> None:
         """Takes what was read of what was generated from the same rows, ``(S, B, ...)``."""
         for look, values in read.items():
             self.generated[look].append(values)
+
+    def note_alike(self, read: Mapping[tuple[str, str], Tensor]) -> None:
+        """Takes what was read of what was generated from nothing, by who and whom about."""
+        for about, targets in self.alike.items():
+            self.agreed[about].append(all_equal([read[n, about] for n in (about, *targets)]))
+
+    def from_nothing(self, about: str, targets: Subset) -> Row:
+        """Returns the share of z of which all show the same, beside that of real rows.
+
+        Args:
+            about: Who has choices; of attributes each counts.
+            targets: Who is seen by classifiers.
+        """
+        each = torch.cat(self.agreed[about], 1).cpu().double().flatten(0, 1)
+        share = each if each.ndim == 1 else each.mean(1)
+        real = torch.cat(self.agreed_real[about]).double()
+        return Row(
+            given=(),
+            target=name(targets),
+            about=about,
+            measure="accuracy",
+            z="sampled",
+            value=share.mean().item(),
+            error=share.std(correction=0).item() / math.sqrt(len(share)),
+            baseline=None,
+            ceiling=real.mean().item() if len(real) else None,
+            rows=len(share),
+        )
 
     def compared(self, look: _Look, seed: int) -> Iterator[Row]:
         """Compares, over the rows that have what it takes; yields nothing if there are none."""

@@ -14,7 +14,8 @@ FORMATS = (".md", ".csv", ".json")
 
 NOTE = (
     "per cent; seen: by a classifier; mean z: z at the posterior's mean; ±: standard error over "
-    "rows; constant: the best constant answer; ceiling: the classifier on real observations"
+    "rows; constant: the best constant answer; ceiling: the classifier on real observations; "
+    "nothing: what all show is the same"
 )
 
 
@@ -88,26 +89,26 @@ def _caption(found: Coherence) -> str:
 
 def _lines(found: Coherence) -> Iterator[tuple[str, ...]]:
     """Yields a line of cells a measurement, z at its mean and sampled side by side."""
-    sampled = {_key(row): row for row in found.rows if row.z == "sampled"}
+    measured: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in found.rows:
-        if row.z != "mean":
-            continue
-        other = sampled.get(_key(row))
+        measured.setdefault((row.given, row.target, row.about, row.measure), {})[row.z] = row
+    for each in measured.values():
+        row = next(iter(each.values()))
         yield (
-            " + ".join(row.given),
-            row.target,
+            " + ".join(row.given) or "nothing",
+            row.target.replace("+", " + "),
             row.about if row.about == row.target else f"{row.about}, seen",
             row.measure,
-            *_numbers(row),
-            *(("–", "–") if other is None else _numbers(other)),
-            f"{100 * row.baseline:.1f}",
-            "–" if row.ceiling is None else f"{100 * row.ceiling:.1f}",
+            *_numbers(each.get("mean")),
+            *_numbers(each.get("sampled")),
+            _per_cent(row.baseline),
+            _per_cent(row.ceiling),
         )
 
 
-def _key(row: Row) -> tuple[object, ...]:
-    return row.given, row.target, row.about, row.measure
+def _numbers(row: Row | None) -> tuple[str, str]:
+    return ("–", "–") if row is None else (_per_cent(row.value), _per_cent(row.error))
 
 
-def _numbers(row: Row) -> tuple[str, str]:
-    return f"{100 * row.value:.1f}", f"{100 * row.error:.1f}"
+def _per_cent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
