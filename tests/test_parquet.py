@@ -233,6 +233,20 @@ def test_rows_that_cannot_be_used_are_told_and_nothing_is_left(mmgen, tmp_path, 
     assert sum(split.count for split in read_dataset(deep).splits.values()) == 15
 
 
+def test_lists_of_counts_are_counts_if_they_are_said_to_be(mmgen, tmp_path):
+    counts = torch.arange(90).reshape(30, 3) * 7
+    path = write(tmp_path / "t.parquet", columns(30) | {"genes": pa.array(counts.tolist())})
+    wanted = '[modalities.genes]\nkind = "counts"\nnames = ["a", "b", "c"]\n[modalities.word]\n'
+    words = config(tmp_path / "c.toml", wanted)
+    code, _, err = mmgen("data", "parquet", path, "--out", tmp_path / "out", *words, "--test", 0)
+    assert code == 0, err
+    dataset = read_dataset(tmp_path / "out")
+    assert dataset.modalities["genes"]["largest"] == 2**15 - 1
+    stored = dataset.splits["train"].load(["genes"])["genes"]
+    assert stored.dtype == torch.int16
+    assert {*map(tuple, stored.tolist())} <= {*map(tuple, counts.tolist())}
+
+
 def test_a_number_that_is_none_is_told(mmgen, tmp_path):
     heights = pa.array([*[1.5] * 29, float("nan")])
     path = write(tmp_path / "t.parquet", columns(30) | {"height": heights}, FEATURES)
