@@ -86,7 +86,7 @@ class Counts(Modality):
                 f"{cell!r} has {len(words)} of the {len(self.names)} counts that are needed: "
                 f"{listed(self.names)}, joined by commas"
             )
-        return self._stored([self._count(*each) for each in zip(words, self.names, strict=True)])
+        return self.stored([self._count(*each) for each in zip(words, self.names, strict=True)])
 
     def accept(self, value: Any) -> Tensor:
         """Takes also a dictionary, ``{"visits": 3}``: what it does not name is 0."""
@@ -107,7 +107,8 @@ class Counts(Modality):
             )
         return int(value)
 
-    def _stored(self, counts: Any) -> Tensor:
+    def stored(self, counts: Any) -> Tensor:
+        """Returns counts ``(..., C)`` in as few bytes as the largest takes."""
         dtype = next(dtype for most, dtype in STORED.items() if self.largest <= most)
         return torch.as_tensor(counts).to(dtype)
 
@@ -134,7 +135,7 @@ class Counts(Modality):
     def example(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """Makes counts ``(B, C)`` around rates that depend on the class."""
         rate = super().example(classes, generator).exp()
-        return self._stored(torch.poisson(rate, generator=generator).clamp(max=self.largest))
+        return self.stored(torch.poisson(rate, generator=generator).clamp(max=self.largest))
 
     @classmethod
     def match_score(cls, cells: Sequence[str]) -> float:

@@ -1,7 +1,7 @@
 """Distributions of counts: negative binomial, with more zeros if need be, and Poisson.
 
-The density is Poisson's and what dispersion adds to it, in terms that stay small: float32 is off by
-some 1e-7 nats times the count, where the usual differences of log Γ lose whole nats: at large counts,
+The density is Poisson's and what dispersion adds to it, in terms that stay small: float32 is off
+by some 1e-7 nats times the count. The usual differences of log Γ lose whole nats, at large counts
 and at dispersions so large that the distribution is Poisson's.
 
 References:
