@@ -365,7 +365,10 @@ def _reader(where: str, element: Any) -> tuple[Reading, tuple[int, ...]]:
             raise ValueError("more numbers than a row has variables")
         dense = np.zeros((stop - start, shape[1]))
         row = np.repeat(np.arange(stop - start), np.diff(until[start : stop + 1]))
-        np.add.at(dense, (row, places[first:last]), numbers[first:last])
+        place = places[first:last]
+        if len(place) and not 0 <= place.min() <= place.max() < shape[1]:
+            raise ValueError("numbers of variables that there are not")
+        np.add.at(dense, (row, place), numbers[first:last])
         return dense
 
     return read, shape
