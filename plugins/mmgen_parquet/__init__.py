@@ -34,6 +34,9 @@ MOST_FILES = 100_000
 LONGEST = 10_000
 """The most numbers of a list that is a vector."""
 
+SHORT, UNPACKED = 2**12, 2**30
+"""The bytes of a text, on average, that is short; and the most that values unpack to at once."""
+
 BUFFER = 2**20
 """The bytes of a column that are read from a file at once."""
 
@@ -259,9 +262,8 @@ def _batches(
             group = file.metadata.row_group(number)
             stop = start + group.num_rows
             if chosen[start:stop].any():
-                row = max(1, group.total_byte_size // max(1, group.num_rows))
                 batches = file.iter_batches(
-                    batch_size=max(1, min(ROWS, BYTES // row)),
+                    batch_size=_at_once(group),
                     row_groups=[number],
                     columns=[*headings],
                     use_threads=False,
@@ -290,13 +292,7 @@ def _opened(path: Path) -> "Iterator[pq.ParquetFile]":
         raise DataError(f"{path}: {error}") from None
     with os.fdopen(descriptor, "rb") as opened:
         metadata = _read(path, lambda: pq.read_metadata(opened))
-        # A dictionary holds a value once however many rows have it; unpacked, a file of a few
-        # kilobytes would fill the memory.
-        texts = [
-            metadata.schema.column(number).path
-            for number in range(metadata.num_columns)
-            if metadata.schema.column(number).physical_type == "BYTE_ARRAY"
-        ]
+        texts = _short_texts(metadata)
         with _read(
             path,
             lambda: pq.ParquetFile(
@@ -304,6 +300,40 @@ def _opened(path: Path) -> "Iterator[pq.ParquetFile]":
             ),
         ) as file:
             yield file
+
+
+def _short_texts(metadata: "pq.FileMetaData") -> list[str]:
+    """Returns the columns of short texts, to be read as dictionaries, as most are stored.
+
+    A dictionary holds a value once however many rows have it; unpacked, a file of kilobytes could
+    fill the memory. Of long values it would be the larger burden: see :func:`_at_once`.
+    """
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    found = []
+    for number in range(metadata.num_columns):
+        chunks = [group.column(number) for group in groups]
+        size = sum(chunk.total_uncompressed_size for chunk in chunks)
+        column = metadata.schema.column(number)
+        if column.physical_type == "BYTE_ARRAY" and size <= SHORT * metadata.num_rows:
+            found.append(column.path)
+    return found
+
+
+def _at_once(group: "pq.RowGroupMetaData") -> int:
+    """Returns how many rows of a row group to read at a time, so that they take little memory.
+
+    Each of them might have a dictionary's longest value, which may be all of it.
+    """
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    packed = [
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if chunk.has_dictionary_page
+        and chunk.physical_type == "BYTE_ARRAY"
+        and chunk.total_uncompressed_size > SHORT * group.num_rows
+    ]
+    row = max(1, group.total_byte_size // max(1, group.num_rows))
+    return int(max(1, min(ROWS, BYTES // row, UNPACKED // max(packed, default=1))))
 
 
 def _read(path: Path, call: Callable[[], T]) -> T:
