@@ -29,7 +29,7 @@ T = TypeVar("T")
 ROWS, BYTES = 256, 2**26
 """The most rows that are read at a time, and about how many bytes."""
 
-MOST_FILES = 100_000
+MOST_FILES, MOST_ROWS = 100_000, 10**9
 
 LONGEST = 10_000
 """The most numbers of a list that is a vector."""
@@ -195,8 +195,11 @@ class _Tables:
                         f"{path}: column {name!r} is {types.get(name, 'not there')}, "
                         f"but {column.type} in {files[0]}"
                     )
-        if not sum(self.rows.values()):
-            raise DataError(f"{files[0]}: there are no rows")
+        if not 0 < sum(self.rows.values()) <= MOST_ROWS or min(self.rows.values()) < 0:
+            told = sum(self.rows.values())
+            raise DataError(
+                f"{files[0]}: there are {told or 'no'} rows; {MOST_ROWS:,} are the most"
+            )
 
     def _set_columns(self, path: Path, file: "pq.ParquetFile") -> None:
         schema = file.schema_arrow
@@ -333,7 +336,7 @@ def _at_once(group: "pq.RowGroupMetaData") -> int:
         and chunk.total_uncompressed_size > SHORT * group.num_rows
     ]
     row = max(1, group.total_byte_size // max(1, group.num_rows))
-    return int(max(1, min(ROWS, BYTES // row, UNPACKED // max(packed, default=1))))
+    return int(max(1, min(ROWS, BYTES // row, UNPACKED // max([1, *packed]))))
 
 
 def _read(path: Path, call: Callable[[], T]) -> T:
