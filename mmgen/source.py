@@ -17,8 +17,8 @@ A plugin hands the class over with the hook ``mmgen_sources``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -26,6 +26,8 @@ from pydantic import BaseModel, ConfigDict
 from mmgen.brief import OneLine
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 OWN = ("table", "folder", "show")
@@ -60,6 +62,77 @@ class Content(OneLine):
     rows: int = 0
 
 
+@dataclass(frozen=True, repr=False)
+class Held(OneLine):
+    """A file that lies in a cell.
+
+    Attributes:
+        name: What it is called. Nothing is opened by that name: its suffix tells what it may be.
+        content: Its bytes.
+    """
+
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True, repr=False)
+class Record(OneLine):
+    """One row as it is found.
+
+    Attributes:
+        place: Where it is, for messages: ``"row 17"``.
+        cells: What is under each heading that was asked for: text as it would stand in a CSV file,
+            a file, or ``None`` where nothing is.
+    """
+
+    place: str
+    cells: Mapping[str, str | Held | None]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Records(OneLine):
+    """Rows of cells under headings; the installed kinds make modalities of them.
+
+    As of a CSV file by ``mmgen data table``: every kind scores every column, the user's
+    ``[modalities.NAME]`` tables decide before them, and rows that cannot be used are told by
+    their place. Nothing but a chunk of them is in memory.
+
+    Attributes:
+        name: What messages call the place they come from.
+        headings: The columns, in order; of each, the configuration of the modality that it is by
+            its type (``{"kind": "label", "classes": [...]}``), or nothing: the kinds are asked.
+        files: The headings of columns that hold files.
+        count: How many rows there are.
+        read: Yields the chosen rows in order, chunk by chunk: a function of some headings and of
+            which rows are chosen ``(count,)``. It is called several times.
+        different: Returns the different texts under a heading, or ``None`` if there are more than
+            so many: a function of a heading and that number. Of numbers that are no classes, none.
+        splits: The numbers of each split's rows, where the source itself says; if empty, shares of
+            the rows are held out, or ``split_column`` says.
+        wanted: The user's modalities by name: ``columns``, ``kind``, settings. Empty: all that the
+            columns make.
+        validation: The share of the rows to hold out for validation.
+        test: The share of the rows to hold out for tests.
+        seed: The seed of which rows these are.
+        split_column: The heading of a column that holds the name of each row's split.
+        skip_bad: Leave out rows that cannot be used, instead of stopping.
+    """
+
+    name: str
+    headings: Mapping[str, Mapping[str, Any]]
+    files: Sequence[str]
+    count: int
+    read: Callable[[Sequence[str], NDArray[np.bool_]], Iterator[Sequence[Record]]]
+    different: Callable[[str, int], Sequence[str] | None]
+    splits: Mapping[str, range] = field(default_factory=dict)
+    wanted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    validation: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+    split_column: str | None = None
+    skip_bad: bool = False
+
+
 class Source(OneLine, BaseModel, ABC):
     """One place that data sets come from: its options, and the rows that they lead to.
 
@@ -89,8 +162,8 @@ class Source(OneLine, BaseModel, ABC):
     """The version of this contract that the class was written for, as a literal integer: ``1``."""
 
     @abstractmethod
-    def read(self) -> Content:
-        """Returns the data set.
+    def read(self) -> Content | Records:
+        """Returns the data set: stored values, or cells for the installed kinds to read.
 
         Whatever can be refused is best refused here, before the first row is asked for: nothing is
         left of a data set that breaks off.

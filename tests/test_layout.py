@@ -119,7 +119,7 @@ def test_a_plugin_imports_what_any_author_may(path):
     if path.relative_to(PLUGINS).parts[0] in COMMAND_AUTHORS:
         assert core_modules(path) <= set(ORDER) - {"__main__", "models", "testing", "scaffold"}
     else:
-        assert core_modules(path) <= MODALITY_AUTHOR | MODEL_AUTHOR
+        assert core_modules(path) <= MODALITY_AUTHOR | MODEL_AUTHOR | SOURCE_AUTHOR
 
 
 @pytest.mark.parametrize("path", sources(CORE / "data" / "sources"), ids=relative)

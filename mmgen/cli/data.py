@@ -80,13 +80,15 @@ def command(cls: "type[Source]", registry: "Registry") -> Callable[..., None]:
     shared = {"context": typer.Context, "out": Out, "force": Force}
 
     def write(context: typer.Context, out: Path, force: bool, **given: Any) -> None:
+        from mmgen import build
         from mmgen.data.content import content
         from mmgen.data.store import ensure_absent
 
         ensure_absent(out, force)
         kept = {key: value for key, value in given.items() if value is not None}
         source = registry.make_source(cls.kind, kept)
-        _write(out, cls.kind, content(source, registry), context.obj, force)
+        read = content(source, registry, lambda: build.registry(context.obj.plugins))
+        _write(out, cls.kind, read, context.obj, force)
 
     kinds = {**shared, **{name: kind for name, (kind, _) in fields.items()}}
     defaults = {"force": False, **{name: default for name, (_, default) in fields.items()}}

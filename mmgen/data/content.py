@@ -1,6 +1,6 @@
 """Passes on what a source gives, with every fault of its plugin named; lets kinds measure rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -9,13 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.brief import short
+from mmgen.data.records import content_of
 from mmgen.data.split import Split
 from mmgen.data.tables.votes import blaming
 from mmgen.errors import DataError, MmgenError, PluginError
 from mmgen.modality import Modality
 from mmgen.registry.discovery import one_line
 from mmgen.registry.loading import Registry
-from mmgen.source import Content, Source
+from mmgen.source import Content, Records, Source
 
 SEEN = 256 << 20
 """The bytes of a modality's rows that it is fitted to: of more, so many evenly spread ones."""
@@ -82,8 +83,16 @@ def _blaming_source(kind: str, registry: Registry) -> Iterator[None]:
         raise PluginError(f"{who} failed: {one_line(error)}") from error
 
 
-def content(source: Source, registry: Registry) -> Content:
+def content(
+    source: Source, registry: Registry, kinds: Callable[[], Registry] | None = None
+) -> Content:
     """Reads a source; its rows are checked and passed on when they are asked for.
+
+    Args:
+        source: The source.
+        registry: Has the plugin that provides it.
+        kinds: Loads all plugins, where the kinds are to make modalities of records; by default,
+            those of ``registry`` do.
 
     Raises:
         MmgenError: What the source raises, now or with a chunk; whatever is none names its plugin.
@@ -91,6 +100,8 @@ def content(source: Source, registry: Registry) -> Content:
     kind = source.kind
     with _blaming_source(kind, registry):
         content = source.read()
+        if isinstance(content, Records):
+            content = content_of(content, kinds() if kinds else registry)
         if not isinstance(content, Content):
             raise TypeError(f"read() gave {type(content).__name__}; give a Content")
         splits = {str(split): iter(chunks) for split, chunks in content.splits.items()}

@@ -118,6 +118,14 @@ def _halvings(shape: tuple[int, int, int], channels: Sequence[int]) -> list[tupl
     return sizes
 
 
+class Log1p(nn.Module):
+    """log(1 + x), elementwise: of counts, whose size varies by orders of magnitude."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(*)``, above −1, to ``(*)``."""
+        return x.log1p()
+
+
 class Likelihood(nn.Module):
     """p(x | z): a net for the parameters, and the family that turns them into a distribution.
 

@@ -17,11 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mmgen.nets.blocks import Log1p
 from mmgen.nets.wide import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED, Wide, unflatten, widen
 
 ELEMENTWISE = (
     nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid,
-    nn.Softplus, nn.Hardtanh, nn.ReLU6, nn.Identity,
+    nn.Softplus, nn.Hardtanh, nn.ReLU6, nn.Identity, Log1p,
 )  # fmt: skip
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
