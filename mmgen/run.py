@@ -19,7 +19,7 @@ from mmgen.errors import GenerationError, RunError, listed, nearest
 from mmgen.experiment import Experiment
 from mmgen.generated import Generated
 from mmgen.given import observations
-from mmgen.inference.iterative import Start
+from mmgen.inference.iterative import ITERATIONS, Start
 from mmgen.inference.sample import check_temperature, sample_latent
 from mmgen.latent.base import Latent
 from mmgen.memory import check_fits
@@ -262,7 +262,13 @@ class Run(OneLine):
 
     @torch.no_grad()
     def log_prob(
-        self, rows: Any, *, samples: int = 100, seed: int = 0, chunk: int = CHUNK
+        self,
+        rows: Any,
+        *,
+        samples: int = 100,
+        iterations: int = ITERATIONS,
+        seed: int = 0,
+        chunk: int = CHUNK,
     ) -> Tensor:
         """Estimates log p(x_S) of rows in nats, S being what each has; ``(rows,)``.
 
@@ -272,6 +278,7 @@ class Run(OneLine):
         Args:
             rows: As of :meth:`encode`.
             samples: How many z of each row: the more, the closer.
+            iterations: T of iterative sampling, where S has no encoder.
             seed: Of the noise, which is the same for every row.
             chunk: How many rows are read at a time.
 
@@ -280,10 +287,9 @@ class Run(OneLine):
         """
         known = self._rows(rows, seed)
         samples = _whole("samples", samples, least=1, most=2**31 - 1)
+        how = {"samples": samples, "iterations": iterations, "seed": seed}
         found = [
-            inference.log_prob(
-                self.model, x, min(chunk, known.count - start), samples=samples, seed=seed
-            )
+            inference.log_prob(self.model, x, min(chunk, known.count - start), **how)
             for start, x in known.chunks(_whole("chunk", chunk, least=1, most=2**31 - 1))
         ]
         return torch.cat(found) if found else self.model.like.new_zeros(0)

@@ -164,27 +164,30 @@ def test_permuted_rows_are_permuted_results_whatever_the_chunk(run):
     order = torch.randperm(23, generator=torch.Generator().manual_seed(2))
     shuffled = {n: value[order] for n, value in columns.items()}
     targets = ["point", "picture"] if one_way else ["picture"]
-    q, other = run.encode(columns), run.encode(shuffled, chunk=4)
+    T = {} if one_way else {"iterations": 2}
+    q, other = run.encode(columns, **T), run.encode(shuffled, chunk=4, **T)
     torch.testing.assert_close(q.mean[order], other.mean, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(q.stddev[order], other.stddev, atol=1e-5, rtol=1e-4)
-    p, other = run.predict(columns, targets), run.predict(shuffled, targets, chunk=5)
+    p = run.predict(columns, targets, **T)
+    other = run.predict(shuffled, targets, chunk=5, **T)
     for n in targets:
         torch.testing.assert_close(p[n].mean[order], other[n].mean, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(p[n].deviation[order], other[n].deviation, atol=1e-5, rtol=1e-4)
     columns = dict(x) if one_way else columns
     shuffled = {n: value[order] for n, value in columns.items()}
-    log_p, other = run.log_prob(columns, samples=10), run.log_prob(shuffled, samples=10, chunk=7)
+    log_p = run.log_prob(columns, samples=10, **T)
+    other = run.log_prob(shuffled, samples=10, chunk=7, **T)
     assert log_p.isfinite().all()
     torch.testing.assert_close(log_p[order], other, atol=1e-3, rtol=1e-4)
 
 
 def test_a_row_that_has_nothing_is_of_the_prior(joint):
-    q = joint.encode({"colour": [None, "red"], "point": [None, None]})
+    q = joint.encode({"colour": [None, "red"], "point": [None, None]}, iterations=2)
     prior = joint.model.prior(Batch({}))
     torch.testing.assert_close(q.mean[0], prior.mean)
     assert not torch.allclose(q.mean[1], prior.mean)
     assert joint.predict({"colour": [None, "red"]}, "point")["point"].mean.isfinite().all()
-    assert joint.log_prob({"colour": [None, "red"]})[0] == 0
+    assert joint.log_prob({"colour": [None, "red"]}, iterations=2)[0] == 0
 
 
 def test_raw_cells_tensors_and_splits_are_the_same_rows(runs):

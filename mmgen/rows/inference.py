@@ -213,7 +213,15 @@ def _pieces(model: Model, rows: int, samples: int) -> Iterator[tuple[int, int]]:
 
 
 @torch.no_grad()
-def log_prob(model: Model, x: Batch, rows: int, *, samples: int = 100, seed: int = 0) -> Tensor:
+def log_prob(
+    model: Model,
+    x: Batch,
+    rows: int,
+    *,
+    samples: int = 100,
+    iterations: int = ITERATIONS,
+    seed: int = 0,
+) -> Tensor:
     """Estimates log p(x_S) of each row in nats, by importance sampling; ``(rows,)``.
 
     On average from below, and the closer the more draws. z are of q(z | x_S); where S has no
@@ -226,6 +234,7 @@ def log_prob(model: Model, x: Batch, rows: int, *, samples: int = 100, seed: int
         x: Observations ``(rows, *shape)``, with masks where some are absent.
         rows: How many.
         samples: How many z per row.
+        iterations: T of iterative sampling.
         seed: Of the noise, which is the same for every row.
 
     Raises:
@@ -245,14 +254,16 @@ def log_prob(model: Model, x: Batch, rows: int, *, samples: int = 100, seed: int
         if not S:
             continue  # of nothing: p = 1
         each = [
-            _log_p(model, had.slice(start, stop), stop - start, S, samples, seed)
+            _log_p(model, had.slice(start, stop), stop - start, S, samples, iterations, seed)
             for start, stop in _pieces(model, len(numbers), samples)
         ]
         out[numbers] = torch.cat(each).to(out)
     return out
 
 
-def _log_p(model: Model, x: Batch, rows: int, S: Subset, samples: int, seed: int) -> Tensor:
+def _log_p(
+    model: Model, x: Batch, rows: int, S: Subset, samples: int, iterations: int, seed: int
+) -> Tensor:
     targets = [n for n in S if n in model.targets]
     device, prior = model.like.device, _prior(model, x)
     if proposers(model, S) == (S,):
@@ -261,7 +272,7 @@ def _log_p(model: Model, x: Batch, rows: int, S: Subset, samples: int, seed: int
         sources = [q]
     else:
         with shared_noise(device, rows, 1, seed):
-            sources = [_imputed(model, x), prior]
+            sources = [_imputed(model, x, iterations), prior]
     size, log_w = max(1, samples // len(sources)), []
     for number, q in enumerate(sources):
         with shared_noise(device, rows, size, seed + number):
@@ -277,9 +288,9 @@ def _prior(model: Model, x: Batch) -> Latent:
     return model.prior(x.select(model.directions.given if model.directions else ()))
 
 
-def _imputed(model: Model, x: Batch) -> Latent:
+def _imputed(model: Model, x: Batch, iterations: int) -> Latent:
     """Returns q(z | x_S, x̃) of all modalities, x̃ ~ p(x | z) of a chain of iterative sampling."""
-    *_, z = iterate(model, x, iterations=ITERATIONS)
+    *_, z = iterate(model, x, iterations=iterations)
     missing = [n for n in model.names if n not in x]
     imputed = {n: p.sample()[0] for n, p in model.decode(z, names=missing).items()}
     both = {**x, **imputed}

@@ -16,70 +16,64 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from mmgen.seeding import random_state
 
-_ATEN = torch.ops.aten
-
-IN_PLACE = {_ATEN.normal_.default, _ATEN.uniform_.default, _ATEN.exponential_.default}
-LIKE = {_ATEN.randn_like.default, _ATEN.rand_like.default}
-OF_SIZE = {
-    *(_ATEN.rand.default, _ATEN.rand.generator, _ATEN.randn.default, _ATEN.randn.generator),
-    *(_ATEN.randint.default, _ATEN.randint.low),
-}
-NORMAL = {
-    *(_ATEN.normal_.default, _ATEN.randn_like.default),
-    *(_ATEN.randn.default, _ATEN.randn.generator, _ATEN.normal.Tensor_Tensor),
-}
-UNIFORM = {
-    *(_ATEN.uniform_.default, _ATEN.rand_like.default, _ATEN.bernoulli.default),
-    *(_ATEN.rand.default, _ATEN.rand.generator),
-}
-"""Of the operations that draw, those whose noise u has a mirror image: −u, or 1 − u."""
-
-OPERATIONS = IN_PLACE | LIKE | OF_SIZE | NORMAL | UNIFORM
+IN_PLACE = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.exponential_)
+LIKE = (torch.randn_like, torch.rand_like)
+OF_SIZE = (torch.randn, torch.rand, torch.randint)
+NORMAL = (torch.Tensor.normal_, torch.randn_like, torch.randn, torch.normal)
+UNIFORM = (torch.Tensor.uniform_, torch.rand_like, torch.rand, torch.bernoulli)
+"""Of what draws, that whose noise u has a mirror image: −u, or 1 − u."""
 
 
-class _Shared(TorchDispatchMode):
+class _Shared(TorchFunctionMode):
     """Draws for one row what is drawn for several, and repeats it.
 
     Noise ``(samples, rows, ...)``, ``(samples · rows, ...)`` or ``(rows, ...)`` is shared; all else
-    is drawn as ever.
+    is drawn as ever. Of what is called in Python: a mode of torch's dispatcher would see all, but
+    imports torch's compiler, which takes longer than thousands of rows.
     """
 
     def __init__(self, rows: int, samples: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.rows, self.samples = rows, samples
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in OPERATIONS:
-            return func(*args, **kwargs)
-        sizes = [at for at, each in enumerate(args) if func in OF_SIZE and isinstance(each, list)]
-        shape = tuple(args[sizes[0]] if sizes else args[0].shape)
-        one = self._of_one_row(shape)
-        if one is None:
-            return func(*args, **kwargs)
-        if sizes:
-            u = func(
-                *(list(one) if at in sizes else each for at, each in enumerate(args)), **kwargs
-            )
-        elif func in IN_PLACE:
-            u = func(args[0].new_empty(one), *args[1:], **kwargs)
-        elif func in LIKE:
-            u = func(args[0].new_empty(one), **kwargs)
+        drawn = self._drawn(func, args, kwargs)
+        return func(*args, **kwargs) if drawn is None else drawn
+
+    def _drawn(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Returns what a function draws; ``None`` if it draws nothing that is shared."""
+        if func in OF_SIZE:
+            before, shape = _size(func, args)
+            if one := self._of_one_row(shape):
+                u = _mirrored(func(*before, one, **kwargs), func)
+                return self._for_all_rows(u, shape)
+            return None
+        tensors = func in IN_PLACE + LIKE or (
+            func in (torch.bernoulli, torch.normal)
+            and len(args) == 1 + (func is torch.normal)
+            and all(isinstance(each, Tensor) for each in args)
+        )
+        shape = tuple(args[0].shape) if tensors else ()
+        if not (one := self._of_one_row(shape)):
+            return None
+        like = args[0].new_empty(one)
+        if func in IN_PLACE + LIKE:
+            u = func(like, *args[1:], **kwargs)
         else:
-            like = args[0].new_empty(one)
-            u = torch.randn_like(like) if func in NORMAL else torch.rand_like(like)
+            u = torch.randn_like(like) if func is torch.normal else torch.rand_like(like)
         u = self._for_all_rows(_mirrored(u, func), shape)
         if func in IN_PLACE:
             return args[0].copy_(u)
-        if func is _ATEN.bernoulli.default:
+        if func is torch.bernoulli:
             return (u < args[0]).to(args[0].dtype)
-        return args[0] + args[1] * u if func is _ATEN.normal.Tensor_Tensor else u
+        return u if func in LIKE else args[0] + args[1] * u
 
     def _of_one_row(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Returns the shape of one row's noise, ``(samples or 1, 1, ...)``; ``None`` of others."""
@@ -92,6 +86,14 @@ class _Shared(TorchDispatchMode):
 
     def _for_all_rows(self, u: Tensor, shape: tuple[int, ...]) -> Tensor:
         return u.expand(len(u), self.rows, *u.shape[2:]).reshape(shape).contiguous()
+
+
+def _size(func: Any, args: Sequence[Any]) -> tuple[Sequence[Any], tuple[int, ...]]:
+    """Returns the arguments before the size, and the size, of a function that makes a tensor."""
+    at = next((at for at, each in enumerate(args) if isinstance(each, list | tuple)), None)
+    if at is not None:
+        return args[:at], tuple(args[at])
+    return ([], tuple(args)) if func is not torch.randint else (args, ())
 
 
 def _mirrored(u: Tensor, func: Any) -> Tensor:
