@@ -246,12 +246,13 @@ class Filler:
 
     def _listed(self, column: int, told: Mapping[str, Told]) -> Told:
         """Joins what is on to a list, as sure as the least sure word in it or not in it."""
-        separator = self._writing[column].separator
-        states = zip(*(each.values for each in told.values()), strict=True)
-        values = [
-            separator.join(name for name, on in zip(told, row, strict=True) if on) or "none"
-            for row in states
-        ]
+        separator, plain = self._writing[column].separator, Writing()
+        rows = [*zip(*(each.values for each in told.values()), strict=True)]
+        if all(isinstance(value, bool) for row in rows for value in row):
+            on = [[name for name, on in zip(told, row, strict=True) if on] for row in rows]
+            values = [separator.join(words) or "none" for words in on]
+        else:  # measurements, as the kind reads them
+            values = [",".join(map(plain.words, row)) for row in rows]
         sure = [each.confidence for each in told.values() if each.confidence is not None]
         least = [min(row) for row in zip(*sure, strict=True)] if len(sure) == len(told) else None
         return Told(values, confidence=least)

@@ -67,7 +67,8 @@ class CellReader(OneLine):
         words = any(cells[i] for i in lacks)  # that say so; an empty cell may be an empty list
         if words or any(own[i] for i in lacks) or self._some_are_elsewhere:
             return None
-        named = dict(zip(self.assigned.headings, cells, strict=True))
+        names = [name or heading for name, heading in zip(own, self.assigned.headings, strict=True)]
+        named = dict(zip(names, cells, strict=True))
         if self.modality.cells_are_paths and not lacks:
             for heading, cell in named.items():
                 # Not Path.is_file, which raises where a name is too long.

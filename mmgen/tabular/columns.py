@@ -130,4 +130,6 @@ def _lists(modality: Modality, heading: str, cells: Sequence[str]) -> bool:
 def _assigned(modality: Modality, headings: Sequence[str], columns: Sequence[str]) -> Assigned:
     own = modality.column_names()
     names = tuple(as_name(c) if as_name(c) in own else "" for c in columns)
+    if not any(names) and len(columns) == len(own) > 1:  # called otherwise, in the same order
+        names = own
     return Assigned(tuple(headings.index(c) for c in columns), tuple(columns), names)
