@@ -116,7 +116,7 @@ def _score(modality: Modality, cells: Sequence[str]) -> float:
 
 def _lists(modality: Modality, heading: str, cells: Sequence[str]) -> bool:
     """Tells whether a column holds words that are all among those of a kind of many columns."""
-    if not modality.multi_column or _score(modality, cells) <= 0.5:
+    if not modality.multi_column or not cells:
         return False
     inferred = type(modality).infer_settings({heading: cells})
     words = [inferred.get(field) for field in modality.stored_with]
