@@ -32,17 +32,8 @@ ORDER = (
     *("hooks", "models"),
     "registry",
     *("data", "template", "build", "checking", "training"),
-    *(
-        "given",
-        "generated",
-        "rows",
-        "run",
-        "fitting",
-        "editing",
-        "held_out",
-        "evaluation",
-        "gallery",
-    ),
+    *("given", "generated", "rows", "run", "fitting", "editing", "held_out"),
+    *("tabular", "filling", "encoding", "transformer", "evaluation", "gallery"),
     *("testing", "scaffold", "cli", "__main__"),
 )
 
