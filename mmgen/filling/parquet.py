@@ -4,9 +4,6 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from mmgen.data.cells import number, switch
 from mmgen.errors import WriteError
 from mmgen.files.atomic import check_writable, write
@@ -59,6 +56,9 @@ def _parts(
     request: Request,
     report: Report,
 ) -> Iterator[bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     times, sure = request.how.imputations, sure_headings(filler, table.headings)
     schema = _schema(table, sure, numbered=times is not None)
     sink = Sink()
@@ -87,6 +87,8 @@ def _parts(
 
 
 def _schema(table: ArrowFile, sure: dict[int, str], *, numbered: bool) -> Any:
+    import pyarrow as pa
+
     fields = []
     for column, field in enumerate(table.schema):
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
@@ -109,6 +111,8 @@ def _filled(
     imputation: int | None,
 ) -> list[Any]:
     """Returns the columns of the output."""
+    import pyarrow as pa
+
     words = values_in_words(filler, filled, pictures, table.headings, places, imputation)
     by_column: dict[int, dict[int, str]] = {}
     for (row, column), word in words.items():
@@ -135,7 +139,9 @@ def _filled(
 
 def _typed(word: str, kind: Any, heading: str) -> Any:
     """Returns a value as its column has it."""
-    types, value = pa.types, number(word)
+    from pyarrow import types
+
+    value = number(word)
     if types.is_string(kind) or types.is_large_string(kind):
         return word
     if types.is_boolean(kind) and switch(word) is not None:

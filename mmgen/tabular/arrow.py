@@ -6,9 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from mmgen.errors import DataError
 from mmgen.files.reading import Reader
 
@@ -32,11 +29,14 @@ class ArrowFile:
     """
 
     def __init__(self, path: Path, file: Any) -> None:
-        self.path = path
+        import pyarrow.parquet as pq
+        from pyarrow import ArrowException
+
+        self.path, self._faults = path, (ArrowException, OSError)
         try:
             self._file = pq.ParquetFile(file)
             self.schema = self._file.schema_arrow
-        except (pa.ArrowException, OSError) as error:
+        except self._faults as error:
             raise self._damaged(error) from None
         self.headings = tuple(self.schema.names)
         if len({*self.headings}) < len(self.headings):
@@ -53,7 +53,7 @@ class ArrowFile:
             for batch in self._file.iter_batches(CHUNK):
                 yield batch
                 self.read += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
+        except self._faults as error:
             raise self._damaged(error) from None
 
     def words(self, batch: Any) -> list[tuple[str, list[str]]]:
