@@ -179,7 +179,10 @@ def write_clothes(path: Path, folder: Path, rows: int = 15_000, seed: int = 0) -
             writer.writerow([f"pictures/{row}.png", CLOTHES[number], *map(int, more)])
 
 
-CLOTHES = tuple(["shirt", "trousers", "pullover", "dress", "coat", "sandal", "blouse", "sneaker", "bag", "boot"])
+CLOTHES = (
+    *("shirt", "trousers", "pullover", "dress", "coat"),
+    *("sandal", "blouse", "sneaker", "bag", "boot"),
+)
 
 
 @dataclass(frozen=True)

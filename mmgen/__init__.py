@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mmgen.distribution import warn_of_namesake
 
 if TYPE_CHECKING:
+    from mmgen.fitting import train as train
     from mmgen.hooks import hookimpl as hookimpl
     from mmgen.modality import Modality as Modality
     from mmgen.run import Run as Run
@@ -21,9 +22,10 @@ _HOMES = {
     "Run": "mmgen.run",
     "hookimpl": "mmgen.hooks",
     "load": "mmgen.run",
+    "train": "mmgen.fitting",
 }
 
-__all__ = ["Modality", "Run", "__version__", "hookimpl", "load"]
+__all__ = ["Modality", "Run", "__version__", "hookimpl", "load", "train"]
 
 warn_of_namesake()
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import typer
 
 OWN = (
-    *("data", "init", "train", "generate", "edit", "evaluate", "coherence", "report", "growth"),
-    "plugins",
+    *("data", "init", "train", "generate", "edit", "encode", "fill", "evaluate", "coherence"),
+    *("report", "growth", "plugins"),
 )
 """The verbs that no plugin's command can have: mmgen's own."""
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmgen import settings
 from mmgen.brief import OneLine
 from mmgen.errors import listed
+from mmgen.prediction import Told
 
 
 def _different(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -50,7 +51,8 @@ class Modality(OneLine, BaseModel, ABC):
        pictures and words, ``choices`` and ``example`` for the values in figures and synthetic
        data. Name in ``stored_with`` the fields that stored values depend on.
        ``switches`` lets ``mmgen edit`` change what is said of a photograph, ``locate`` the
-       photograph.
+       photograph. ``tell`` says in words what a value most probably is, and how sure that is;
+       ``column_names`` names the columns of a table that it says it in.
     4. Write ``match_score``, ``infer_settings`` and ``join_cells`` for ``mmgen data table`` to find
        the columns of this kind, ``fit`` if something is measured on the training data.
     5. Return the class from the hook ``mmgen_modalities`` and name the module in the entry-point
@@ -178,6 +180,27 @@ class Modality(OneLine, BaseModel, ABC):
         Empty if an observation is no such list. ``mmgen edit`` changes them one by one.
         """
         return {}
+
+    def column_names(self) -> tuple[str, ...]:
+        """Names the columns of a table that a value stands in: ``("height", "weight")``.
+
+        Empty if it is one column, which is called as the modality is.
+        """
+        return ()
+
+    def tell(self, mean: Tensor, deviation: Tensor) -> dict[str, Told]:  # noqa: ARG002
+        """Says what values most probably are, and how sure that is, in this kind's own words.
+
+        Args:
+            mean: E[x] of each of n values ``(n, *shape)``, as the nets see them: of one-hot classes
+                and of switches, their probabilities.
+            deviation: The standard deviation of each number, ``(n, *shape)``.
+
+        Returns:
+            By each of :meth:`column_names`; by ``""`` if there are none. The default describes the
+            means, and does not say how sure that is.
+        """
+        return {"": Told(self.describe(mean))}
 
     def locate(
         self,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from torch import Tensor
 
 from mmgen import build
 from mmgen.batch import Batch
@@ -18,11 +19,16 @@ from mmgen.errors import GenerationError, RunError, listed, nearest
 from mmgen.experiment import Experiment
 from mmgen.generated import Generated
 from mmgen.given import observations
-from mmgen.inference.iterative import Start
+from mmgen.inference.iterative import ITERATIONS, Start
 from mmgen.inference.sample import check_temperature, sample_latent
+from mmgen.latent.base import Latent
 from mmgen.memory import check_fits
 from mmgen.modality import Modality
 from mmgen.model import Model
+from mmgen.prediction import Prediction
+from mmgen.rows import inference
+from mmgen.rows.gathered import Gathered
+from mmgen.rows.reading import CHUNK, Rows, read
 from mmgen.seeding import random_state
 from mmgen.training import run_folder
 from mmgen.training.memory import sample_memory
@@ -33,7 +39,7 @@ FEW = 2**20
 
 @dataclass(frozen=True, repr=False)
 class Run(OneLine):
-    """A trained model and its modalities, ready to generate.
+    """A trained model and its modalities, ready to generate, and to encode and predict rows.
 
     Attributes:
         path: The run folder.
@@ -120,6 +126,180 @@ class Run(OneLine):
         if x and rows is None:
             z = z[:, 0]
         return Generated(self.model.decode(z, x, wanted), z)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        rows: Any,
+        *,
+        iterations: int | None = None,
+        seed: int = 0,
+        chunk: int = CHUNK,
+    ) -> Latent:
+        """Returns q(z | x_S) of rows, S being what each has.
+
+        Args:
+            rows: A mapping of columns (lists of raw values, ``None`` where a row has none; arrays;
+                tensors), a frame of pandas or polars, or a split of a data set. See
+                :func:`mmgen.rows.reading.read`.
+            iterations: T of iterative sampling; without it, an encoder is used where S has one, and
+                T = 50 if not. z of a row that has nothing are those of :meth:`generate`.
+            seed: Of what is drawn, the same for every row: pictures that are binarised, and
+                iterative sampling. A row comes out the same whatever rows are beside it.
+            chunk: How many rows are read and encoded at a time.
+
+        Returns:
+            A distribution of batch shape ``(rows,)`` in the order of the rows, with ``mean``,
+            ``stddev``, ``sample`` and, but for iterative sampling, ``log_prob``.
+
+        Raises:
+            GenerationError: If a name or a value is wrong.
+        """
+        known = self._rows(rows, seed)
+        event = self.model.prior(self._blank()).event_shape
+        parts = []
+        for start, x in known.chunks(_whole("chunk", chunk, least=1, most=2**31 - 1)):
+            here = min(chunk, known.count - start)
+            found = inference.encode(self.model, x, here, iterations=iterations, seed=seed)
+            parts += [(numbers + start, q) for numbers, q in found]
+        like = self.model.like
+        return Gathered(parts, event, device=like.device, dtype=like.dtype)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        rows: Any,
+        targets: str | Sequence[str] | None = None,
+        *,
+        samples: int = inference.SAMPLES,
+        iterations: int | None = None,
+        seed: int = 0,
+        chunk: int = CHUNK,
+    ) -> dict[str, Prediction]:
+        """Says what rows most probably are, and how sure that is, given what else they have.
+
+        Args:
+            rows: As of :meth:`encode`. What they have of the targets is not looked at.
+            targets: What to predict; all that the rows have no column of if left out.
+            samples: How many z of each row are averaged over; 0 takes the mean of z, which is
+                faster, and surer than it should be.
+            iterations: As of :meth:`encode`.
+            seed: Of the noise, which is the same for every row.
+            chunk: How many rows are read at a time.
+
+        Returns:
+            By target the most probable values in the modality's own words and their probability or
+            deviation; and the mean and deviation of the observation, ``(rows, *shape)``.
+
+        Raises:
+            GenerationError: If a name or a value is wrong.
+        """
+        known = self._rows(rows, seed)
+        wanted = self.targets([n for n in known.columns if n not in _names(targets or [])], targets)
+        samples = _whole("samples", samples, least=0, most=2**31 - 1)
+        found = []
+        for start, x in known.chunks(_whole("chunk", chunk, least=1, most=2**31 - 1)):
+            here, given = min(chunk, known.count - start), x.select({*x} - {*wanted})
+            how = {"samples": samples, "iterations": iterations, "seed": seed}
+            found.append(inference.moments_of_rows(self.model, given, here, wanted, **how))
+        return {n: self._prediction(n, [chunk[n] for chunk in found]) for n in wanted}
+
+    def _prediction(self, name: str, chunks: Sequence[tuple[Tensor, Tensor]]) -> Prediction:
+        modality, none = self.modalities[name], self.model.like.new_zeros(0)
+        both = [torch.cat(each) for each in zip(*chunks, strict=True)]
+        mean, deviation = both or [none.new_zeros(0, *modality.shape)] * 2
+        told = modality.tell(mean, deviation)
+        return Prediction({column or name: each for column, each in told.items()}, mean, deviation)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        rows: Any,
+        targets: str | Sequence[str] | None = None,
+        n: int = 1,
+        *,
+        iterations: int | None = None,
+        seed: int | None = None,
+    ) -> dict[str, Tensor]:
+        """Draws what rows may be, given what else they have: x ~ p(x | z), z ~ q(z | x_S).
+
+        Args:
+            rows: As of :meth:`encode`. What they have of the targets is not looked at.
+            targets: What to draw; all that the rows have no column of if left out.
+            n: How many draws of each row.
+            iterations: As of :meth:`encode`.
+            seed: Fixes the draws; torch's random state is then as it was before. Each row has noise
+                of its own, by its number.
+
+        Returns:
+            Observations by target, ``(n, rows, *shape)``: they can be given back.
+
+        Raises:
+            GenerationError: If a name or a value is wrong, or memory does not suffice.
+        """
+        known = self._rows(rows, 0)
+        wanted = self.targets([m for m in known.columns if m not in _names(targets or [])], targets)
+        count = _whole("samples", n, least=1, most=2**31 - 1)
+        numbers = known.count * count * sum(math.prod(self.modalities[m].shape) for m in wanted)
+        if numbers > FEW:
+            itemsize, what = self.model.like.itemsize, f"{count:,} samples of {known.count:,} rows"
+            check_fits(what, 2.0 * numbers * itemsize, "fewer", self.device, GenerationError)
+        like = self.model.like
+        out = {m: like.new_empty(count, known.count, *self.modalities[m].shape) for m in wanted}
+        whole = None if seed is None else _whole("seed", seed, least=0, most=2**63 - 1)
+        state = nullcontext() if whole is None else random_state(self.device, whole)
+        size = max(1, inference.DECODED["cpu"] // count)  # fixed: draws follow from rows' numbers
+        with state:
+            for start, x in known.chunks(size):
+                here, given = min(size, known.count - start), x.select({*x} - {*wanted})
+                for at, had in inference.groups(given, here):
+                    drawn = inference.draw(
+                        self.model, had, len(at), wanted, count, iterations=iterations
+                    )
+                    for m, values in drawn.items():
+                        out[m][:, at.to(out[m].device) + start] = values.to(out[m])
+        return out
+
+    @torch.no_grad()
+    def log_prob(
+        self,
+        rows: Any,
+        *,
+        samples: int = 100,
+        iterations: int = ITERATIONS,
+        seed: int = 0,
+        chunk: int = CHUNK,
+    ) -> Tensor:
+        """Estimates log p(x_S) of rows in nats, S being what each has; ``(rows,)``.
+
+        By importance sampling, see :func:`mmgen.rows.inference.log_prob`: on average from below.
+        Values of different S do not compare; of a model of one direction it is log p(x_T | x_C).
+
+        Args:
+            rows: As of :meth:`encode`.
+            samples: How many z of each row: the more, the closer.
+            iterations: T of iterative sampling, where S has no encoder.
+            seed: Of the noise, which is the same for every row.
+            chunk: How many rows are read at a time.
+
+        Raises:
+            GenerationError: If a name or a value is wrong.
+        """
+        known = self._rows(rows, seed)
+        samples = _whole("samples", samples, least=1, most=2**31 - 1)
+        how = {"samples": samples, "iterations": iterations, "seed": seed}
+        found = [
+            inference.log_prob(self.model, x, min(chunk, known.count - start), **how)
+            for start, x in known.chunks(_whole("chunk", chunk, least=1, most=2**31 - 1))
+        ]
+        return torch.cat(found) if found else self.model.like.new_zeros(0)
+
+    def _rows(self, rows: Any, seed: int) -> Rows:
+        _whole("seed", seed, least=0, most=2**63 - 1)
+        return read(self.modalities, rows, self.model.like, seed)
+
+    def _blank(self) -> Batch:
+        return self.model.blank(self.model.directions.given if self.model.directions else ())
 
     @cached_property
     def sample_memory(self) -> float:

@@ -98,7 +98,7 @@ def test_an_installed_command_is_listed_without_an_import_and_loads_alone(mmgen,
     assert "Commands of plugins" in listed
     assert "echo Of the plugin echo (fake-echo 1.0)." in listed
     assert "fake_echo" not in sys.modules
-    assert "Did you mean 'echo'?" in mmgen("ecko")[2]
+    assert "Did you mean 'echo'" in mmgen("ecko")[2]
     assert "fake_echo" not in sys.modules
     assert mmgen("echo", "words", 1) == (0, "1 []\n", "")
     assert "fake_bystander" not in sys.modules

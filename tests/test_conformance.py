@@ -44,6 +44,7 @@ from mmgen.errors import PluginError
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality
 from mmgen.nets.blocks import Likelihood
+from mmgen.prediction import Told
 from mmgen.testing import (
     CHECKS,
     CheckResult,
@@ -513,6 +514,24 @@ class Grey(Tone):
 class Glaring(Tone):
     def render(self, x):
         return x.view(len(x), 1, 1, -1).expand(-1, 3, -1, -1)
+
+
+@caught_by("tell", "tell each of them, or '' if there are none")
+class TellsOfNoColumn(Tone):
+    def column_names(self):
+        return ("pitch",)
+
+
+@caught_by("tell", "give a Told with one each")
+class TellsOne(Tone):
+    def tell(self, mean, deviation):
+        return {"": Told(["high"])}
+
+
+@caught_by("tell", "probabilities are from 0 to 1")
+class SurerThanSure(Tone):
+    def tell(self, mean, deviation):
+        return {"": Told(["high"] * len(mean), confidence=[101.0] * len(mean))}
 
 
 @caught_by("describe", "one text a row")

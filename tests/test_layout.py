@@ -26,16 +26,18 @@ ORDER = (
         "toml",
     ),
     *("drawing", "tables"),
-    *("settings", "experiment", "batch", "subsets", "seeding", "modality", "isolation"),
+    *("settings", "experiment", "batch", "subsets", "seeding", "prediction", "modality"),
+    "isolation",
     *("nets", "latent", "objective", "model", "source", "command", "inference", "adversarial"),
     *("hooks", "models"),
     "registry",
     *("data", "template", "build", "checking", "training"),
-    *("given", "generated", "run", "editing", "held_out", "evaluation", "gallery"),
+    *("given", "generated", "rows", "run", "fitting", "editing", "held_out"),
+    *("tabular", "filling", "encoding", "transformer", "evaluation", "gallery"),
     *("testing", "scaffold", "cli", "__main__"),
 )
 
-MODALITY_AUTHOR = {"errors", "hooks", "modality", "nets", "data"}
+MODALITY_AUTHOR = {"errors", "hooks", "modality", "nets", "data", "prediction"}
 """What the author of a modality may import."""
 
 MODEL_AUTHOR = {"batch", "errors", "hooks", "inference", "latent", "modality", "model"}
@@ -172,6 +174,6 @@ def test_what_mmgen_exports_is_there():
     assert mmgen.Modality is modality.Modality
     assert (mmgen.Run, mmgen.load) == (Run, load)
     assert mmgen.hookimpl is hooks.hookimpl
-    assert set(mmgen.__all__) == {"Modality", "Run", "__version__", "hookimpl", "load"}
+    assert set(mmgen.__all__) == {"Modality", "Run", "__version__", "hookimpl", "load", "train"}
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = mmgen.nothing

@@ -12,8 +12,10 @@ from mmgen.cli import (
     coherence,
     data,
     edit,
+    encode,
     evaluate,
     failures,
+    fill,
     generate,
     growth,
     init,
@@ -63,6 +65,8 @@ app.command()(init.init)
 app.command()(train.train)
 app.command()(generate.generate)
 app.command()(edit.edit)
+app.command()(encode.encode)
+app.command()(fill.fill)
 app.command()(evaluate.evaluate)
 app.command()(coherence.coherence)
 app.command()(report.report)

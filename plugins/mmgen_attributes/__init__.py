@@ -12,7 +12,15 @@ from mmgen.errors import listed
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Widths, Words
 from mmgen.nets.blocks import Likelihood, bernoulli, gaussian, mlp
-from mmgen_attributes.columns import column_score, infer_names, join_known, join_on, named, states
+from mmgen.prediction import Told
+from mmgen_attributes.columns import (
+    column_score,
+    infer_names,
+    join_known,
+    join_on,
+    named,
+    states,
+)
 from mmgen_attributes.unknown import UNKNOWN, PartlyKnown
 
 
@@ -91,8 +99,22 @@ class Attributes(Modality):
 
         What is unknown is at 50 %.
         """
-        p = (x + 1) / 2 if self.likelihood == "gaussian" else x
-        return [listed(self._words(row)) for row in p.clamp(0, 1).tolist()]
+        return [listed(self._words(row)) for row in self._probability(x).tolist()]
+
+    def _probability(self, mean: Tensor) -> Tensor:
+        """Returns how probable it is that each is on."""
+        return ((mean + 1) / 2 if self.likelihood == "gaussian" else mean).clamp(0, 1)
+
+    def column_names(self) -> tuple[str, ...]:
+        """Returns the names."""
+        return self.names
+
+    def tell(self, mean: Tensor, deviation: Tensor) -> dict[str, Told]:  # noqa: ARG002
+        """Says of each attribute whether it is on, and how probable that is."""
+        p = self._probability(mean)
+        on, sure = (p >= 0.5).T.tolist(), p.maximum(1 - p).T.tolist()
+        each = zip(self.names, on, sure, strict=True)
+        return {name: Told(states, confidence=c) for name, states, c in each}
 
     def _words(self, row: list[float]) -> list[str]:
         likely = [(name, p) for name, p in zip(self.names, row, strict=True) if p >= 0.5]

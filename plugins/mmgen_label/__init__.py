@@ -11,6 +11,7 @@ from mmgen.data.cells import in_order
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Widths, Words
 from mmgen.nets.blocks import Likelihood, mlp, one_hot
+from mmgen.prediction import Told
 from mmgen_label.classes import class_number, column_score
 
 
@@ -60,6 +61,12 @@ class Label(Modality):
         """Names the likeliest class of each row: ``"7"``, or ``"7 (98 %)"`` of probabilities."""
         best = zip(*(each.tolist() for each in x.max(1)), strict=True)
         return [self.classes[i] + (f" ({100 * p:.0f} %)" if p != 1 else "") for p, i in best]
+
+    def tell(self, mean: Tensor, deviation: Tensor) -> dict[str, Told]:  # noqa: ARG002
+        """Names the likeliest class of each row, and its probability."""
+        confidence, numbers = mean.clamp(0, 1).max(1)
+        names = [self.classes[number] for number in numbers.tolist()]
+        return {"": Told(names, confidence=confidence.tolist())}
 
     def choices(self) -> list[str]:
         """Lists the classes."""

@@ -10,6 +10,7 @@ from mmgen.data.cells import as_name
 from mmgen.hooks import hookimpl
 from mmgen.modality import Modality, Widths, Words
 from mmgen.nets.blocks import Likelihood, gaussian_with_variance, mlp
+from mmgen.prediction import Told
 from mmgen_vector import units
 
 
@@ -66,6 +67,17 @@ class Vector(Modality):
     def describe(self, x: Tensor) -> list[str]:
         """Describes each value in its own unit: ``"height 1.72, weight 64"``."""
         return units.describe(x, self.names, self.mean, self.standard_deviation)
+
+    def column_names(self) -> tuple[str, ...]:
+        """Returns the names."""
+        return self.names
+
+    def tell(self, mean: Tensor, deviation: Tensor) -> dict[str, Told]:
+        """Says the mean of each measurement and the deviation around it, in its own unit."""
+        values = units.in_own_units(mean, self.mean, self.standard_deviation).T.tolist()
+        around = units.in_own_units(deviation, (), self.standard_deviation).T.tolist()
+        each = zip(self.names, values, around, strict=True)
+        return {name: Told(own, deviation=sd) for name, own, sd in each}
 
     @classmethod
     def match_score(cls, cells: Sequence[str]) -> float:

@@ -96,6 +96,15 @@ def standardise(stored: Tensor, mean: Sequence[float], deviation: Sequence[float
     return (x - shift) / scale
 
 
+def in_own_units(x: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
+    """Undoes :func:`standardise`: ``(n, C)`` of any precision, as float64 on the CPU."""
+    shift, scale = (
+        torch.tensor(values, dtype=torch.float64, device="cpu")
+        for values in (mean or [0.0], deviation or [1.0])
+    )
+    return x.detach().to("cpu", torch.float64) * scale + shift
+
+
 def rounded(value: float, deviation: float) -> str:
     """Rounds a number to about a tenth of the standard deviation of such numbers.
 

@@ -23,6 +23,7 @@ from mmgen.testing.modality.values import (
     check_globals,
     check_parse,
     check_render,
+    check_tell,
 )
 from mmgen.testing.tools import Check
 
@@ -45,5 +46,6 @@ CHECKS: tuple[Check, ...] = (
     check_globals,
     check_render,
     check_describe,
+    check_tell,
 )
 """Every check, in the order in which they run."""

@@ -5,9 +5,11 @@ import json
 import torch
 from torch import Tensor
 
+from mmgen.brief import short
 from mmgen.errors import listed
 from mmgen.isolation import Change, kept
 from mmgen.modality import Modality
+from mmgen.prediction import Told
 from mmgen.testing.modality.made import LATENT, generator, latent, observed, stored
 from mmgen.testing.tools import require, seeded
 
@@ -128,6 +130,30 @@ def check_describe(modality: Modality) -> None:
         require(
             isinstance(words, list) and [type(word) for word in words] == [str] * 3,
             f"describe() gave {words!r} for 3 {what}; give a list of one text a row",
+        )
+
+
+@seeded
+def check_tell(modality: Modality) -> None:
+    """What means most probably are is told for each column, one value and how sure per row."""
+    mean = _shown(modality)["means"]
+    told = modality.tell(mean, torch.ones_like(mean))
+    columns = [*(modality.column_names() or ("",))]
+    require(
+        isinstance(told, dict) and [*told] == columns,
+        f"tell() gave {short(told)}, but column_names() are {columns}; tell each of them, or "
+        "'' if there are none",
+    )
+    for name, each in told.items():
+        require(
+            isinstance(each, Told)
+            and all(len(v) == 3 for v in (each.values, each.confidence, each.deviation) if v),
+            f"tell() gave {short(each)} under {name!r} for 3 means; give a Told with one each",
+        )
+        sure = each.confidence or ()
+        require(
+            all(0 <= p <= 1 for p in sure),
+            f"tell() is {sure} confident of {name!r}; probabilities are from 0 to 1",
         )
 
 

@@ -1,0 +1,1 @@
+"""z of rows in bulk, and how unusual each is, as files of numbers."""

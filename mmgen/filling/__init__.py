@@ -1,0 +1,1 @@
+"""Tables whose empty cells are filled, CSV and Parquet, row by row."""
