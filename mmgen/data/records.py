@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmgen.batch import Batch
 from mmgen.brief import OneLine, cut
 from mmgen.console import stderr
 from mmgen.data.tables.columns import Source as Columns
 from mmgen.data.tables.columns import as_toml, build, sources, unused
-from mmgen.data.tables.importing import _Reader as RowReader
-from mmgen.data.tables.importing import first_of, says_splits
+from mmgen.data.tables.importing import RowReader, Values, first_of, says_splits
 from mmgen.data.tables.table import MOST_COLUMNS, BadRow, Row, Table
 from mmgen.data.tables.tree import SPLIT_WORDS
 from mmgen.data.tables.votes import blaming
@@ -213,7 +213,17 @@ def _padded(number: re.Match[str]) -> str:
 
 @dataclass
 class _Reading(OneLine):
-    """The rows of records on their way to stored values; those that cannot be used are counted."""
+    """The rows of records on their way to stored values; those that cannot be used are counted.
+
+    Attributes:
+        records: What they are read from.
+        found: The columns of each modality.
+        modalities: By name.
+        registry: Tells which plugin a kind is from.
+        bad: Rows that cannot be used, the first of them.
+        problems: How many there are of each sort.
+        seen: The modalities of which a row had a value.
+    """
 
     records: Records
     found: Mapping[str, Columns]
@@ -221,8 +231,9 @@ class _Reading(OneLine):
     registry: Registry
     bad: list[BadRow] = field(default_factory=list)
     problems: Counter[str] = field(default_factory=Counter)
+    seen: set[str] = field(default_factory=set)
 
-    def splits(self) -> dict[str, Iterator[dict[str, Tensor]]]:
+    def splits(self) -> dict[str, Iterator[Batch]]:
         """Returns for each split that has rows its chunks of stored values."""
         of = self._split_of_each()
         there = [number for number in range(len(SPLITS)) if (of == number).any()]
@@ -263,25 +274,34 @@ class _Reading(OneLine):
             self._leave_out(BadRow(record.place, heading, cause, "no such split"))
         return -1
 
-    def _chunks(
-        self, chosen: NDArray[np.bool_], split: str, *, last: bool
-    ) -> Iterator[dict[str, Tensor]]:
+    def _chunks(self, chosen: NDArray[np.bool_], split: str, *, last: bool) -> Iterator[Batch]:
         columns = [column for source in self.found.values() for column in source.columns]
         used = False
         for chunk in self.records.read(list(dict.fromkeys(columns)), chosen):
-            values: dict[str, list[Tensor]] = {name: [] for name in self.modalities}
+            values: dict[str, list[Tensor | None]] = {name: [] for name in self.modalities}
             for row in self._values(chunk):
                 for name, value in row.items():
                     values[name].append(value)
             if next(iter(values.values())):
                 used = True
-                yield {name: self._stacked(name, several) for name, several in values.items()}
+                lacking = {
+                    name: [v is not None for v in several] for name, several in values.items()
+                }
+                self.seen |= {name for name, has in lacking.items() if any(has)}
+                masks = {name: torch.tensor(has) for name, has in lacking.items() if not all(has)}
+                stored = {name: self._stacked(name, several) for name, several in values.items()}
+                yield Batch(stored, masks or None)
         if self.bad and not self.records.skip_bad and (last or not used):
             raise self._refused(all_seen=last)
         if not used:
             raise DataError(f"{self.records.name}: no row of {split} can be used{self._told()}")
+        if last and (unseen := [name for name in self.modalities if name not in self.seen]):
+            of = listed(self.found[unseen[0]].columns)
+            raise DataError(
+                f"{self.records.name}: no row has a value of {unseen[0]!r}, of {of}"
+            )
 
-    def _values(self, chunk: Sequence[Record]) -> Iterator[dict[str, Tensor]]:
+    def _values(self, chunk: Sequence[Record]) -> Iterator[Values]:
         """Yields the stored values of the rows that can be used."""
         with TemporaryDirectory() as folder:
             laid = [_laid(record, Path(folder), n) for n, record in enumerate(chunk)]
@@ -296,9 +316,16 @@ class _Reading(OneLine):
                 else:
                     yield read[1]
 
-    def _stacked(self, name: str, values: list[Tensor]) -> Tensor:
-        with blaming(type(self.modalities[name]), self.registry, "store all rows in one form"):
-            return torch.stack(values)
+    def _stacked(self, name: str, values: list[Tensor | None]) -> Tensor:
+        """Returns values as they are stored, zeros where there are none."""
+        modality = self.modalities[name]
+        with blaming(type(modality), self.registry, "store all rows in one form"):
+            there = next((value for value in values if value is not None), None)
+            if there is None:  # an example is of the form that any value is stored in
+                numbers = torch.zeros(1, dtype=torch.int64, device="cpu")
+                there = modality.example(numbers, generator("form", name))[0]
+            blank = torch.zeros_like(there)
+            return torch.stack([blank if value is None else value for value in values])
 
     def _leave_out(self, row: BadRow) -> None:
         self.problems[row.problem] += 1

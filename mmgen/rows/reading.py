@@ -159,7 +159,10 @@ def _columns(
 def _of_split(observer: Observer, split: Split) -> Column:
     def column(start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         rows = torch.arange(start, stop, device="cpu")
-        return observer(split.take(rows, [observer.name])[observer.name]), None
+        read = split.take(rows, [observer.name])
+        mask = (read.present or {}).get(observer.name)
+        x = observer(read[observer.name])
+        return x, None if mask is None else mask.to(x.device)
 
     return column
 

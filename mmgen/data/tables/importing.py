@@ -97,7 +97,7 @@ def import_table(
     """
     modalities = build(found, registry)
     _check(splitting, table)
-    reader = _Reader(table, found, modalities, registry, splitting.column)
+    reader = RowReader(table, found, modalities, registry, splitting.column)
     with Waiting(folder, modalities, registry) as waiting:
         splits_of, bad = [], list(table.bad)
         for read in reader.rows(advance):
@@ -148,7 +148,17 @@ Values = dict[str, Tensor | None]
 
 
 @dataclass(frozen=True)
-class _Reader:
+class RowReader:
+    """Reads rows of a table as stored values.
+
+    Attributes:
+        table: The table.
+        found: The columns of each modality.
+        modalities: By name.
+        registry: Tells which plugin a kind is from.
+        split_column: The column that says of which split a row is, if there is one.
+    """
+
     table: Table
     found: Mapping[str, Source]
     modalities: Mapping[str, Modality]
