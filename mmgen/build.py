@@ -131,11 +131,11 @@ def modalities(
             )
         settings = experiment.modalities.get(name, {})
         same_kind = settings.get("kind", stored[name]["kind"]) == stored[name]["kind"]
-        settings = {**stored[name], **settings} if same_kind else settings
-        built[name] = registry.create(name, settings)
+        given = stored[name] if same_kind else {}
+        built[name] = registry.create(name, {**given, **settings})
         if experiment.recommended:
             recommended = _recommended(name, built[name], registry)
-            built[name] = registry.create(name, {**recommended, **settings})
+            built[name] = registry.create(name, {**given, **recommended, **settings})
         _probe(name, built[name], registry)
     if len(built) < 2:
         raise ConfigError(
@@ -146,13 +146,16 @@ def modalities(
 
 
 def _recommended(name: str, modality: Modality, registry: Registry) -> dict[str, Any]:
+    """Returns what a modality recommends instead of its kind's own defaults, where it has those."""
     done = attempt(modality.recommended)
     if done.error:
         who = f"kind {modality.kind!r} of plugin {registry.provider(modality.kind)}"
         raise PluginError(
             f"modalities.{name}: {who} cannot say what it recommends: {one_line(done.error)}"
         ) from done.error
-    return done.value or {}
+    defaults = {key: field.default for key, field in type(modality).model_fields.items()}
+    here = (done.value or {}).items()
+    return {key: v for key, v in here if getattr(modality, key, None) == defaults.get(key)}
 
 
 def as_stored(experiment: Experiment, registry: Registry, dataset: Dataset) -> dict[str, Modality]:

@@ -320,8 +320,8 @@ class Modality(OneLine, BaseModel, ABC):
     def recommended(self) -> dict[str, Any]:
         """Returns settings that were found to serve better than the kind's own defaults.
 
-        A data set that is trained on without a configuration has them, where neither it nor anyone
-        else says of a setting what it should be. None, unless a kind has some.
+        A data set that is trained on without a configuration has them, where its settings are the
+        kind's defaults and nobody says what they should be. None, unless a kind has some.
         """
         return {}
 

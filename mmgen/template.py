@@ -18,11 +18,21 @@ from mmgen.settings import Section
 if TYPE_CHECKING:
     from mmgen.modality import Modality
 
-MODEL: dict[str, Any] = {}
-"""What is changed of the settings of a model, whatever the data."""
+MODEL: dict[str, Any] = {
+    "latent": 32,
+    "fusion": [256],
+    "sampling_prior": "fitted",
+    "subset_encoder": "shared",
+    "subset_posterior": "full",
+    "prediction": 0.1,
+}
+"""What is changed of the settings of a model, whatever the data: see ``docs/defaults.md``."""
 
-TRAIN: dict[str, Any] = {}
-"""What is changed of the settings of training."""
+SEEN = 1_500_000
+"""How many rows a training sees, over all epochs: within :data:`EPOCHS`."""
+
+EPOCHS = 30, 300
+"""The fewest and the most epochs: of a large data set, and of a small one."""
 
 FEW = 5
 """With more modalities than this, each has an encoder of its own, and not every subset."""
@@ -62,25 +72,40 @@ def default_experiment(
     table = {
         "name": index.name,
         "data": {"path": str(folder)},
-        "model": {"kind": "jmvae-kl", **(_model_of(len(index.modalities)) if measured else {})},
-        "train": {**TRAIN} if measured else {},
+        "model": {"kind": "jmvae-kl"},
+        "train": {},
     }
+    if measured:
+        table["model"] |= model_of(len(index.modalities), overrides)
+        table["train"] |= training_of(index.splits["train"].count if "train" in index.splits else 0)
     experiment = Experiment.laid(table, overrides, str(folder))
     return experiment.with_recommended() if measured else experiment
 
 
-def _model_of(count: int) -> dict[str, Any]:
+def model_of(count: int, overrides: Sequence[str]) -> dict[str, Any]:
     """Returns the settings of a model of so many modalities.
 
     α is one over the number of subsets that have an encoder, so that their KLs together weigh as
     one, as in the published code of the paper's authors, which takes their mean.
     """
     few = count <= FEW
+    # Products are of diagonal Gaussians: who asks for them did not ask for another family.
+    products = any(
+        re.fullmatch(r"model\.subset_encoder *= *[\"']?product[\"']?", w) for w in overrides
+    )
+    excluded = {"subset_posterior"} if products else set()
     return {
         "subsets": "all" if few else "single",
         "alpha": round(1 / max(1, 2**count - 2 if few else count), 3),
-        **MODEL,
+        **{key: value for key, value in MODEL.items() if key not in excluded},
     }
+
+
+def training_of(rows: int) -> dict[str, Any]:
+    """Returns the settings of a training on so many rows."""
+    fewest, most = EPOCHS
+    epochs = min(max(round(SEEN / max(1, rows)), fewest), most)
+    return {"epochs": epochs, "schedule": "cosine"}
 
 
 def written(

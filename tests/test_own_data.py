@@ -20,7 +20,7 @@ from mmgen import build, settings, shell, toml
 from mmgen.data.sources.synthetic import synthetic
 from mmgen.data.store import write_dataset
 from mmgen.experiment import Experiment
-from mmgen.template import default_experiment
+from mmgen.template import default_experiment, training_of
 from mmgen_label import Label
 from mmgen_vector import Vector
 
@@ -91,7 +91,8 @@ def test_init_writes_what_the_data_set_is_trained_with(mmgen, data, tmp_path):
     assert resolved(Experiment.read(file)) == resolved(default_experiment(data))
     table = tomllib.loads(out)
     assert table["name"] == 'my "data"\nof \'24'
-    assert table["modalities"] == {"word": {}, "size": {}}  # as the data set has them
+    # As the data set has them, and what a kind recommends.
+    assert table["modalities"] == {"word": {"likelihood_weight": 10.0}, "size": {}}
     for section in (toys.REGISTRY.model("jmvae-kl").Settings, settings.TrainConfig):
         for name in section.model_fields:
             assert f"\n{name} = " in out or f"\n# {name} = " in out
@@ -110,7 +111,7 @@ def test_what_init_writes_as_comments_holds_when_it_is_made_a_line(mmgen, data, 
     file.write_text(head + "[modalities.word]" + lines)
     table = tomllib.loads(file.read_text())
     assert table["modalities"]["word"]["classes"] == list(HOSTILE[:2] + HOSTILE[4:7])
-    words = ["train.gradient_clip=9.0", "train.gradient_clip_value=9.0", "train.warmup_epochs=10.0"]
+    words = ["train.gradient_clip=9.0", "train.gradient_clip_value=9.0", "train.warmup_epochs=30.0"]
     words += ['model.adversarial={modality = "word"}', "model.subsets_per_step=1"]
     words += ["train.early_stopping=9"]
     assert resolved(Experiment.read(file)) == resolved(default_experiment(data, words))
@@ -129,7 +130,7 @@ def test_init_takes_settings_and_writes_only_who_takes_part(mmgen, tmp_path):
     assert str(tmp_path / "my.toml") in out
     experiment = Experiment.read(tmp_path / "my.toml")
     assert experiment.participants == ("three", "one")
-    assert experiment.modalities["one"] == {"classes": ["x", "y"]}
+    assert experiment.modalities["one"] == {"classes": ["x", "y"], "likelihood_weight": 10.0}
     assert resolved(experiment) == resolved(default_experiment(data, words))
 
 
@@ -154,6 +155,50 @@ def test_the_subsets_together_weigh_as_one(tmp_path, count, subsets, alpha):
     kinds = {f"m{n}": Label(classes=("a", "b")) for n in range(count)}
     model = default_experiment(dataset(tmp_path / "data", **kinds)).model
     assert (model.kind, model.subsets, model.alpha) == ("jmvae-kl", subsets, alpha)
+
+
+def test_the_papers_preset_changes_nothing_of_the_papers_settings(mmgen, data, tmp_path):
+    code, out, err = mmgen("init", data, "--preset", "paper")
+    assert (code, err) == (0, "")
+    file = tmp_path / "paper.toml"
+    file.write_text(out, encoding="utf-8")
+    experiment = Experiment.read(file)
+    plain = toys.REGISTRY.model("jmvae-kl").Settings()
+    assert experiment.model.settings == {
+        key: value for key, value in plain.model_dump(mode="json").items() if value is not None
+    }
+    assert experiment.train == settings.TrainConfig()
+    assert experiment.modalities == {"word": {}, "size": {}}
+    word = resolved(default_experiment(data)).modalities["word"]
+    assert (word["likelihood_weight"], word["kind"]) == (10.0, "label")
+
+
+@pytest.mark.parametrize("verb", ["train", "init"])
+def test_a_preset_that_there_is_not_is_told(mmgen, data, verb):
+    code, _, err = mmgen(verb, data, "--preset", "papr")
+    assert (code, "it is default or paper" in err) == (2, True)
+
+
+def test_a_preset_is_for_a_data_set_and_for_a_new_run(mmgen, data, tmp_path):
+    file = tmp_path / "my.toml"
+    assert mmgen("init", data, "--out", file)[0] == 0
+    code, _, err = mmgen("train", file, "--preset", "paper", "--out", tmp_path / "run")
+    assert (code, "says its settings itself" in err) == (2, True)
+    out = ("--out", tmp_path / "run")
+    code, _, err = mmgen("train", data, "--preset", "paper", "--resume", *out)
+    assert (code, "--resume goes on with one" in err) == (2, True)
+
+
+def test_who_asks_for_products_has_their_family(mmgen, data):
+    assert mmgen("train", data, "model.subset_encoder=product", "--dry-run")[0] == 0
+    words = ["model.subset_encoder = 'product'"]
+    assert default_experiment(data, words).model.settings["subset_encoder"] == "product"
+    assert "subset_posterior" not in default_experiment(data, words).model.settings
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(40, 300), (6_000, 250), (100_000, 30)])
+def test_small_data_sets_are_seen_more_often(rows, epochs):
+    assert training_of(rows) == {"epochs": epochs, "schedule": "cosine"}
 
 
 def pictures(folder):

@@ -297,9 +297,7 @@ class _Reading(OneLine):
             raise DataError(f"{self.records.name}: no row of {split} can be used{self._told()}")
         if last and (unseen := [name for name in self.modalities if name not in self.seen]):
             of = listed(self.found[unseen[0]].columns)
-            raise DataError(
-                f"{self.records.name}: no row has a value of {unseen[0]!r}, of {of}"
-            )
+            raise DataError(f"{self.records.name}: no row has a value of {unseen[0]!r}, of {of}")
 
     def _values(self, chunk: Sequence[Record]) -> Iterator[Values]:
         """Yields the stored values of the rows that can be used."""

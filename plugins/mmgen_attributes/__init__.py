@@ -133,6 +133,10 @@ class Attributes(Modality):
         """Makes attributes ``(B, A)`` that depend on the class, with noise."""
         return (super().example(classes, generator) > 0).to(torch.uint8)
 
+    def recommended(self) -> dict[str, Any]:
+        """Weighs their few nats more, which a picture's hundreds would drown."""
+        return {"likelihood_weight": 10.0}
+
     @classmethod
     def match_score(cls, cells: Sequence[str]) -> float:
         """Scores 0/1 high, and lists of words that come again and again."""

@@ -183,6 +183,10 @@ class Image(Modality):
         """Makes a random picture for each class, with noise."""
         return (super().example(classes, generator).sigmoid() * 255).to(torch.uint8)
 
+    def recommended(self) -> dict[str, Any]:
+        """Chooses convolutions, where a picture is large enough to be halved twice."""
+        return {"net": "convolution"} if min(self.height, self.width) >= 8 else {}
+
     @classmethod
     def match_score(cls, cells: Sequence[str]) -> float:
         """Returns the share of cells that are names of picture files, by their suffix."""
@@ -203,7 +207,7 @@ class Image(Modality):
             "channels": channels,
             "height": height,
             "width": width,
-            "net": "convolution" if large else "mlp",
+            **({"net": "convolution"} if large else {}),
             # Black or white by chance suits drawings; densities of grey values that grow without
             # bound near black and white outweigh all other modalities.
             "likelihood": "gaussian",
