@@ -149,7 +149,7 @@ def test_without_modalities_the_message_says_which_kinds_there_are(mmgen, config
     code, _, err = mmgen("train", config, "--out", config.parent / "run")
     assert code == 2
     assert 'data.source = "synthetic" is made of what the modalities are: write at least two' in err
-    assert "attributes, image, label, vector" in err
+    assert "attributes, counts, image, label, vector" in err
 
 
 def test_a_plugin_whose_examples_fail_is_named(mmgen, config, tmp_path):

@@ -72,6 +72,13 @@ def reachable(path: Path | None) -> Path | None:
     return path
 
 
+def all_reachable(paths: list[Path] | None) -> list[Path] | None:
+    """Passes on paths as :func:`reachable` does each."""
+    for path in paths or ():
+        reachable(path)
+    return paths
+
+
 def storable(path: Path | None) -> Path | None:
     """Passes on a path of a run or a data set, as :func:`reachable` does.
 
@@ -141,7 +148,8 @@ Preset = Annotated[
     str | None,
     typer.Option(
         metavar="|".join(PRESETS),
-        help="Of a data set's folder: the settings that measurements chose, or the paper's.",
+        help="Which settings a data set's folder is trained with: those that measurements "
+        "chose, or the paper's.",
         show_default="default",
         callback=_preset,
     ),

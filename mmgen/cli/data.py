@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmgen.cli import data_card, data_table
-from mmgen.cli.common import Force, Settings, group, reachable, storable
+from mmgen.cli.common import Force, Settings, all_reachable, group, reachable, storable
 from mmgen.cli.words import Words
 from mmgen.console import progress, stderr
 from mmgen.distribution import SOURCES
@@ -117,8 +117,8 @@ def _parameter(option: "Option") -> tuple[Any, Any]:
     more: dict[str, Any] = {"help": option.help}
     if option.type in (int, float):
         more |= {"min": option.least, "max": option.most}
-    if option.type is Path and not option.several:
-        more["callback"] = reachable
+    if option.type is Path:
+        more["callback"] = all_reachable if option.several else reachable
     if option.words:
         more["metavar"] = "|".join(option.words)
     kind: Any = list[option.type] if option.several else option.type  # type: ignore[name-defined]

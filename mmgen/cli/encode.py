@@ -55,8 +55,8 @@ def encode(
     reference: Annotated[
         Path | None,
         typer.Option(
-            help="Of --outliers: the folder of the data set, where it is not where the run was "
-            "trained on it.",
+            help="The folder of the data set whose rows --outliers compares with, where it is not "
+            "where the run was trained on it.",
             callback=common.storable,
         ),
     ] = None,

@@ -147,8 +147,8 @@ Values = dict[str, Tensor | None]
 """Of a row, the stored value of each modality; ``None`` where it has none."""
 
 
-@dataclass(frozen=True)
-class RowReader:
+@dataclass(frozen=True, repr=False)
+class RowReader(OneLine):
     """Reads rows of a table as stored values.
 
     Attributes:
