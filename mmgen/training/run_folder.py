@@ -10,6 +10,8 @@ A run folder holds all that reproduces and explains a run:
     best.safetensors     the weights with the lowest validation loss, and a prior fitted for them
     figures/             pictures
     report.html          the page to show
+    quality.json         what the page says of how good the run is
+    familiar.safetensors what of each modality is like the rows it was trained on
 
 Every file is written beside its final name, synced, then renamed. ``.lock`` is held by the one
 process that writes; ``.writer`` says which.
@@ -106,9 +108,10 @@ def ensure_absent(path: Path, *, force: bool = False, again: str = "") -> None:
 
 def _remove_run(path: Path) -> None:
     """Removes a run's files; first the one that makes the folder a run."""
-    files = (CONFIG, "environment.json", "metrics.jsonl", "report.html")
+    files = (CONFIG, "environment.json", "metrics.jsonl")
     weights = ("last.safetensors", "best.safetensors")
-    for name in (EXPERIMENT, *files, *weights, "figures", "tensorboard"):
+    told = ("report.html", "quality.json", "familiar.safetensors", "figures", "tensorboard")
+    for name in (EXPERIMENT, *files, *weights, *told):
         remove(path / name)
 
 
