@@ -15,7 +15,7 @@ from toys import differing
 from mmgen.errors import RunError, WriteError
 from mmgen.experiment import Experiment
 from mmgen.files.reading import Reader
-from mmgen.files.tensors import DTYPES, open_tensors, write_tensors
+from mmgen.files.tensors import DTYPES, open_tensors, tensor_bytes, write_tensors
 from mmgen.training import run_folder
 from mmgen.training.loop import Training, adam
 
@@ -79,6 +79,12 @@ def test_what_is_read_is_what_was_written_wherever_it_is_read_to(tmp_path):
         double = torch.zeros(6, 10, dtype=torch.float64)
         file.read_into(double, "grid")
         assert torch.equal(double, written["grid"].double())
+
+
+def test_one_number_of_any_stride_is_written(tmp_path):
+    one = torch.arange(4.0).reshape(2, 2)[1:, 0]
+    assert (one.stride(), one.is_contiguous()) == ((2,), True)
+    assert bytes(tensor_bytes(one)) == one.numpy().tobytes()
 
 
 def test_files_of_the_library_are_read(tmp_path):

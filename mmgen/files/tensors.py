@@ -119,7 +119,10 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
 
 def _bytes(tensor: Tensor) -> memoryview:
     """Returns the memory of a contiguous tensor on the CPU."""
-    return tensor.resolve_conj().reshape(-1).view(torch.uint8).numpy().data
+    flat = tensor.resolve_conj().reshape(-1)
+    # One number is contiguous whatever its stride, and a view as bytes asks for a stride of one.
+    flat = flat.as_strided(flat.shape, (1,), flat.storage_offset())
+    return flat.view(torch.uint8).numpy().data
 
 
 @dataclass(frozen=True, repr=False)

@@ -149,9 +149,12 @@ class JMVAEKL(JointlyEncoded):
     as likely as another, and weighs their sum by N/n: its mean, and its gradient's, is that of all.
     With ``prediction`` = γ > 0, what is beside the paper,
 
-    + γ Σ_k mean_{S ∌ k} E_q(z|x_S)[log p(x_k|z)]
+    + γ Σ_k mean_{S ∌ k} w_{S,k} E_q(z|x_S)[log p(x_k|z)]
 
-    of modalities k with choices: what z of a subset says of a class is trained for itself.
+    of modalities k with choices: what z of a subset says of a class is trained for itself, as far
+    as the subset tells it. w_{S,k} is by how much p(x_k|z) is larger for a row's own x_k than for
+    another row's, without a gradient: of what x_S does not tell, log p would ask every z to leave
+    it open; z then lie between the places where rows are, and generate what is like no row.
 
     Of a row that lacks modalities, which has those of a set P, q(z|x) is q(z|x_P), k is in P, and S
     are the proper subsets of P: a bound on log p(x_P). All encoders run on all rows, and masks
@@ -201,7 +204,7 @@ class JMVAEKL(JointlyEncoded):
                 a normalising flow (extra ``flow``).
             subset_gradient: Whether the subsets' KL moves the joint posterior too, as in the paper.
             prediction: γ, the weight of log p(x_k | z) with z of q(z|x_S) for modalities k outside
-                S that have choices, such as classes: the mean over S; 0 in the paper.
+                S that have choices, such as classes, as far as S tells them; 0 in the paper.
             mixture_components: Of subset_posterior = mixture: how many Gaussians.
             mixture_covariance: Of subset_posterior = mixture: diagonal, low-rank (and diagonal), or
                 full.
@@ -448,7 +451,7 @@ class JMVAEKL(JointlyEncoded):
     def _predictions(
         self, x: Batch, subsets: Sequence[Subset], posteriors: Latent, has: Tensor | None = None
     ) -> list[Term]:
-        """Returns the terms of log p(x_k|z), z of q(z|x_S): means over all subsets S without k.
+        """Returns the terms of w log p(x_k|z), z of q(z|x_S): means over all subsets S without k.
 
         Args:
             x: Observations of all modalities.
@@ -464,19 +467,20 @@ class JMVAEKL(JointlyEncoded):
             value, present = x[k].new_zeros(x.rows), masks.get(k)
             if without:
                 p = self.decode(torch.stack([z[row] for row in without]), names=[k])[k]
-                each = p.log_prob(x[k])
+                log_p, of_another = p.log_prob(x[k]), p.log_prob(x[k].roll(1, 0))
                 if has is not None:
-                    rows = torch.stack([has[row] for row in without])
-                    each = torch.where(rows, each, 0)
-                    present = masks.get(k, rows[0] | True) & rows.any(0)
-                value = each.sum(0)
+                    known = masks.get(k, torch.ones_like(has[0]))
+                    rows = torch.stack([has[row] for row in without]) & known
+                    present = rows.any(0)
+                    told = _told(log_p, of_another, rows & known.roll(1, 0))
+                    value = torch.where(rows, told * log_p, 0).sum(0)
+                else:
+                    value = (_told(log_p, of_another) * log_p).sum(0)
             # Of those that a step draws, their share in all: see the class.
             count = sum(k not in S for S in self.subsets) * len(subsets) / len(self.subsets)
             about: dict[str, Any] = {"about": (k,), "bound": False, "present": present}
-            title = f"log p({k} | z), z of q(z | x_S)"
-            terms.append(
-                Term(f"prediction/{k}", value / count, -self.prediction, title=title, **about)
-            )
+            title, weight = f"w log p({k} | z), z of q(z | x_S)", -self.prediction
+            terms.append(Term(f"prediction/{k}", value / count, weight, title=title, **about))
         return terms
 
     @staticmethod
@@ -489,6 +493,23 @@ class JMVAEKL(JointlyEncoded):
         every = getattr(settings, "subsets", None) == "all"
         separate = getattr(settings, "subset_encoder", None) == "separate"
         return subset_encoder_nets(modalities) if every and separate else None
+
+
+def _told(log_p: Tensor, of_another: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Returns by how much p is larger than of another row, the mean over rows, ``(S, 1)``.
+
+    Without a gradient, and from 0 to 1.
+
+    Args:
+        log_p: ``(S, B)``.
+        of_another: ``(S, B)``.
+        rows: Which count, ``(S, B)``; all without it.
+    """
+    more = (log_p.exp() - of_another.exp()).detach()
+    if rows is None:
+        return more.mean(1, keepdim=True).clamp(0, 1)
+    count = rows.sum(1, keepdim=True).clamp_min(1)
+    return (torch.where(rows, more, 0).sum(1, keepdim=True) / count).clamp(0, 1)
 
 
 def _chosen(values: Tensor, which: Tensor) -> Tensor:
