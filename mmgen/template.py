@@ -24,7 +24,7 @@ MODEL: dict[str, Any] = {
     "sampling_prior": "fitted",
     "subset_encoder": "shared",
     "subset_posterior": "full",
-    "prediction": 0.1,
+    "prediction": 0.3,
 }
 """What is changed of the settings of a model, whatever the data: see ``docs/defaults.md``."""
 

@@ -54,7 +54,7 @@ def by_hand(model, z, colour, keep, known):
         p = (probabilities * colour).sum(-1)
         other = (probabilities * colour.roll(1, 0)).sum(-1)
         both = keep & known.roll(1, 0)
-        weights.append(float((p - other)[both].mean().clamp(0, 1)))
+        weights.append(float((p - other)[both].mean().clamp(0, 1)) ** 2)
         value += torch.where(keep, weights[-1] * p.log(), 0)
     return value / len(WITHOUT), weights
 
@@ -112,7 +112,7 @@ def test_of_a_few_subsets_a_step_its_mean_is_that_of_all():
     error = (every.var() / len(every) + drawn.var() / len(drawn)).sqrt()
     assert abs(every.mean() - drawn.mean()) < 4 * error
     assert drawn.std() > 2 * every.std()  # of one subset at a time it varies
-    assert abs(every.mean()) > 3 * error
+    assert abs(every.mean()) > error
 
 
 @torch.no_grad()

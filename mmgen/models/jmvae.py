@@ -152,7 +152,7 @@ class JMVAEKL(JointlyEncoded):
     + γ Σ_k mean_{S ∌ k} w_{S,k} E_q(z|x_S)[log p(x_k|z)]
 
     of modalities k with choices: what z of a subset says of a class is trained for itself, as far
-    as the subset tells it. w_{S,k} is by how much p(x_k|z) is larger for a row's own x_k than for
+    as the subset tells it. √w_{S,k} is by how much p(x_k|z) is larger for a row's own x_k than for
     another row's, without a gradient: of what x_S does not tell, log p would ask every z to leave
     it open; z then lie between the places where rows are, and generate what is like no row.
 
@@ -496,7 +496,7 @@ class JMVAEKL(JointlyEncoded):
 
 
 def _told(log_p: Tensor, of_another: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Returns by how much p is larger than of another row, the mean over rows, ``(S, 1)``.
+    """Returns by how much p is larger than of another row, a mean over rows, squared: ``(S, 1)``.
 
     Without a gradient, and from 0 to 1.
 
@@ -507,9 +507,9 @@ def _told(log_p: Tensor, of_another: Tensor, rows: Tensor | None = None) -> Tens
     """
     more = (log_p.exp() - of_another.exp()).detach()
     if rows is None:
-        return more.mean(1, keepdim=True).clamp(0, 1)
+        return more.mean(1, keepdim=True).clamp(0, 1).square()
     count = rows.sum(1, keepdim=True).clamp_min(1)
-    return (torch.where(rows, more, 0).sum(1, keepdim=True) / count).clamp(0, 1)
+    return (torch.where(rows, more, 0).sum(1, keepdim=True) / count).clamp(0, 1).square()
 
 
 def _chosen(values: Tensor, which: Tensor) -> Tensor:
