@@ -69,15 +69,16 @@ def default_experiment(
     """
     index = read_index(folder)
     measured = preset == "default"
+    rows = index.splits["train"].count if "train" in index.splits else 0
     table = {
         "name": index.name,
         "data": {"path": str(folder)},
-        "model": {"kind": "jmvae-kl"},
-        "train": {},
+        "model": {
+            "kind": "jmvae-kl",
+            **(model_of(len(index.modalities), overrides) if measured else {}),
+        },
+        "train": training_of(rows) if measured else {},
     }
-    if measured:
-        table["model"] |= model_of(len(index.modalities), overrides)
-        table["train"] |= training_of(index.splits["train"].count if "train" in index.splits else 0)
     experiment = Experiment.laid(table, overrides, str(folder))
     return experiment.with_recommended() if measured else experiment
 
