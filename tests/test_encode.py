@@ -158,6 +158,22 @@ def test_of_rows_like_those_held_out_a_share_p_has_a_p_value_of_p(double):
     assert nothing["p_value"].tolist() == [1, 1]
 
 
+def test_held_out_rows_that_lack_something_stand_beside_those_that_do_not(double):
+    toy = truth.linear_joint("ab", rows=300)
+    has = torch.arange(300) % 3 > 0
+    lacking = Batch({**toy.x, "a": torch.where(has[:, None], toy.x["a"], 0)}, {"a": has})
+    there = Batch({n: values[has] for n, values in toy.x.items()})
+    [of_holes, alone] = [
+        Likelihoods(toy.model, 2, held_out=held_out).of(toy.x, 300) for held_out in (lacking, there)
+    ]
+    for name, values in alone.items():
+        torch.testing.assert_close(of_holes[name], values)
+    nobody = Batch(lacking.tensors, {"a": has & False})
+    found = Likelihoods(toy.model, 2, held_out=nobody).of(toy.x, 3)
+    assert found["outlier"][:3].isnan().all()
+    assert found["p_value"][:3].tolist() == [1, 1, 1]
+
+
 def test_chunks_are_encoded_when_they_are_asked_for(double):
     toy = truth.linear_joint("ab", rows=6)
     read = []

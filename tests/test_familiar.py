@@ -11,6 +11,7 @@ from torch.distributions import MultivariateNormal
 from toys import Numbers
 
 from mmgen import build
+from mmgen.batch import Batch
 from mmgen.data.split import Split
 from mmgen.evaluation import familiar as looking
 from mmgen.evaluation.familiar import (
@@ -77,6 +78,19 @@ def test_of_few_held_out_rows_or_not_finite_ones_nothing_is_known():
     assert list(densities(a, rows[100], rows[100])) == ["a"]
     broken = Split(({"a": torch.full((100, 12), math.nan)},))
     assert densities(a, rows[100], broken) == {}
+
+
+def test_rows_that_lack_the_modality_are_no_part_of_its_density():
+    x = points(1, 600).reshape(600, 12)
+    has = torch.arange(600) % 3 > 0
+    holes = Split((Batch({"point": torch.where(has[:, None], x, 0)}, {"point": has}),))
+    there = Split((Batch({"point": x[has]}),))
+    kind = {"point": Numbers(size=12)}
+    [of_holes, alone] = [densities(kind, rows, rows)["point"] for rows in (holes, there)]
+    assert of_holes.low == alone.low
+    assert torch.equal(of_holes.centre, alone.centre)
+    few = Split((Batch({"point": x}, {"point": torch.arange(600) < 50}),))
+    assert densities(kind, there, few) == {}
 
 
 @pytest.fixture(scope="module")

@@ -135,6 +135,14 @@ def test_of_rows_that_lack_modalities_it_is_of_the_subsets_that_they_have():
     assert torch.allclose(untold.value[has], value[has], atol=1e-9)
 
 
+def test_what_no_subset_lacks_is_predicted_of_none():
+    model = telling(prediction=1.0, subsets=["colour", "colour+point"])
+    assert not any(term.name.startswith("prediction/") for term in model.objective(rows(4)))
+    assert model.objective(rows(4)).losses()[MODEL].isfinite()
+    model = telling(prediction=1.0, subsets=["colour", "point"])
+    assert told(model, rows(4))[1].shape[0] == 1
+
+
 def test_it_trains_what_reads_the_subset_and_what_decodes_but_not_the_bound():
     x = rows(60)
     model = telling(prediction=1.0, alpha=0.0)

@@ -9,9 +9,13 @@ import torch
 from pages import NETS, pictures, report, train
 
 from mmgen import build
+from mmgen.batch import Batch
 from mmgen.data.batches import Batches
+from mmgen.data.split import Split
 from mmgen.errors import WriteError
 from mmgen.evaluation import quality as measuring
+from mmgen.evaluation.coherence.classifier import Recipe
+from mmgen.evaluation.coherence.readout import readouts
 from mmgen.evaluation.quality import FILE, Measured, Quality, Rate, quality
 from mmgen.gallery.recognition import Advice, below, missed, of_quality, of_rows, of_units
 from mmgen.inference.terms import terms
@@ -84,6 +88,30 @@ def test_what_is_made_up_is_seen_by_a_classifier_as_real_ones_are(found):
     nothing = way(found, "", "picture", "word")
     assert (nothing.sort, nothing.constant, nothing.real) == ("nothing", None, shown.real)
     assert (found.split, found.samples, found.rows, found.notes) == ("test", 4, 50, ())
+
+
+def test_rows_that_lack_something_are_no_part_of_what_baselines_are_asked(tmp_path):
+    kinds = pictures()
+    kinds["picture"]["likelihood"] = "gaussian"  # of which nothing is drawn
+    run, dataset = opened(train(tmp_path / "run", "jmvae-kl", kinds, rows=250))
+    rows, names = dataset.splits["test"], run.model.names
+    known = readouts({n: run.modalities[n] for n in names}, dataset.splits["train"])
+    pairs = [("picture", "word")]
+    has = torch.arange(rows.count) % 3 > 0
+    stored = rows.load(names)
+    blank = torch.zeros_like(stored["picture"])
+    holes = {**stored, "picture": torch.where(has[:, None, None, None], stored["picture"], blank)}
+    lacking = Split((Batch(holes, {"picture": has}),))
+
+    def rates(split):
+        return measuring._baselines(
+            run, dataset, split, pairs, known, Recipe(steps=20), lambda _: None
+        )
+
+    assert rates(lacking).keys() == rates(rows).keys()
+    for key, rate in rates(lacking).items():
+        assert rate.value == pytest.approx(rates(rows.where(has))[key].value, abs=1e-6)
+    assert rates(Split((Batch(stored, {"picture": has & False}),))) == {}
 
 
 def test_all_pairs_with_choices_on_one_side_are_measured(tmp_path):
@@ -251,10 +279,12 @@ def test_findings_say_how_much_and_what_to_try(advice):
     assert one.title == "word from picture is 5 points below a plain classifier"
     assert "79\u00a0% of the rows; a small net that reads picture" in one.text
     assert "84\u00a0%" in one.text
-    assert one.advice == "Try modalities.word.likelihood_weight=10; or train.epochs=2."
+    assert one.advice == (
+        "Try modalities.word.likelihood_weight=10; or model.prediction=0.3; or train.epochs=2."
+    )
     (two,) = told(advice, named(shown(0.67)))
     assert two.title == "A third of the samples of picture from word miss their word"
-    assert two.advice.startswith("Try model.subset_posterior=flow model.subset_gradient=false.")
+    assert two.advice.startswith("Try model.subset_posterior=full.")
     assert "--temperature 0.6" in two.advice
     (bad,) = told(advice, named(shown(0.35, mean=0.4)))  # samples do not stray: z knows too little
     assert bad.advice.startswith("Try modalities.word.likelihood_weight=10;")

@@ -288,7 +288,11 @@ class _Reading(OneLine):
                     name: [v is not None for v in several] for name, several in values.items()
                 }
                 self.seen |= {name for name, has in lacking.items() if any(has)}
-                masks = {name: torch.tensor(has) for name, has in lacking.items() if not all(has)}
+                masks = {
+                    name: torch.tensor(has, device="cpu")
+                    for name, has in lacking.items()
+                    if not all(has)
+                }
                 stored = {name: self._stacked(name, several) for name, several in values.items()}
                 yield Batch(stored, masks or None)
         if self.bad and not self.records.skip_bad and (last or not used):

@@ -53,7 +53,8 @@ class Likelihoods(OneLine):
     def of(self, x: Batch, rows: int) -> dict[str, Tensor]:
         """Returns ``log_likelihood``, and with held-out rows ``outlier`` and ``p_value``.
 
-        Each is ``(rows,)``. Of rows that have nothing, the score is 0 and the p-value 1.
+        Each is ``(rows,)``. Of rows that have nothing, the score is 0 and the p-value 1; of those
+        of which no held-out row has as much, the score is NaN and the p-value 1.
         """
         log_p = log_prob(self.model, x, rows, samples=self.samples, seed=self.seed)
         found = {"log_likelihood": log_p}
@@ -63,6 +64,9 @@ class Likelihoods(OneLine):
         for numbers, had in groups(x, rows):
             if had:
                 usual = self._usual(tuple(had))
+                if not len(usual):
+                    found["outlier"][numbers] = torch.nan
+                    continue
                 own = log_p[numbers]
                 spread = usual.std(correction=0).clamp_min(1e-6)
                 found["outlier"][numbers] = (usual.mean() - own) / spread
@@ -71,12 +75,18 @@ class Likelihoods(OneLine):
         return found
 
     def _usual(self, S: Subset) -> Tensor:
-        """Returns log p(x_S) of the held-out rows, sorted."""
+        """Returns log p(x_S) of the held-out rows that have all of S, sorted."""
         assert self.held_out is not None
         if S not in self._known:
             x = self.held_out.select(S)
+            has = x.having(S)
+            if has is not None:
+                x = Batch({n: values[has] for n, values in x.items()})
             how = {"samples": self.samples, "seed": self.seed}
-            self._known[S] = log_prob(self.model, x, x.rows, **how).sort().values
+            log_p = (
+                log_prob(self.model, x, x.rows, **how) if x.rows else self.model.like.new_empty(0)
+            )
+            self._known[S] = log_p.sort().values
         return self._known[S]
 
 

@@ -136,18 +136,19 @@ def densities(
 
     Args:
         modalities: By name.
-        train: Rows to fit to.
-        calibration: Held-out rows; of fewer than :data:`FEWEST`, there is no density.
+        train: Rows to fit to, those that have the modality.
+        calibration: Held-out rows; if fewer than :data:`FEWEST` have it, there is no density.
     """
     found = {}
     for name, modality in modalities.items():
         D = math.prod(modality.shape)
-        count = min(FITTED, max(2, NUMBERS // D), train.count)
-        if calibration.count < FEWEST or count < 2:
+        fitting, held_out = train.having([name]), calibration.having([name])
+        count = min(FITTED, max(2, NUMBERS // D), fitting.count)
+        if held_out.count < FEWEST or count < 2:
             continue
         seen = [
             modality.observe(rows.spread(most, [name]).load([name])[name])
-            for rows, most in ((train, count), (calibration, CALIBRATED))
+            for rows, most in ((fitting, count), (held_out, CALIBRATED))
         ]
         if all(bool(x.isfinite().all()) for x in seen):
             found[name] = calibrated(fitted(seen[0]), seen[1])

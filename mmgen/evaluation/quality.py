@@ -371,7 +371,7 @@ def _baselines(
     recipe: Recipe,
     say: Callable[[str], object],
 ) -> Plain:
-    """Trains baselines, or takes those that are kept, and asks them of the rows."""
+    """Trains baselines, or takes those that are kept, and asks them of the rows that have both."""
     names, device = run.model.names, run.device
     modalities = {n: run.modalities[n] for n in names}
     known = {n: replace(r, codes=r.codes.to(device)) for n, r in known.items()}
@@ -383,23 +383,29 @@ def _baselines(
         for given, target in pairs
         for linear in (True, False)
     }  # fmt: skip
-    truth: dict[str, list[Tensor]] = {target: [] for _, target in pairs}
-    seen: dict[tuple[str, str, bool], list[Tensor]] = {key: [] for key in nets}
+    seen: dict[tuple[str, str, bool], list[tuple[Tensor, Tensor, Tensor]]]
+    seen = {key: [] for key in nets}
     batches = Batches(rows, modalities, device=device, batch_size=ROWS)
     with random_state(device, SEED):
         stream = batches.epoch(None, 0)
         for block in range(len(batches) if nets else 0):
             seed_draws(SEED, "observations", block)  # the same that the run was shown
             x = next(stream)
-            for target, parts in truth.items():
-                parts.append(known[target].read(x[target]).cpu())
             for (given, target, linear), parts in seen.items():
-                parts.append(nets[given, target, linear].predict(x[given]).cpu())
-    return {
-        (*key, score.measure): Rate(score.value, score.error)
-        for key, parts in seen.items()
-        for score in scores(torch.cat(truth[key[1]]), torch.cat(parts)[None], SEED)
-    }
+                has = x.having((given, target))
+                asked, right = (x[n] if has is None else x[n][has] for n in (given, target))
+                truth, said = known[target].read(right), nets[given, target, linear].predict(asked)
+                counted = modalities[target].known(right) if truth.dim() > 1 else None
+                every = torch.ones_like(truth, dtype=torch.bool) if counted is None else counted
+                parts.append((truth.cpu(), said.cpu(), every.reshape(truth.shape).cpu()))
+    found: Plain = {}
+    for key, parts in seen.items():
+        truth, said, counted = (torch.cat(each) for each in zip(*parts, strict=True))
+        counted = counted if truth.dim() > 1 else None
+        if len(truth) and (counted is None or counted.any()):
+            for score in scores(truth, said[None], SEED, counted):
+                found[*key, score.measure] = Rate(score.value, score.error)
+    return found
 
 
 def _measured(run: Run, rows: tuple[Row, ...], plain: Plain) -> Iterable[Measured]:

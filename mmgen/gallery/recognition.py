@@ -18,6 +18,7 @@ from mmgen.isolation import attempt
 from mmgen.registry.loading import Registry
 from mmgen.run import Run
 from mmgen.settings import ModelConfig
+from mmgen.template import MODEL
 
 BELOW = 0.03
 """An answer that is right less often than a plain classifier's by more than this: for fewer points
@@ -125,9 +126,14 @@ class Advice:
         """Returns posteriors given a part that are no diagonal Gaussians."""
         if getattr(self.run.model.settings, "subset_posterior", "gaussian") != "gaussian":
             return []
-        if self.possible(subset_posterior="flow", subset_gradient=False):
-            return ["model.subset_posterior=flow model.subset_gradient=false"]
-        return ["model.subset_posterior=mixture"] * self.possible(subset_posterior="mixture")
+        return ["model.subset_posterior=full"] * self.possible(subset_posterior="full")
+
+    def predictions(self) -> list[str]:
+        """Returns what trains answers for themselves, if nothing does."""
+        if getattr(self.run.model.settings, "prediction", None) != 0:
+            return []
+        usual = MODEL["prediction"]
+        return [f"model.prediction={usual}"] * self.possible(prediction=usual)
 
 
 def of_quality(quality: Quality, advice: Advice) -> list[Diagnostic]:
@@ -205,7 +211,8 @@ def _answer(m: Measured, also: Sequence[Measured], advice: Advice) -> Diagnostic
     if also:
         text += f" Likewise from {joined([joined(each.given) for each in also])}."
     points = round(100 * below(m))
-    tries = [*advice.encoders(m), *advice.more_of(m.target), *advice.longer()]
+    tries = [*advice.encoders(m), *advice.more_of(m.target), *advice.predictions()]
+    tries += advice.longer()
     return Diagnostic(
         f"{m.target} from {given} is {points} points below a plain classifier",
         text,

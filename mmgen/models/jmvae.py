@@ -234,7 +234,8 @@ class JMVAEKL(JointlyEncoded):
         self.subsets_per_step = settings.subsets_per_step
         self.product = settings.subset_encoder == "product"
         self.prediction = settings.prediction
-        self.predicted = [n for n, m in modalities.items() if m.choices()]
+        without = {k for k in self.names if any(k not in subset for subset in self.subsets)}
+        self.predicted = [k for k, m in modalities.items() if k in without and m.choices()]
         self._check(settings)
         self._family = _family(settings)
         joint, own = 2 * self.latent, self._family.size if self.subsets else 2 * self.latent
@@ -454,7 +455,7 @@ class JMVAEKL(JointlyEncoded):
         """Returns the terms of w log p(x_k|z), z of q(z|x_S): means over all subsets S without k.
 
         Args:
-            x: Observations of all modalities.
+            x: Observations ``(B, *shape)`` of all modalities.
             subsets: Those of a step.
             posteriors: q(z|x_S) of them, ``(S, B)``.
             has: Which rows have all of S and more, ``(S, B)``; all without it.
@@ -467,7 +468,9 @@ class JMVAEKL(JointlyEncoded):
             value, present = x[k].new_zeros(x.rows), masks.get(k)
             if without:
                 p = self.decode(torch.stack([z[row] for row in without]), names=[k])[k]
-                log_p, of_another = p.log_prob(x[k]), p.log_prob(x[k].roll(1, 0))
+                log_p = p.log_prob(x[k])
+                with torch.no_grad():
+                    of_another = p.log_prob(x[k].roll(1, 0))
                 if has is not None:
                     known = masks.get(k, torch.ones_like(has[0]))
                     rows = torch.stack([has[row] for row in without]) & known

@@ -163,9 +163,8 @@ def classifier(
             notes.append(f"{file} was damaged ({cause}) and is trained anew")
     say(f"training a {'linear ' if linear else ''}classifier of {about} in {seen}")
     with random_state(device, recipe.seed), device:
-        net = network(
-            modality, len(readout.choices), linear=linear
-        )  # a damaged file may have left its traces
+        # Anew: a damaged file may have left its traces.
+        net = network(modality, len(readout.choices), linear=linear)
     chosen = {n: modalities[n] for n in (seen, about)}
     trained = Classifier(net, readout, None)
     with random_state(device, recipe.seed):
