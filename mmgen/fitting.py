@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmgen import build, denormals
+from mmgen import build, denormals, toml
 from mmgen.brief import cut
 from mmgen.data import content
 from mmgen.data.split import Split
@@ -110,12 +110,22 @@ def _experiment(config: str | Path | Settings | None, data: Path | None, device:
     if not named:
         raise ConfigError("there is no data: name a folder, or hand over rows")
     table["data"] = named
-    model = table.get("model", {})
-    if "kind" not in model and "path" in named:
-        usual = default_experiment(Path(named["path"])).model
-        table["model"] = {"kind": usual.kind, **usual.settings, **model}
     table["train"] = {"device": device, **table.get("train", {})}
-    return Experiment.laid(table, [], "config")
+    if "path" not in named:
+        return Experiment.laid(table, [], "config")
+    if "modalities" in table and named.get("modalities") is None:
+        named["modalities"] = [*table["modalities"]]  # exactly those that have settings take part
+    return default_experiment(Path(named.pop("path")), [*_overrides(table)])
+
+
+def _overrides(table: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """Writes settings as overrides: sections are ``model``, ``train``, ``modalities.NAME``."""
+    for key, value in table.items():
+        section = not before or before == "modalities."
+        if section and isinstance(value, Mapping):
+            yield from _overrides(value, f"{before}{key}.")
+        elif value is not None:
+            yield f"{before}{key}={toml.value(value)}"
 
 
 def _modalities(config: str | Path | Settings | None, registry: Registry) -> dict[str, Modality]:

@@ -7,6 +7,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Mapping, Sequence, Set
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ TAKING_PART = "Exactly the modalities that have a table here take part."
 
 
 def default_experiment(
-    folder: Path, overrides: Sequence[str] = (), preset: str = "default"
+    folder: Path, overrides: Sequence[str] = (), *, paper: bool = False
 ) -> Experiment:
     """Returns what a data set is trained with if nothing else is said.
 
@@ -61,44 +62,42 @@ def default_experiment(
     Args:
         folder: The data set's.
         overrides: ``key=value``, laid over it.
-        preset: ``default``, or ``paper``, which changes nothing of the paper's settings.
+        paper: Change nothing of the paper's settings.
 
     Raises:
         ConfigError: If an override is wrong.
         DataError: If there is no data set in the folder.
     """
     index = read_index(folder)
-    measured = preset == "default"
     rows = index.splits["train"].count if "train" in index.splits else 0
-    table = {
+    table: dict[str, Any] = {
         "name": index.name,
         "data": {"path": str(folder)},
-        "model": {
-            "kind": "jmvae-kl",
-            **(model_of(len(index.modalities), overrides) if measured else {}),
-        },
-        "train": training_of(rows) if measured else {},
+        "model": {"kind": "jmvae-kl"},
     }
-    experiment = Experiment.laid(table, overrides, str(folder))
-    return experiment.with_recommended() if measured else experiment
+    if paper:
+        return Experiment.laid(table, overrides, str(folder))
+    table["model"] |= model_of(len(index.modalities))
+    table["train"] = training_of(rows)
+    experiment = Experiment.laid(deepcopy(table), overrides, str(folder))
+    if experiment.model.settings.get("subset_encoder") == "product":
+        # Products are of diagonal Gaussians: who asks for them did not ask for another family.
+        del table["model"]["subset_posterior"]
+        experiment = Experiment.laid(table, overrides, str(folder))
+    return experiment.with_recommended()
 
 
-def model_of(count: int, overrides: Sequence[str]) -> dict[str, Any]:
+def model_of(count: int) -> dict[str, Any]:
     """Returns the settings of a model of so many modalities.
 
     α is one over the number of subsets that have an encoder, so that their KLs together weigh as
     one, as in the published code of the paper's authors, which takes their mean.
     """
     few = count <= FEW
-    # Products are of diagonal Gaussians: who asks for them did not ask for another family.
-    products = any(
-        re.fullmatch(r"model\.subset_encoder *= *[\"']?product[\"']?", w) for w in overrides
-    )
-    excluded = {"subset_posterior"} if products else set()
     return {
         "subsets": "all" if few else "single",
         "alpha": round(1 / max(1, 2**count - 2 if few else count), 3),
-        **{key: value for key, value in MODEL.items() if key not in excluded},
+        **MODEL,
     }
 
 

@@ -42,7 +42,7 @@ def run(tmp_path_factory):
     settings = {
         "modalities": KINDS,
         "model": {"latent": 2},
-        "train": {"epochs": 20, "batch_size": 30, "learning_rate": 1e-2},
+        "train": {"epochs": 60, "batch_size": 30, "learning_rate": 1e-2},
     }
     return package.train(settings, columns(300), out=tmp_path_factory.mktemp("run") / "run")
 
@@ -282,6 +282,11 @@ def test_parquet_is_filled_and_keeps_its_types(run, mmgen, tmp_path):
     found = pq.read_table(out)
     assert found.column("imputation").to_pylist() == [1, 2] * 3
     assert found.column("shape").to_pylist()[:2] == ["円", "円"]
+    pq.write_table(pa.table({**cells, "imputation": ["mine"] * 3}), table)
+    assert mmgen("fill", run.path, table, "-o", out, "--samples", "2")[0] == 0
+    found = pq.read_table(out)
+    assert found.column("imputation").to_pylist() == ["mine"] * 6
+    assert found.column("imputation-2").to_pylist() == [1, 2] * 3
     table.write_bytes(b"PAR1 and nothing else")
     code, _, told = mmgen("fill", run.path, table, "-o", out)
     assert code == 2

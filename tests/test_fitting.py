@@ -8,8 +8,10 @@ import torch
 from conftest import ROOT, small
 
 import mmgen
+from mmgen import fitting
 from mmgen.errors import ConfigError, DataError, RunError
 from mmgen.run import Run
+from mmgen.template import default_experiment
 
 NETS = {"encoder_widths": [16], "decoder_widths": [16]}
 KINDS = {
@@ -132,3 +134,19 @@ def test_a_data_set_and_a_file_of_settings(small_glyphs, tmp_path):
 def test_what_cannot_be_trained_on_is_told(config, data, error, words):
     with pytest.raises(error, match=words):
         mmgen.train(config, data)
+
+
+def test_what_is_left_out_is_as_of_the_command(small_glyphs):
+    said = {"model": {"alpha": 0.3}, "train": {"epochs": 3, "betas": [0.5, 0.9]}}
+    here = fitting._experiment(said, small_glyphs, "cpu")
+    words = ["model.alpha=0.3", "train.epochs=3", "train.betas=[0.5, 0.9]", "train.device='cpu'"]
+    there = default_experiment(small_glyphs.resolve(), words)
+    assert here == there
+    assert (here.train.schedule, here.recommended) == ("cosine", True)
+    said = {
+        "model": {"kind": "mvae"},
+        "modalities": {"image": {}, "label": {"encoder_widths": [4]}},
+    }
+    here = fitting._experiment(said, small_glyphs, "cpu")
+    assert (here.model.kind, here.participants) == ("mvae", ("image", "label"))
+    assert here.modalities["label"] == {"encoder_widths": [4]}

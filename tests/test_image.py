@@ -328,3 +328,19 @@ def test_convolutions_that_do_not_fit_the_picture_are_refused(settings, words):
         image.encoder()
     with pytest.raises(ValueError, match=words):
         image.decoder(3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "recommended"),
+    [
+        ({}, {"net": "convolution"}),
+        ({"height": 8, "width": 30}, {"net": "convolution"}),
+        ({"height": 7, "width": 30}, {}),
+        ({"encoder_widths": (64,)}, {}),
+        ({"decoder_widths": (64,)}, {}),
+    ],
+)
+def test_convolutions_are_recommended_where_they_fit_and_no_layers_were_chosen(
+    settings, recommended
+):
+    assert Image(**settings).recommended() == recommended

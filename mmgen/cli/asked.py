@@ -78,7 +78,7 @@ class Asked:
         if self.device is not None:
             words.append(f"train.device={toml.value(self.device)}")
         if own_data.is_dataset(source):
-            return default_experiment(source, words, self.preset or "default")
+            return default_experiment(source, words, paper=self.preset == "paper")
         return Experiment.read(source, words)
 
     def again(self, run: Path) -> str:

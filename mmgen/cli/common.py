@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from mmgen.errors import ConfigError, GenerationError
+
+if TYPE_CHECKING:
+    from mmgen.run import Run
 
 
 @dataclass
@@ -156,3 +159,29 @@ Preset = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Missing = Annotated[
+    str,
+    typer.Option(
+        metavar="WORDS", help='Words that count as an empty cell, joined by commas: "NA,?".'
+    ),
+]
+
+
+def missing_words(words: str) -> list[str]:
+    """Returns the words that count as an empty cell."""
+    return [word.strip() for word in words.split(",") if word.strip()]
+
+
+def load_run(context: typer.Context, run: Path, weights: str, device: str | None) -> "Run":
+    """Loads a run, whose folder stays where it is."""
+    from mmgen.files.holding import pinned
+    from mmgen.run import load
+
+    settings: Settings = context.obj
+    context.with_resource(pinned(run))
+    return load(
+        run,
+        weights=weights,
+        device="auto" if device is None else device,
+        plugin_modules=settings.plugins,
+    )

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.cli.common import Force, Seed, Settings, reachable, storable
+from mmgen.cli.common import (
+    Force,
+    Missing,
+    Seed,
+    Settings,
+    missing_words,
+    reachable,
+    storable,
+)
 from mmgen.console import progress, stderr, stdout
 from mmgen.errors import ConfigError, DataError
 
@@ -80,12 +88,7 @@ def table(
     encoding: Annotated[
         str, typer.Option(help="How the file's text is encoded, such as utf-8 or cp932.")
     ] = "utf-8",
-    missing: Annotated[
-        str | None,
-        typer.Option(
-            help='Words that say that a value is missing, as an empty cell does: "NA,?".',
-        ),
-    ] = None,
+    missing: Missing = "",
     validation: Validation = None,
     test: Test = None,
     seed: Seed = 0,
@@ -102,8 +105,8 @@ def table(
     _check(out, show, force)
     # A mark at the start of UTF-8, as Excel writes it, is no part of the first heading.
     same = encoding.lower().replace("_", "-") in {"utf-8", "utf8"}
-    words = [word.strip() for word in (missing or "").split(",")]
-    read = read_table(source, delimiter, "utf-8-sig" if same else encoding, filter(None, words))
+    marked = "utf-8-sig" if same else encoding
+    read = read_table(source, delimiter, marked, missing_words(missing))
     splitting = _splitting(validation, test, seed, split_column)
     wanted = _wanted(config)
     _import(context.obj, read, wanted, splitting, source.stem, out, config, show, skip_bad, force)

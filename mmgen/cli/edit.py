@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.cli.common import Device, Iterations, RunFolder, Settings, Weights, reachable
+from mmgen.cli.common import Device, Iterations, RunFolder, Weights, load_run, reachable
 from mmgen.console import stdout, styled
 from mmgen.errors import GenerationError
 from mmgen.formatting import number
@@ -95,10 +95,7 @@ def edit(
     """Change what is seen in a photograph: infer its attributes, and set some."""
     from mmgen.editing import edit as changed
     from mmgen.files.atomic import check_writable
-    from mmgen.files.holding import pinned
-    from mmgen.run import load
 
-    settings: Settings = context.obj
     wanted = dict(_pair(word) for word in changes or [])
     if not wanted and strip is None:
         raise GenerationError("nothing is changed: --set NAME=VALUE, or --strip NAME")
@@ -110,13 +107,7 @@ def edit(
         if each.exists() and photograph.exists() and each.samefile(photograph):
             raise GenerationError(f"{each} is the photograph itself: name another file")
         check_writable(each)
-    context.with_resource(pinned(run))
-    loaded = load(
-        run,
-        weights=weights,
-        device="auto" if device is None else device,
-        plugin_modules=settings.plugins,
-    )
+    loaded = load_run(context, run, weights, device)
     values = [] if strip is None else _values(loaded, picture, strip, first, last, steps)
     done = changed(
         loaded,

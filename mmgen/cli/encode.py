@@ -66,7 +66,7 @@ def encode(
             "-n", "--samples", min=1, max=common.MOST, help="Draws of z per row for log p."
         ),
     ] = 50,
-    missing: rows.Missing = "",
+    missing: common.Missing = "",
     config: rows.Config = None,
     delimiter: rows.Delimiter = None,
     encoding: rows.Encoding = "utf-8",
@@ -84,7 +84,7 @@ def encode(
 
     check_format(out)
     columns = rows.wanted_columns(config)
-    loaded = rows.loaded(context, run, weights, device)
+    loaded = common.load_run(context, run, weights, device)
     request = Request(
         data=data,
         out=out,
@@ -95,13 +95,13 @@ def encode(
         reference=reference,
         samples=samples,
         columns=columns,
-        missing=rows.missing_words(missing),
+        missing=common.missing_words(missing),
         delimiter=delimiter,
         encoding=encoding,
         iterations=iterations,
         seed=seed,
         say=stderr.print,
     )
-    with rows.share_done("encoding", "%") as done:
+    with rows.share_done("encoding") as done:
         count = encode_to(loaded, build.registry(settings.plugins), request, done)
     stdout.print(f"{out}: {count:,} rows")

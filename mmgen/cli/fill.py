@@ -31,7 +31,7 @@ def fill(
             callback=common.reachable,
         ),
     ],
-    missing: rows.Missing = "",
+    missing: common.Missing = "",
     samples: Annotated[
         int | None,
         typer.Option(
@@ -67,10 +67,10 @@ def fill(
 
     columns = rows.wanted_columns(config)
     check_formats(table, out)
-    loaded = rows.loaded(context, run, weights, device)
+    loaded = common.load_run(context, run, weights, device)
     if iterations is not None and loaded.model.directions is not None:
         raise ConfigError(f"{run}: a model of one direction takes no --iterations")
-    with rows.share_done("filling", "%") as done:
+    with rows.share_done("filling") as done:
         report = fill_table(
             loaded,
             build.registry(settings.plugins),
@@ -79,7 +79,7 @@ def fill(
                 out=out,
                 how=Filling(draws, samples, iterations, seed),
                 columns=columns,
-                missing=rows.missing_words(missing),
+                missing=common.missing_words(missing),
                 delimiter=delimiter,
                 encoding=encoding,
                 skip_bad=skip_bad,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmgen.cli.common import Device, Iterations, RunFolder, Settings, Weights, reachable
+from mmgen.cli.common import Device, Iterations, RunFolder, Weights, load_run, reachable
 from mmgen.console import stderr, stdout, styled
 from mmgen.errors import GenerationError
 
@@ -70,25 +70,16 @@ def generate(
     """Generate modalities from others, or from nothing at all."""
     from mmgen.evaluation.familiar import unfamiliar
     from mmgen.files.atomic import check_writable
-    from mmgen.files.holding import pinned
     from mmgen.gallery import check_grid, renderable
-    from mmgen.run import load
     from mmgen.seeding import random_state
 
-    settings: Settings = context.obj
     values = dict(_pair(word) for word in given or [])
     if start not in ("zero", "prior"):
         raise GenerationError(f"--start {start}: it is zero or prior")
     first: Literal["zero", "prior"] = "zero" if start == "zero" else "prior"
     if file is not None:  # before the work
         check_writable(file)
-    context.with_resource(pinned(run))
-    loaded = load(
-        run,
-        weights=weights,
-        device="auto" if device is None else device,
-        plugin_modules=settings.plugins,
-    )
+    loaded = load_run(context, run, weights, device)
     wanted = loaded.targets(values, targets or None)
     pictures = [n for n in wanted if renderable(loaded.modalities[n])]
     if file is not None and not pictures:

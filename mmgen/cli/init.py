@@ -48,7 +48,7 @@ def init(
             own_data.refuse_raw(data, "init")
         if out is not None:
             _check_free(out, force)
-        experiment = default_experiment(data, overrides or [], preset or "default")
+        experiment = default_experiment(data, overrides or [], paper=preset == "paper")
         text = _written(experiment, data, out, settings)
     if out is None:
         stdout.print(text, end="")

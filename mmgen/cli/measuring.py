@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.cli.common import Settings, storable
+from mmgen.cli.common import load_run, storable
 from mmgen.console import progress, stderr
 
 if TYPE_CHECKING:
@@ -56,20 +56,11 @@ def opened(
     formats: Iterable[str],
 ) -> "Run":
     """Loads a run, whose folder stays where it is; checks first that the tables can be written."""
-    from mmgen.files.holding import pinned
-    from mmgen.run import load
     from mmgen.tables import checked_format
 
-    settings: Settings = context.obj
     if file is not None:
         checked_format(file, formats)
-    context.with_resource(pinned(run))
-    return load(
-        run,
-        weights=weights,
-        device="auto" if device is None else device,
-        plugin_modules=settings.plugins,
-    )
+    return load_run(context, run, weights, device)
 
 
 @contextmanager

@@ -3,15 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from mmgen.cli.common import MOST, Settings, reachable
+from mmgen.cli.common import MOST, reachable
 from mmgen.console import progress
-
-if TYPE_CHECKING:
-    from mmgen.run import Run
 
 Config = Annotated[
     Path | None,
@@ -19,12 +16,6 @@ Config = Annotated[
         help="A TOML file that says which columns of a table make which modality, as "
         "mmgen data table --show prints it. If left out, they are found by their headings.",
         callback=reachable,
-    ),
-]
-Missing = Annotated[
-    str,
-    typer.Option(
-        metavar="WORDS", help='Words that count as an empty cell, joined by commas: "NA,?".'
     ),
 ]
 Delimiter = Annotated[
@@ -48,11 +39,6 @@ Draws = Annotated[
 ]
 
 
-def missing_words(words: str) -> list[str]:
-    """Returns the words that count as an empty cell."""
-    return [word.strip() for word in words.split(",") if word.strip()]
-
-
 def wanted_columns(config: Path | None) -> dict[str, dict[str, Any]]:
     """Returns which columns are whose, as a file says."""
     from mmgen.data.tables.columns import read_wanted
@@ -60,33 +46,10 @@ def wanted_columns(config: Path | None) -> dict[str, dict[str, Any]]:
     return {} if config is None else read_wanted(config)
 
 
-def loaded(context: typer.Context, run: Path, weights: str, device: str | None) -> "Run":
-    """Loads a run, whose folder stays where it is."""
-    from mmgen.files.holding import pinned
-    from mmgen.run import load
-
-    settings: Settings = context.obj
-    context.with_resource(pinned(run))
-    return load(
-        run,
-        weights=weights,
-        device="auto" if device is None else device,
-        plugin_modules=settings.plugins,
-    )
-
-
 @contextmanager
-def share_done(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows a bar of what is done of all: of rows, or of a table's bytes as a share.
-
-    Args:
-        what: Is done.
-        unit: ``"rows"``, or ``"%"``.
-    """
-    shown = (
-        "{task.completed:,}/{task.total:,} rows" if unit == "rows" else "{task.percentage:.0f} %"
-    )
-    with progress(shown) as bar:
+def share_done(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows a bar of the share that is done, of rows or of a table's bytes."""
+    with progress("{task.percentage:.0f} %") as bar:
         task = bar.add_task(what, total=0, visible=False)
 
         def done(count: int, total: int) -> None:

@@ -1,11 +1,11 @@
 """Fills a CSV file: what was there is kept byte for byte."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, islice
 
 from mmgen.data.tables.table import BadRow
-from mmgen.files.atomic import check_writable, write
-from mmgen.files.holding import make
+from mmgen.files.atomic import check_writable
 from mmgen.filling.filler import CHUNK, Filled, Filler, sure_headings
 from mmgen.filling.tables import (
     IMPUTATION,
@@ -13,7 +13,8 @@ from mmgen.filling.tables import (
     Pictures,
     Report,
     Request,
-    filler_of,
+    fill_to,
+    free_heading,
     refuse,
     values_in_words,
 )
@@ -40,26 +41,16 @@ def fill_csv(run: Run, registry: Registry, request: Request) -> Report:
         head = [*islice(records, SAMPLE)]
         usable = [r for r in head if r.fields and not r.problem]
         sample = [[table.text(field) for field in record.fields] for record in usable]
-        filler = filler_of(run, registry, request, table.headings, sample)
-        report = Report()
-        pictures = Pictures(request.pictures if filler.pictures else None)
-        make(request.out.parent)
-        with pictures.writing():
-            write(
-                request.out,
-                _parts(table, chain(head, records), filler, pictures, request, report),
-            )
-    report.filled, report.left = dict(filler.filled), filler.left
-    report.pictures = pictures.folder if pictures.count else None
-    return report
+        parts = partial(_parts, table, chain(head, records), request)
+        return fill_to(run, registry, request, table.headings, sample, parts)
 
 
 def _parts(
     table: CsvFile,
     records: Iterator[Record],
+    request: Request,
     filler: Filler,
     pictures: Pictures,
-    request: Request,
     report: Report,
 ) -> Iterator[bytes]:
     """Yields the output's bytes in order.
@@ -72,7 +63,7 @@ def _parts(
     for column, field in enumerate(table.first.fields):
         fields += [field, *([table.field(sure[column])] if column in sure else [])]
     if times is not None:
-        fields.append(table.field(_free(IMPUTATION, table.headings)))
+        fields.append(table.field(free_heading(IMPUTATION, table.headings)))
     yield table.mark
     for blank in table.blank_lines:
         yield table.row([], b"") + _kept(table, blank)
@@ -135,10 +126,3 @@ def _rows(
 def _kept(table: CsvFile, record: Record) -> bytes:
     """Returns a row as it was; of an empty line, what ends it."""
     return table.row(record.fields, record.end)
-
-
-def _free(name: str, headings: tuple[str, ...]) -> str:
-    number, free = 2, name
-    while free in headings:
-        number, free = number + 1, f"{name}-{number}"
-    return free

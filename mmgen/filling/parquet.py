@@ -1,20 +1,21 @@
 """Fills a Parquet file: columns keep their types, and values that were there stay as they are."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 from mmgen.data.cells import number, switch
 from mmgen.errors import WriteError
-from mmgen.files.atomic import check_writable, write
-from mmgen.files.holding import make
+from mmgen.files.atomic import check_writable
 from mmgen.filling.filler import Filled, Filler, sure_headings
 from mmgen.filling.tables import (
     IMPUTATION,
     Pictures,
     Report,
     Request,
-    filler_of,
+    fill_to,
+    free_heading,
     refuse,
     values_in_words,
 )
@@ -32,28 +33,20 @@ def fill_parquet(run: Run, registry: Registry, request: Request) -> Report:
         WriteError: If the output cannot be written, or a value is none of its column's type.
     """
     check_writable(request.out)
-    report = Report()
     with opened(request.table) as table:
         batches = table.batches()
         head = [*islice(batches, 1)]
         sample = [cells for batch in head for _, cells in table.words(batch)]
-        filler = filler_of(run, registry, request, table.headings, sample)
-        pictures = Pictures(request.pictures if filler.pictures else None)
-        make(request.out.parent)
-        with pictures.writing():
-            every = chain(head, batches)
-            write(request.out, _parts(table, every, filler, pictures, request, report))
-    report.filled, report.left = dict(filler.filled), filler.left
-    report.pictures = pictures.folder if pictures.count else None
-    return report
+        parts = partial(_parts, table, chain(head, batches), request)
+        return fill_to(run, registry, request, table.headings, sample, parts)
 
 
 def _parts(
     table: ArrowFile,
     batches: Iterator[Any],
+    request: Request,
     filler: Filler,
     pictures: Pictures,
-    request: Request,
     report: Report,
 ) -> Iterator[bytes]:
     import pyarrow as pa
@@ -96,7 +89,7 @@ def _schema(table: ArrowFile, sure: dict[int, str], *, numbered: bool) -> Any:
         if column in sure:
             fields.append(pa.field(sure[column], pa.float64()))
     if numbered:
-        fields.append(pa.field(IMPUTATION, pa.int64()))
+        fields.append(pa.field(free_heading(IMPUTATION, table.headings), pa.int64()))
     return pa.schema(fields, table.schema.metadata)
 
 

@@ -1,6 +1,6 @@
 """What filling CSV and Parquet files share: the request, pictures, rows that are refused."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,8 @@ from mmgen.data.folder import appearing
 from mmgen.data.tables.importing import first_of
 from mmgen.data.tables.table import BadRow
 from mmgen.errors import DataError, WriteError
+from mmgen.files.atomic import write
+from mmgen.files.holding import make
 from mmgen.filling.filler import Filled, Filler, Filling, picture_name, save_picture
 from mmgen.registry.loading import Registry
 from mmgen.run import Run
@@ -23,7 +25,7 @@ SAMPLE = 1000
 """Rows that are looked at to find which columns are whose."""
 
 IMPUTATION = "imputation"
-"""The column with the number of a row's imputation."""
+"""The column with the number of a row's imputation, or ``imputation-2`` if that is taken."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,7 +42,6 @@ class Request(OneLine):
         delimiter: Of a CSV file; found out if left out.
         encoding: Of a CSV file.
         skip_bad: Whether rows that cannot be used are copied as they are.
-        plugins: One-file plugins.
         say: Is told which columns are whose.
         done: Is told how many bytes or rows were read, and of how many.
     """
@@ -53,7 +54,6 @@ class Request(OneLine):
     delimiter: str | None = None
     encoding: str = "utf-8"
     skip_bad: bool = False
-    plugins: Sequence[str] = ()
     say: Callable[[str], object] = field(default=lambda _: None)
     done: Callable[[int, int], object] = field(default=lambda _done, _all: None)
 
@@ -82,14 +82,15 @@ class Report(OneLine):
     pictures: Path | None = None
 
 
-def filler_of(
+def fill_to(
     run: Run,
     registry: Registry,
     request: Request,
     headings: Sequence[str],
     sample: Sequence[Sequence[str]],
-) -> Filler:
-    """Finds which columns are whose, says so, and makes what fills them.
+    parts: Callable[[Filler, "Pictures", Report], Iterable[bytes]],
+) -> Report:
+    """Finds which columns are whose, says so, and writes a table and its pictures, or neither.
 
     Args:
         run: The trained run.
@@ -97,12 +98,25 @@ def filler_of(
         request: What is to be filled.
         headings: Of the table.
         sample: Some rows' cells in words.
+        parts: The output's bytes in order; puts what it counts into the report.
+
+    Raises:
+        DataError: If rows cannot be used.
+        WriteError: If the output cannot be written.
     """
     readers, cells = readers_of(
         run, registry, request.table, headings, sample, request.columns, request.missing
     )
     request.say(told({reader.name: reader.assigned for reader in readers}, run.modalities))
-    return Filler(run, readers, cells, request.how)
+    filler = Filler(run, readers, cells, request.how)
+    pictures = Pictures(request.pictures if filler.pictures else None)
+    report = Report()
+    make(request.out.parent)
+    with pictures.writing():
+        write(request.out, parts(filler, pictures, report))
+    report.filled, report.left = dict(filler.filled), filler.left
+    report.pictures = pictures.folder if pictures.count else None
+    return report
 
 
 def readers_of(
@@ -194,6 +208,14 @@ def values_in_words(
         else:
             words[row, column] = filler.words((row, column), value)
     return words
+
+
+def free_heading(name: str, headings: Sequence[str]) -> str:
+    """Returns a heading that no column has: the name, or with a number behind it."""
+    number, free = 2, name
+    while free in headings:
+        number, free = number + 1, f"{name}-{number}"
+    return free
 
 
 def refuse(request: Request, bad: Sequence[BadRow], rows: int) -> None:

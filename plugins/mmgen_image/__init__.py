@@ -184,8 +184,13 @@ class Image(Modality):
         return (super().example(classes, generator).sigmoid() * 255).to(torch.uint8)
 
     def recommended(self) -> dict[str, Any]:
-        """Chooses convolutions, where a picture is large enough to be halved twice."""
-        return {"net": "convolution"} if min(self.height, self.width) >= 8 else {}
+        """Chooses convolutions, where a picture is large enough to be halved twice.
+
+        Not where hidden layers were chosen, which convolutions have none of.
+        """
+        usual = type(self).model_fields["encoder_widths"].default
+        chosen = (self.encoder_widths, self.decoder_widths) != (usual, usual)
+        return {} if chosen or min(self.height, self.width) < 8 else {"net": "convolution"}
 
     @classmethod
     def match_score(cls, cells: Sequence[str]) -> float:
