@@ -48,7 +48,8 @@ class Content(OneLine):
             provide, and the kind's settings, in JSON values. What a kind measures on the training
             split (:meth:`mmgen.modality.Modality.fit`) is measured when the rows are written.
         splits: For each split, its rows in chunks: dictionaries of stored values ``(n, ...)`` by
-            modality, as the kind's ``parse`` and ``example`` give them. All chunks of a modality
+            modality, as the kind's ``parse`` and ``example`` give them; where rows lack some, a
+            :class:`mmgen.batch.Batch`, which says so. All chunks of a modality
             have one dtype and one shape but for n, which may differ. A split is iterated once,
             chunk by chunk, in the order of this dictionary; a chunk is written before the next one
             is asked for, so that no more than one of them is in memory. ``train`` is trained on;

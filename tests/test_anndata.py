@@ -111,15 +111,22 @@ def test_each_modality_of_mudata_is_one_and_rows_are_matched_by_name(mmgen, tmp_
         data.obs["type"] = pandas.Categorical(np.where(np.arange(data.n_obs) % 2, "a", "b"))
         data.write(path)
     words = ("--validation", 0, "--test", 0, "--labels", "type")
-    code, _, err = mmgen("data", "anndata", path, "--out", out, *words)
-    told = "20 of 70 rows lack protein, rna; leave them out with --skip-bad"
-    assert (code, told in err) == (2, True), err
-    code, _, err = mmgen("data", "anndata", path, "--out", out, *words, "--skip-bad")
+    code, _, err = mmgen("data", "anndata", path, "--out", tmp_path / "all", *words)
+    assert code == 0, err
+    every = read_dataset(tmp_path / "all").splits["train"]
+    lacking = {name: int((~has).sum()) for name, has in every.present.items()}
+    assert (every.count, lacking) == (70, {"protein": 10, "rna": 10})
+    rows = every.load()
+    both = every.present["protein"] & every.present["rna"]
+    code, _, err = mmgen("data", "anndata", path, "--out", out, *words, "--complete")
     assert code == 0, err
     stored, _ = values(out)
     kinds = {name: each["kind"] for name, each in read_dataset(out).modalities.items()}
     assert kinds == {"rna": "counts", "protein": "vector", "type": "label"}
     assert len(stored["rna"]) == 50
+    for name, known in stored.items():  # drawn in another order
+        assert sorted(known.tolist()) == sorted(rows[name][both].tolist())
+    assert not rows["rna"][~every.present["rna"]].any()
     # The four proteins are the logarithms of the first four genes.
     close = stored["rna"][:, :4].float().log1p()
     torch.testing.assert_close(stored["protein"], close)
@@ -160,7 +167,7 @@ def rewritten(change):
 
 
 def lost_label(data):
-    data.obs["type"] = data.obs["type"].cat.remove_categories(["B"])
+    data.obs["type"] = data.obs["type"].cat.remove_categories(["T, cell"])
 
 
 def link(file):
@@ -202,7 +209,11 @@ def set_to(name, key, value):
         (rewritten(set_to("X/indices", 3, -1)), (), "of variables that there are not"),
         (rewritten(set_to("X/indptr", 30, 2**30)), (), "its rows are damaged"),
         (changed(lambda data: setattr(data, "X", data.X.tocsc())), (), "is stored as csc_matrix"),
-        (changed(lost_label), ("--labels", "type"), "20 of 60 rows lack type"),
+        (
+            changed(lost_label),
+            ("--labels", "type", "--split-column", "part"),
+            "no row to train on has type",
+        ),
         (lambda path: None, ("--layer", "lgo"), "has no layers/lgo; did you mean 'log'?"),
         (lambda path: None, ("--layer", "log", "--matrix", "counts"), "counts are whole"),
         (lambda path: None, ("--labels", "tpye"), "obs has no column 'tpye'; did you mean 'type'?"),

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from mmgen.batch import Batch
+
 T = TypeVar("T")
 
 BYTES = 2**24
@@ -71,8 +73,8 @@ class AnnData(Source):
     )
     labels: tuple[str, ...] = Field(
         (),
-        description="Columns of obs that are labels; if left out, those of 2 to "
-        f"{MOST_CLASSES} categories in which none is missing.",
+        description=f"Columns of obs that are labels; if left out, those of 2 to {MOST_CLASSES} "
+        "categories.",
     )
     obsm: tuple[str, ...] = Field((), description="Arrays of obsm that are vectors.")
     validation: Share = Field(
@@ -85,9 +87,7 @@ class AnnData(Source):
     split_column: str | None = Field(
         None, description="The column of obs that says of each row: train, validation or test."
     )
-    skip_bad: bool = Field(
-        False, description="Leave out rows that lack a label or a modality, instead of stopping."
-    )
+    complete: bool = Field(False, description="Leave out rows that lack a label or a modality.")
 
     @model_validator(mode="after")
     def _some_to_train(self) -> Self:
@@ -97,6 +97,8 @@ class AnnData(Source):
 
     def read(self) -> Content:
         """Returns matrices, labels and vectors, read when they are asked for."""
+        import numpy as np
+
         with _opened(self.file) as file:
             obs = _whole(file, "obs")
             parts = {**self._matrices(file, obs.index), **self._vectors(file, len(obs))}
@@ -108,19 +110,23 @@ class AnnData(Source):
                 f"{self.file}: only {listed(parts)} to learn from, but a joint model needs at "
                 f"least two modalities; name --labels of {listed(obs.columns)}, or --obsm"
             )
-        for part in parts.values():
-            split_of[part.rows < 0] = -1
-        lacking = listed(name for name, part in parts.items() if (part.rows < 0).any())
-        lost = int((split_of < 0).sum())
-        if lost and not self.skip_bad:
-            raise DataError(
-                f"{self.file}: {lost:,} of {len(obs):,} rows lack {lacking}; leave them out with "
-                "--skip-bad, or choose others"
-            )
+        lacking = [name for name, part in parts.items() if (part.rows < 0).any()]
+        absent = np.stack([part.rows < 0 for part in parts.values()])
+        if self.complete:
+            unused, why = absent.any(0), f"lack {listed(lacking)}"
+        else:
+            unused, why = absent.all(0), "have nothing"
+        split_of[unused] = -1
+        lost = int(unused.sum())
         splits = {split: (split_of == n).nonzero()[0] for n, split in enumerate(SPLITS)}
         if not len(splits["train"]):
-            raise DataError(f"{self.file}: no row to train on")
-        left_out = f", without {lost:,} that lack {lacking}" if lost else ""
+            raise DataError(
+                f"{self.file}: no row to train on" + f", without {lost:,} that {why}" * bool(lost)
+            )
+        for name in lacking:
+            if (parts[name].rows[splits["train"]] < 0).all():
+                raise DataError(f"{self.file}: no row to train on has {name}")
+        left_out = f", without {lost:,} that {why}" if lost else ""
         return Content(
             about=f"The rows of {self.file.name}{left_out}.",
             modalities={name: part.configuration for name, part in parts.items()},
@@ -128,17 +134,22 @@ class AnnData(Source):
             rows=len(obs) - lost,
         )
 
-    def _chunks(
-        self, parts: "Mapping[str, _Part]", rows: "NDArray[np.intp]"
-    ) -> "Iterator[Mapping[str, Tensor]]":
+    def _chunks(self, parts: "Mapping[str, _Part]", rows: "NDArray[np.intp]") -> "Iterator[Batch]":
+        import torch
+
+        from mmgen.batch import Batch
+
         at_once = max(1, BYTES // sum(part.bytes for part in parts.values()))
         with _opened(self.file) as file:
             for start in range(0, len(rows), at_once):
-                chosen = rows[start : start + at_once]
-                yield {
-                    name: _safe(file, part.take, file, part.rows[chosen])
-                    for name, part in parts.items()
-                }
+                chosen, tensors, present = rows[start : start + at_once], {}, {}
+                for name, part in parts.items():
+                    places = part.rows[chosen]
+                    present[name] = torch.from_numpy(places >= 0)
+                    # What is absent is stored as zeros, whatever is handed over for it.
+                    places[places < 0] = part.rows.max()
+                    tensors[name] = _safe(file, part.take, file, places)
+                yield Batch(tensors, present)
 
     def _matrices(self, file: "h5py.File", names: Any) -> "dict[str, _Part]":
         """Returns the matrix of the file, or of each of its modalities."""
@@ -204,10 +215,10 @@ class AnnData(Source):
             classes = [as_name(str(each)) for each in column.cat.categories]
             codes = column.cat.codes.to_numpy()
             usable = len({*classes} - {""}) == len(classes) >= 2
-            few = len(classes) <= min(MOST_CLASSES, len(codes) / 2)
+            few = len(classes) <= min(MOST_CLASSES, (codes >= 0).sum() / 2)
             if asked and not usable:
                 raise DataError(f"{self.file}: {name!r} has no two classes with names of their own")
-            if asked or (usable and few and (codes >= 0).all()):
+            if asked or (usable and few):
                 settings = {"kind": "label", "classes": classes}
                 rows = np.where(codes >= 0, np.arange(len(codes)), -1)
                 kept = codes.astype(np.uint8 if len(classes) < 2**8 else np.int32)
