@@ -3,6 +3,8 @@
     python -m benchmarks.quality OUT --mnist FOLDER [--minutes 5] [--seeds 3] [--jobs 2]
     python -m benchmarks.quality OUT --mnist FOLDER --only glyphs --only measurements
     python -m benchmarks.quality OUT --candidate 'wide: model.latent=128 model.alpha=0.3'
+    python -m benchmarks.quality OUT --mnist FOLDER --only 'five pictures' --candidate defaults \
+        --candidate 'MVAE: model.kind="mvae"' --candidate 'MoPoE: model.kind="mopoe"'
 
 A candidate is settings laid over the defaults. Each is trained on each set with each seed for the
 same time: one epoch is measured, and as many are trained as fit. Then ``mmgen coherence --judge``
@@ -105,6 +107,7 @@ SETS: dict[str, Set] = {
     "mnist, 2": Set(_mnist, settings=('data.modalities=["image", "label"]',)),
     "mnist, 3": Set(_mnist),
     "two pictures": Set(_pictures, settings=('data.modalities=["m0", "m1", "label"]',)),
+    "five pictures": Set(_pictures, settings=('data.modalities=["m0", "m1", "m2", "m3", "m4"]',)),
     "measurements": Set(_measurements),
     "words": Set(_words),
     "clothes": Set(_clothes),
@@ -236,6 +239,7 @@ def summary(agreement: Mapping[str, object], judge: str) -> dict[str, float]:
     - ``told``: the class from one other modality, the one that tells most;
     - ``shown``: in one other modality from the class, the mean;
     - ``crossed``: from one of the others in another of them, the mean; absent where there are two;
+    - ``many``: from one, in all of the others at once, the mean;
     - ``nothing``: all that is generated from nothing is of one class;
     - ``distance``: the mean Fréchet distance of what is generated from nothing.
     """
@@ -254,6 +258,8 @@ def summary(agreement: Mapping[str, object], judge: str) -> dict[str, float]:
             elif targets == [judge]:
                 name = "told"
             groups.setdefault(name, []).append(share)
+        elif each["question"] == "one to many, right":
+            groups.setdefault("many", []).append(share)
         elif each["question"] == "from nothing":
             groups.setdefault("nothing", []).append(share)
         elif each["question"] == "Fréchet" and not given:
@@ -279,7 +285,7 @@ def mmgen(*words: object) -> float:
     return used.ru_utime + used.ru_stime
 
 
-NUMBERS = ("told", "shown", "crossed", "nothing", "distance")
+NUMBERS = ("told", "shown", "crossed", "many", "nothing", "distance")
 
 
 def table(measured: Mapping[tuple[str, str], Sequence[Mapping[str, float]]], about: str) -> str:

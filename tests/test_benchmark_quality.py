@@ -22,6 +22,8 @@ FINDINGS = [
     finding("one to one", ["label"], ["image"], 0.6, ceiling=0.8),
     finding("one to one", ["sound"], ["image"], 0.4, ceiling=0.8),
     finding("one to one", [], [], 0.1),
+    finding("one to many, right", ["label"], ["image", "sound"], 0.4, ceiling=0.8),
+    finding("one to many, right", ["image"], ["label", "sound"], 0.2, ceiling=0.8),
     finding("from nothing", [], ["image"], 0.4, ceiling=0.8),
     finding("Fréchet", [], ["image"], 30.0, ceiling=3.0),
     finding("Fréchet", ["label"], ["image"], 7.0, ceiling=3.0),
@@ -33,6 +35,7 @@ def test_numbers_are_of_directions_of_one_sort_and_shares_of_what_is_seen_in_rea
         "told": 0.9,
         "shown": pytest.approx(0.75),
         "crossed": pytest.approx(0.5),
+        "many": pytest.approx(0.375),
         "nothing": pytest.approx(0.5),
         "distance": 30.0,
     }
@@ -41,7 +44,7 @@ def test_numbers_are_of_directions_of_one_sort_and_shares_of_what_is_seen_in_rea
 def test_a_table_has_means_and_deviations_over_seeds():
     found = [{"epochs": 3, "told": 0.8}, {"epochs": 5, "told": 0.9}]
     text = quality.table({("glyphs", "defaults"): found, ("glyphs", "flow"): []}, "about")
-    assert "| defaults | 4 | 85.0 ± 7.1 | – | – | – | – |" in text
+    assert "| defaults | 4 | 85.0 ± 7.1 | – | – | – | – | – |" in text
     assert "flow" not in text
 
 
