@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen import toml
-from mmgen.data.index import read_index
+from mmgen.data.index import WITH_HOLES, Index, read_index
 from mmgen.experiment import Experiment
 from mmgen.settings import Section
+from mmgen.subsets import Subset
 
 if TYPE_CHECKING:
     from mmgen.modality import Modality
@@ -77,7 +78,8 @@ def default_experiment(
     }
     if paper:
         return Experiment.laid(table, overrides, str(folder))
-    table["model"] |= model_of(len(index.modalities))
+    taking = Experiment.laid(deepcopy(table), overrides, str(folder)).participants
+    table["model"] |= model_of(_patterns(folder, index, taking or [*index.modalities]))
     table["train"] = training_of(rows)
     experiment = Experiment.laid(deepcopy(table), overrides, str(folder))
     if experiment.model.settings.get("subset_encoder") == "product":
@@ -87,16 +89,29 @@ def default_experiment(
     return experiment.with_recommended()
 
 
-def model_of(count: int) -> dict[str, Any]:
-    """Returns the settings of a model of so many modalities.
+def _patterns(folder: Path, index: Index, names: Sequence[str]) -> Mapping[Subset, int]:
+    """Counts the training rows that have exactly these modalities, by which those are."""
+    if index.format_version != WITH_HOLES or "train" not in index.splits:
+        return {tuple(names): 1}
+    from mmgen.data.store import read_dataset
+
+    dataset = read_dataset(folder)
+    return dataset.splits["train"].patterns(n for n in names if n in dataset.modalities)
+
+
+def model_of(patterns: Mapping[Subset, int]) -> dict[str, Any]:
+    """Returns the settings of a model of rows that have so many modalities, by how many rows do.
 
     α is one over the number of subsets that have an encoder, so that their KLs together weigh as
-    one, as in the published code of the paper's authors, which takes their mean.
+    one, as in the published code of the paper's authors, which takes their mean. Of rows that lack
+    modalities, a row's KLs are those to the subsets of what it has, and their mean number counts.
     """
-    few = count <= FEW
+    few = max(map(len, patterns)) <= FEW
+    rows = sum(patterns.values())
+    kls = sum(n * (2 ** len(P) - 2 if few else len(P)) for P, n in patterns.items() if len(P) > 1)
     return {
         "subsets": "all" if few else "single",
-        "alpha": round(1 / max(1, 2**count - 2 if few else count), 3),
+        "alpha": round(rows / max(1, kls), 3),
         **MODEL,
     }
 

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+import torch
 import toys
 from conftest import ROOT
 from safetensors.torch import load_file
 
 from mmgen import build, settings, shell, toml
+from mmgen.batch import Batch
 from mmgen.data.sources.synthetic import synthetic
-from mmgen.data.store import write_dataset
+from mmgen.data.store import read_dataset, write_dataset
 from mmgen.experiment import Experiment
 from mmgen.template import default_experiment, training_of
 from mmgen_label import Label
@@ -155,6 +157,26 @@ def test_the_subsets_together_weigh_as_one(tmp_path, count, subsets, alpha):
     kinds = {f"m{n}": Label(classes=("a", "b")) for n in range(count)}
     model = default_experiment(dataset(tmp_path / "data", **kinds)).model
     assert (model.kind, model.subsets, model.alpha) == ("jmvae-kl", subsets, alpha)
+    if count > 2:  # of those that take part
+        few = default_experiment(tmp_path / "data", ['data.modalities=["m0", "m1"]']).model
+        assert (few.subsets, few.alpha) == ("all", 0.5)
+
+
+def test_where_rows_lack_modalities_the_subsets_of_what_they_have_weigh_as_one(tmp_path):
+    kinds = {f"m{n}": Label(classes=("a", "b")) for n in range(3)}
+    dataset(tmp_path / "whole", **kinds)
+    rows = read_dataset(tmp_path / "whole").splits["train"]
+    has = {n: torch.ones(rows.count, dtype=torch.bool) for n in kinds}
+    has["m0"][1:] = has["m1"][4:] = False  # one row has all, three have two, the others one
+    write_dataset(
+        tmp_path / "holes",
+        name="holes",
+        about="",
+        modalities={n: kind.to_config() for n, kind in kinds.items()},
+        splits={"train": Batch(dict(rows.load()), has)},
+    )
+    model = default_experiment(tmp_path / "holes").model
+    assert model.alpha == round(rows.count / (6 + 3 * 2), 3)
 
 
 def test_the_papers_preset_changes_nothing_of_the_papers_settings(mmgen, data, tmp_path):
