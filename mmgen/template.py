@@ -104,15 +104,20 @@ def model_of(patterns: Mapping[Subset, int]) -> dict[str, Any]:
 
     α is one over the number of subsets that have an encoder, so that their KLs together weigh as
     one, as in the published code of the paper's authors, which takes their mean. Of rows that lack
-    modalities, a row's KLs are those to the subsets of what it has, and their mean number counts.
+    modalities, a row's KLs are those to the subsets of what it has, and their mean number counts;
+    γ, which weighs what is said of the same subsets, grows by as much.
     """
     few = max(map(len, patterns)) <= FEW
     rows = sum(patterns.values())
-    kls = sum(n * (2 ** len(P) - 2 if few else len(P)) for P, n in patterns.items() if len(P) > 1)
+    kls = {P: 2 ** len(P) - 2 if few else len(P) for P in patterns if len(P) > 1}
+    mean = sum(kls[P] * patterns[P] for P in kls) / rows
+    if not mean:
+        return {"subsets": "all" if few else "single", **MODEL}
     return {
         "subsets": "all" if few else "single",
-        "alpha": round(rows / max(1, kls), 3),
+        "alpha": round(1 / mean, 3),
         **MODEL,
+        "prediction": round(MODEL["prediction"] * max(kls.values()) / mean, 3),
     }
 
 

@@ -22,7 +22,7 @@ from mmgen.batch import Batch
 from mmgen.data.sources.synthetic import synthetic
 from mmgen.data.store import read_dataset, write_dataset
 from mmgen.experiment import Experiment
-from mmgen.template import default_experiment, training_of
+from mmgen.template import default_experiment, model_of, training_of
 from mmgen_label import Label
 from mmgen_vector import Vector
 
@@ -175,8 +175,11 @@ def test_where_rows_lack_modalities_the_subsets_of_what_they_have_weigh_as_one(t
         modalities={n: kind.to_config() for n, kind in kinds.items()},
         splits={"train": Batch(dict(rows.load()), has)},
     )
+    mean = (6 + 3 * 2) / rows.count
     model = default_experiment(tmp_path / "holes").model
-    assert model.alpha == round(rows.count / (6 + 3 * 2), 3)
+    assert (model.alpha, model.prediction) == (round(1 / mean, 3), round(0.3 * 6 / mean, 3))
+    assert default_experiment(tmp_path / "whole").model.prediction == 0.3
+    assert "alpha" not in model_of({("m0",): 3, ("m1",): 2})  # no row has a KL
 
 
 def test_the_papers_preset_changes_nothing_of_the_papers_settings(mmgen, data, tmp_path):
