@@ -20,6 +20,9 @@ from mmgen.subsets import Subset
 if TYPE_CHECKING:
     from mmgen.modality import Modality
 
+KIND = "jmvae-kl"
+"""The kind of model that a data set is trained with."""
+
 MODEL: dict[str, Any] = {
     "latent": 32,
     "fusion": [256],
@@ -74,12 +77,15 @@ def default_experiment(
     table: dict[str, Any] = {
         "name": index.name,
         "data": {"path": str(folder)},
-        "model": {"kind": "jmvae-kl"},
+        "model": {"kind": KIND},
     }
     if paper:
         return Experiment.laid(table, overrides, str(folder))
-    taking = Experiment.laid(deepcopy(table), overrides, str(folder)).participants
-    table["model"] |= model_of(_patterns(folder, index, taking or [*index.modalities]))
+    asked = Experiment.laid(deepcopy(table), overrides, str(folder))
+    taking = asked.participants or [*index.modalities]
+    table["model"] |= model_of(_patterns(folder, index, taking))
+    if asked.model.kind != KIND:
+        table["model"].pop("alpha", None)  # what another kind calls α is another weight
     table["train"] = training_of(rows)
     experiment = Experiment.laid(deepcopy(table), overrides, str(folder))
     if experiment.model.settings.get("subset_encoder") == "product":

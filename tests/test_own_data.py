@@ -182,6 +182,14 @@ def test_where_rows_lack_modalities_the_subsets_of_what_they_have_weigh_as_one(t
     assert "alpha" not in model_of({("m0",): 3, ("m1",): 2})  # no row has a KL
 
 
+def test_another_kind_keeps_what_it_calls_alpha(data):
+    experiment = default_experiment(data, ["model.kind=mvtcae"])
+    chosen = build.model_settings(experiment, build.registry())
+    plain = type(chosen)()
+    assert (chosen.alpha, chosen.latent) == (plain.alpha, 32)
+    assert default_experiment(data).model.alpha != plain.alpha
+
+
 def test_the_papers_preset_changes_nothing_of_the_papers_settings(mmgen, data, tmp_path):
     code, out, err = mmgen("init", data, "--preset", "paper")
     assert (code, err) == (0, "")
