@@ -112,19 +112,19 @@ def model_of(patterns: Mapping[Subset, int]) -> dict[str, Any]:
     one, as in the published code of the paper's authors, which takes their mean. Of rows that lack
     modalities, a row's KLs are those to the subsets of what it has, and their mean number counts;
     γ, which weighs what is said of the same subsets, grows by as much.
+
+    Args:
+        patterns: How many rows have exactly these modalities, by which those are.
     """
     few = max(map(len, patterns)) <= FEW
     rows = sum(patterns.values())
     kls = {P: 2 ** len(P) - 2 if few else len(P) for P in patterns if len(P) > 1}
     mean = sum(kls[P] * patterns[P] for P in kls) / rows
-    if not mean:
-        return {"subsets": "all" if few else "single", **MODEL}
-    return {
-        "subsets": "all" if few else "single",
-        "alpha": round(1 / mean, 3),
-        **MODEL,
-        "prediction": round(MODEL["prediction"] * max(kls.values()) / mean, 3),
-    }
+    settings = {"subsets": "all" if few else "single", **MODEL}
+    if mean:  # else no row has two modalities, and nothing is weighed
+        settings["alpha"] = round(1 / mean, 3)
+        settings["prediction"] = round(MODEL["prediction"] * max(kls.values()) / mean, 3)
+    return settings
 
 
 def training_of(rows: int) -> dict[str, Any]:
