@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -32,7 +33,7 @@ from torch.distributions import Distribution
 from mmgen.batch import Batch
 from mmgen.brief import OneLine
 from mmgen.errors import ConfigError, listed
-from mmgen.latent.aggregate import FittedPrior
+from mmgen.latent.aggregate import FittedMixture
 from mmgen.latent.base import Latent
 from mmgen.modality import Modality
 from mmgen.nets.by_modality import ByModality
@@ -40,6 +41,7 @@ from mmgen.nets.unflattened import unflattened
 from mmgen.objective import MODEL, Objective
 from mmgen.settings import MOST, Betas, Section, Size, Widths
 from mmgen.subsets import Subset, ordered
+from mmgen.subsets import name as subset_name
 
 
 class AdversarialSettings(Section):
@@ -129,6 +131,9 @@ class Model(nn.Module, ABC):
         fits_prior: Whether, when a training has ended, what z is drawn from given nothing is fitted
             to the posteriors of training rows; set by the author, of a joint model.
         fitted_prior: What was fitted then, see :meth:`sampling_prior`.
+        fits_posteriors: Whether so is what z is drawn from given values that many rows have; set by
+            the author, of a joint model with encoders of subsets.
+        fitted_posteriors: What was fitted then, see :meth:`sampling_posterior`.
         formula: How many encoder nets it has, for K modalities: ``"2^(K−1)·K"``; see
             :meth:`encoder_count`.
         weighs_likelihoods: Whether :meth:`objective` itself heeds :attr:`likelihood_weights`, where
@@ -165,7 +170,9 @@ class Model(nn.Module, ABC):
         self.directions: Directions | None = None
         self.decoder_given: Subset = ()
         self.fits_prior = False
-        self.fitted_prior: FittedPrior | None = None
+        self.fitted_prior: FittedMixture | None = None
+        self.fits_posteriors = False
+        self.fitted_posteriors: ByModality[nn.Module] = ByModality({})
         self.targets = self.names if targets is None else targets
         inputs = self.latent if inputs is None else inputs
         self.decoders = ByModality({n: modalities[n].decoder(inputs) for n in self.targets})
@@ -220,6 +227,22 @@ class Model(nn.Module, ABC):
         To draw from alone: the objective, the bound and all likelihoods are those of :meth:`prior`.
         """
         return self.prior(given) if self.fitted_prior is None else self.fitted_prior()
+
+    def sampling_posterior(self, x: Batch) -> Latent | None:
+        """Returns what z is drawn from given x_S: q(z | x_S), unless of this x_S one was fitted.
+
+        To draw from alone, as :meth:`sampling_prior` is.
+        """
+        q, subset = self.posterior(x), subset_name(ordered(self.names, x))
+        # Where some rows lack a part of S, it is not x_S that they are alike in.
+        if q is None or subset not in self.fitted_posteriors or x.having(x) is not None:
+            return q
+        drawn: Latent = self.fitted_posteriors[subset](self.flattened(x), q)
+        return drawn
+
+    def flattened(self, x: Batch) -> Tensor:
+        """Returns the numbers of each row's observations one after the other, ``(B, D)``."""
+        return torch.cat([x[n].flatten(1).to(self.like.dtype) for n in ordered(self.names, x)], 1)
 
     def decoder_input(self, z: Tensor, given: Batch | None = None) -> Tensor:  # noqa: ARG002
         """Returns what decoders read ``(..., features)``: z itself."""

@@ -26,6 +26,7 @@ KIND = "jmvae-kl"
 MODEL: dict[str, Any] = {
     "latent": 32,
     "fusion": [256],
+    "sampling_posterior": "fitted",
     "sampling_prior": "fitted",
     "subset_encoder": "shared",
     "subset_posterior": "full",

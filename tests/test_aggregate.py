@@ -16,15 +16,15 @@ from mmgen.experiment import Experiment
 from mmgen.files.reading import Reader
 from mmgen.files.tensors import open_tensors, write_tensors
 from mmgen.gallery import groups
-from mmgen.inference.aggregate import fit_prior
+from mmgen.inference.aggregate import Draws, fit_prior
 from mmgen.inference.importance import importance_sample, proposer
 from mmgen.inference.iterative import iterate
 from mmgen.inference.sample import sample_latent, source
-from mmgen.latent.aggregate import FittedPrior
+from mmgen.latent.aggregate import FittedMixture
 from mmgen.latent.base import sample
 from mmgen.latent.em import best_mixture, fit_mixture
 from mmgen.run import load
-from mmgen.training import run_folder, session
+from mmgen.training import session
 from mmgen.training.loop import Epoch
 
 # EM.
@@ -100,7 +100,7 @@ def ring(count=3000, unused=3):
 
 
 def test_dimensions_that_say_nothing_stay_standard_normal_and_the_others_follow_the_posteriors():
-    prior = FittedPrior.of_draws(*ring())
+    prior = FittedMixture.of_draws(*ring())
     assert prior.active.tolist() == [0, 1]
     q = prior()
     assert (q.symbol, q.batch_shape, q.event_shape) == ("q(z)", (), (5,))
@@ -116,11 +116,11 @@ def test_a_dimension_is_active_too_if_its_posteriors_all_say_the_same():
     z, means = ring()
     z[:, 3] = 2 + z[:, 3] / 2
     means[:, 3] = 2
-    assert FittedPrior.of_draws(z, means).active.tolist() == [0, 1, 3]
+    assert FittedMixture.of_draws(z, means).active.tolist() == [0, 1, 3]
 
 
 def test_its_density_is_that_of_its_draws_and_the_temperature_narrows_all_dimensions():
-    q = FittedPrior.of_draws(*ring(unused=1))()
+    q = FittedMixture.of_draws(*ring(unused=1))()
     for p in (q, q.tempered(0.5)):
         z = p.rsample((20_000,))
         narrow = p.tempered(0.8)
@@ -134,7 +134,7 @@ def test_its_density_is_that_of_its_draws_and_the_temperature_narrows_all_dimens
 def test_where_no_dimension_is_active_it_is_the_prior():
     torch.manual_seed(0)
     z = torch.randn(5000, 2)
-    q = FittedPrior.of_draws(z, torch.zeros(5000, 2))()
+    q = FittedMixture.of_draws(z, torch.zeros(5000, 2))()
     expected = MultivariateNormal(torch.zeros(2), torch.eye(2)).log_prob(z)
     torch.testing.assert_close(q.log_prob(z), expected)
     assert q.rsample((4, 3)).shape == (4, 3, 2)
@@ -142,7 +142,7 @@ def test_where_no_dimension_is_active_it_is_the_prior():
 
 def test_layers_of_latents_are_fitted_together():
     z, means = ring(unused=4)
-    q = FittedPrior.of_draws(z.unflatten(1, (2, 3)), means.unflatten(1, (2, 3)))()
+    q = FittedMixture.of_draws(z.unflatten(1, (2, 3)), means.unflatten(1, (2, 3)))()
     drawn = q.rsample((7,))
     assert drawn.shape == (7, 2, 3)
     assert q.log_prob(drawn).shape == (7,)
@@ -160,7 +160,7 @@ def fitted(kind, **settings):
     model = made(kind, MODALITIES, latent=3, **settings).eval()
     event = model.prior(Batch({})).event_shape
     z = 50 + torch.randn(200, *event)
-    model.fitted_prior = FittedPrior.of_draws(z, z)
+    model.fitted_prior = FittedMixture.of_draws(z, z)
     return model
 
 
@@ -169,7 +169,7 @@ def test_every_joint_model_can_have_one(kind):
     torch.manual_seed(0)
     model = made(kind, MODALITIES, latent=3).eval()
     assert sample_latent(model, Batch({}), 4).shape[:1] == (4,)
-    model.fitted_prior = fit_prior(model, [observations(MODALITIES, 60)])
+    model.fitted_prior = fit_prior(Draws(model, [observations(MODALITIES, 60)]))
     drawn = sample_latent(model, Batch({}), 4)
     assert drawn.shape == (4, *model.prior(Batch({})).event_shape)
     assert source(model, ()) == "q(z)"
@@ -217,7 +217,7 @@ def test_only_so_many_rows_are_read():
             read.append(number)
             yield observations(MODALITIES, 8, seed=number)
 
-    fit_prior(model, batches(), rows=20)
+    assert len(Draws(model, batches(), rows=20).z) == 24
     assert read == [0, 1, 2]
 
 
@@ -249,8 +249,13 @@ def run(prepare, tmp_path_factory):
     session.start(prepared, out)
     for item in session.train(prepared, out):
         if isinstance(item, Epoch):
-            assert not run_folder.has_prior(out)  # before the end
+            assert not has_prior(out)  # before the end
     return out
+
+
+def has_prior(run):
+    with open_tensors(run / "best.safetensors", Reader(RunError)) as tensors:
+        return any(name.startswith("prior/") for name in tensors)
 
 
 def copied(run, out):
@@ -262,7 +267,7 @@ def copied(run, out):
 
 
 def test_a_training_ends_with_one_beside_the_best_weights(run):
-    assert run_folder.has_prior(run)
+    assert has_prior(run)
     assert load(run, device="cpu").model.fitted_prior is not None
     assert load(run, device="cpu", weights="last").model.fitted_prior is None
 
@@ -271,7 +276,7 @@ def test_the_best_weights_stay_as_they_were_and_so_does_the_checkpoint(run, prep
     plain = prepare(prior="prior")
     session.start(plain, tmp_path / "plain")
     list(session.train(plain, tmp_path / "plain"))
-    assert not run_folder.has_prior(tmp_path / "plain")
+    assert not has_prior(tmp_path / "plain")
     last = "last.safetensors"
     assert (tmp_path / "plain" / last).read_bytes() == (run / last).read_bytes()
     one, other = (load(path, device="cpu").model for path in (run, tmp_path / "plain"))
@@ -310,9 +315,9 @@ def test_a_run_that_was_stopped_while_it_was_fitted_is_completed(run, prepare, t
         weights = {n: tensors[n] for n in tensors if n.startswith("model/")}
         header = json.dumps(tensors.header)
     write_tensors(out / "best.safetensors", weights, {"mmgen": header})
-    assert not run_folder.has_prior(out)
+    assert not has_prior(out)
     assert not session.resume(prepare(), out)
-    assert run_folder.has_prior(out)
+    assert has_prior(out)
     assert (out / "best.safetensors").read_bytes() == whole
 
 
@@ -386,7 +391,7 @@ def test_a_damaged_one_is_told_before_anything_is_drawn(wrong, run, tmp_path):
 def test_values_are_checked_too(name, change, message):
     torch.manual_seed(0)
     z = torch.randn(200, 3)
-    tensors = FittedPrior.of_draws(3 * z, 3 * z).tensors()
-    FittedPrior.stored((3,), tensors)
+    tensors = FittedMixture.of_draws(3 * z, 3 * z).tensors()
+    FittedMixture.stored((3,), tensors)
     with pytest.raises(ValueError, match=message):
-        FittedPrior.stored((3,), tensors | {name: change(tensors[name])})
+        FittedMixture.stored((3,), tensors | {name: change(tensors[name])})

@@ -29,7 +29,7 @@ from mmgen.evaluation.coherence.scores import scores
 from mmgen.evaluation.directions import Direction
 from mmgen.evaluation.likelihood.estimates import SamplingBudget, rows_note
 from mmgen.evaluation.likelihood.estimators import likelihoods
-from mmgen.inference.aggregate import fit_prior
+from mmgen.inference.aggregate import Draws, fit_prior
 from mmgen.latent.correlated import FullGaussian
 from mmgen.objective import MODEL, Objective
 from mmgen.training.loop import Epoch, evaluate, fit
@@ -369,7 +369,7 @@ def test_a_fitted_prior_is_fitted_to_posteriors_of_what_rows_have():
     modalities = toy_modalities(3)
     model = toy_model("jmvae-kl", modalities).eval()
     data = Batches(split_of(modalities, 60), modalities, device=CPU, batch_size=20)
-    fitted = fit_prior(model, data.epoch(0, 0))
+    fitted = fit_prior(Draws(model, data.epoch(0, 0)))
     assert fitted().sample((5,)).isfinite().all()
 
 

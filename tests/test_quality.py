@@ -284,7 +284,10 @@ def test_findings_say_how_much_and_what_to_try(advice):
     )
     (two,) = told(advice, named(shown(0.67)))
     assert two.title == "A third of the samples of picture from word miss their word"
-    assert two.advice.startswith("Try model.subset_posterior=full.")
+    assert two.advice.startswith(
+        "Try mixtures to draw z from given word, fitted after training, of "
+    )
+    assert "--resume model.sampling_posterior=fitted; or model.subset_posterior=full." in two.advice
     assert "--temperature 0.6" in two.advice
     (bad,) = told(advice, named(shown(0.35, mean=0.4)))  # samples do not stray: z knows too little
     assert bad.advice.startswith("Try modalities.word.likelihood_weight=10;")

@@ -264,8 +264,9 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
                 loss = shown.number((item.validation or item.train)["loss"])
                 tell(item.epoch, 0, loss=f"loss {loss}")
                 stderr.print(shown.line(item, epochs, told))
-                if training.finished and training.model.fits_prior:
-                    stderr.print("fitting what z is drawn from given nothing ...")
+                fits = training.model.fits_prior or training.model.fits_posteriors
+                if training.finished and fits:
+                    stderr.print("fitting what z is drawn from ...")
                 since, steps = time.perf_counter(), 0
             if ranks.stops(bool(interrupted)) and not training.finished:
                 if not isinstance(item, Epoch):

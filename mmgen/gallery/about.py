@@ -11,6 +11,7 @@ from mmgen.formatting import joined, number
 from mmgen.gallery.groups import FITTED, likelihood
 from mmgen.inference.iterative import ITERATIONS
 from mmgen.inference.sample import inferred
+from mmgen.latent.alike import FittedPosterior
 from mmgen.model import Model
 from mmgen.objective import Term
 from mmgen.registry.loading import Registry
@@ -47,6 +48,17 @@ class About(OneLine):
     prior: str
 
 
+def _drawn_from(model: Model) -> dict[str, str]:
+    """Says of which values z is drawn from what was fitted to the rows that have them."""
+    facts = {}
+    for subset, fitted in model.fitted_posteriors.items():
+        names = ", ".join(subset.split("+"))
+        count = len(fitted.get_buffer(FittedPosterior.VALUES))
+        values = "one value" if count == 1 else f"{count} values"
+        facts[f"z given {names}"] = f"of {values} {FITTED}q(z | {names})"
+    return facts
+
+
 @torch.no_grad()
 def about(run: Run, registry: Registry, terms: Mapping[str, Term]) -> About:
     """Asks a model what it is."""
@@ -63,6 +75,7 @@ def about(run: Run, registry: Registry, terms: Mapping[str, Term]) -> About:
         "z": f"{' × '.join(map(str, prior.event_shape))} numbers",
         "prior of z": prior.symbol,
         **fitted,
+        **_drawn_from(model),
         "z given all": posterior.symbol,
         "decoders": likelihood(model, model.targets),
         "encoder nets": f"{nets:,}" + (f" = {formula}" if formula else ""),

@@ -128,6 +128,13 @@ class Advice:
             return []
         return ["model.subset_posterior=full"] * self.possible(subset_posterior="full")
 
+    def afterwards(self, setting: str, what: str) -> list[str]:
+        """Returns what a trained run can have fitted, if it has not: ``model.setting=fitted``."""
+        if not self.possible(**{setting: "fitted"}):
+            return []
+        words = shell.resume(Path(self.run.path.name), f"model.{setting}=fitted")
+        return [f"{what}, fitted after training, of this run too: {words}"]
+
     def predictions(self) -> list[str]:
         """Returns what trains answers for themselves, if nothing does."""
         if getattr(self.run.model.settings, "prediction", None) != 0:
@@ -242,7 +249,8 @@ def _shown(m: Measured, also: Sequence[Measured], advice: Advice) -> Diagnostic:
     if mean is None or m.real - mean.value > MISSED:  # z knows too little of it, wherever it is
         tries += [*advice.more_of(m.about), *advice.longer()]
     if strays and m.encoded:
-        tries += advice.shape()
+        what = f"mixtures to draw z from given {given}"
+        tries += [*advice.afterwards("sampling_posterior", what), *advice.shape()]
     tried = _try(tries, f"more epochs, or wider nets of {m.target}")
     if strays:
         tried += " As it is, mmgen generate --temperature 0.6 varies less, and is truer."
@@ -256,10 +264,7 @@ def _nothing(m: Measured, also: Sequence[Measured], advice: Advice) -> Diagnosti
     text += f"{per_cent(m.run.value)} of the samples; in {per_cent(m.real)} of real rows."
     for each in also:
         text += f" Of {each.about}, in {per_cent(each.run.value)}."
-    tries = advice.longer()
-    if advice.possible(sampling_prior="fitted"):
-        fit = shell.resume(Path(advice.run.path.name), "model.sampling_prior=fitted")
-        tries = [f"a prior that is fitted after training, of this run too: {fit}", *tries]
+    tries = [*advice.afterwards("sampling_prior", "a prior"), *advice.longer()]
     return Diagnostic(
         f"What is made up from nothing agrees in only {per_cent(m.run.value)}",
         text,

@@ -14,16 +14,21 @@ from mmgen.latent.base import Latent, sample
 from mmgen.model import Model
 
 
-def infer(model: Model, given: Batch) -> Latent | None:
+def infer(model: Model, given: Batch, *, fitted: bool = True) -> Latent | None:
     """Returns what z is drawn from given some modalities: of batch shape ``(B,)``, or ``()``.
 
-    q(z | x_S) if S has an encoder, p(z) given nothing or what was fitted in its place, p(z | x_C)
-    of a conditional model given x_C; else ``None``: it takes iterative sampling.
+    q(z | x_S) if S has an encoder, p(z) given nothing, p(z | x_C) of a conditional model given x_C,
+    or what was fitted in their place; else ``None``: it takes iterative sampling.
+
+    Args:
+        model: In eval mode.
+        given: Observations of S.
+        fitted: Whether what was fitted counts: not where the model itself is measured.
     """
     known = model.directions.given if model.directions else ()
     if {*given} == {*known}:
-        return model.sampling_prior(given)
-    return model.posterior(given)
+        return model.sampling_prior(given) if fitted else model.prior(given)
+    return model.sampling_posterior(given) if fitted else model.posterior(given)
 
 
 @torch.no_grad()
@@ -35,6 +40,7 @@ def sample_latent(
     temperature: float = 1.0,
     iterations: int | None = None,
     start: Start = "zero",
+    fitted: bool = True,
 ) -> Tensor:
     """Draws z given any subset of modalities.
 
@@ -47,6 +53,7 @@ def sample_latent(
         iterations: T of iterative sampling. Without it, the subset's own encoder is used if there
             is one, and T = 50 if not.
         start: Where missing values start: ``"zero"``, or ``"prior"``.
+        fitted: See :func:`infer`.
 
     Returns:
         z ``(samples, B, *event)``, or ``(samples, *event)`` given nothing.
@@ -56,7 +63,7 @@ def sample_latent(
             and another is asked for.
     """
     check_temperature(temperature)
-    q = infer(model, given) if iterations is None or not given else None
+    q = infer(model, given, fitted=fitted) if iterations is None or not given else None
     if q is not None:
         # A prior that is the same for all rows is drawn for each of them.
         shared = given and not q.batch_shape

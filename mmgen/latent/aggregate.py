@@ -1,4 +1,6 @@
-"""q(z): what z is drawn from given nothing, fitted to where the posteriors of training rows are.
+"""q(z): what z is drawn from, fitted to where the posteriors of some training rows are.
+
+Given nothing, these are all rows; given a class, those of the class (:mod:`mmgen.latent.alike`).
 
 A prior N(0, I) has regions where no posterior is, and what is decoded from there is like no data.
 What is fitted serves to draw z. It is not p(z): the bound that a model was trained by, and
@@ -22,9 +24,6 @@ from mmgen.latent.base import Latent
 from mmgen.latent.correlated import FullGaussian
 from mmgen.latent.em import best_mixture
 from mmgen.latent.mixture import Mixture
-
-COMPONENTS = (1, 10, 50)
-"""How many Gaussians are tried."""
 
 INFORMED = 0.2
 """A dimension whose posterior means vary by more over the rows than this is active: it knows about
@@ -65,12 +64,36 @@ class Aggregate(Latent):
         flat = mean.new_zeros(self.event_shape.numel()).index_copy(0, self.active, mean)
         return flat.reshape(self.event_shape)
 
+    @property
+    def variance(self) -> Tensor:
+        """Of shape ``event``."""
+        own = self.mixture.variance
+        rest = own.new_full((self.event_shape.numel(),), self.temperature**2)
+        return rest.index_copy(0, self.active, own).reshape(self.event_shape)
+
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Draws z ``(*sample_shape, *event)``."""
         drawn = self.mixture.rsample(sample_shape)
         flat = drawn.new_empty(*drawn.shape[:-1], self.event_shape.numel()).normal_()
         z = (self.temperature * flat).index_copy(-1, self.active, drawn)
         return z.reshape(*sample_shape, *self.event_shape)
+
+    def of_noise(self, place: Tensor, noise: Tensor) -> Tensor:
+        """Returns the z ``(..., *event)`` that given noise leads to, as :meth:`rsample` draws it.
+
+        Args:
+            place: Uniform on [0, 1], by which the component is chosen, ``(...)``.
+            noise: u ~ N(0, I), ``(..., *event)``.
+        """
+        components, log_weights = self.mixture.components, self.mixture.log_weights
+        assert log_weights is not None
+        assert isinstance(components, FullGaussian)
+        below = log_weights.exp().cumsum(0)[:-1]
+        chosen = (place.unsqueeze(-1) > below).sum(-1)
+        flat = noise.flatten(noise.dim() - len(self.event_shape))
+        drawn = components.pick(chosen, flat.index_select(-1, self.active))
+        z = (self.temperature * flat).index_copy(-1, self.active, drawn)
+        return z.reshape(noise.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log q(z) of z ``(..., *event)``, in nats."""
@@ -88,7 +111,7 @@ class Aggregate(Latent):
         return type(self)(mixture, self.active, self.event_shape, both)
 
 
-class FittedPrior(nn.Module):
+class FittedMixture(nn.Module):
     """Holds an :class:`Aggregate` on the device of the model that it is a part of.
 
     Its tensors are no weights of the model: they are stored beside them, under names of their own.
@@ -119,15 +142,25 @@ class FittedPrior(nn.Module):
         """Returns what it is made of, by name."""
         return {name: self.get_buffer(name) for name in self.TENSORS}
 
+    COUNTS = (1, 10, 50)
+    """How many Gaussians are tried, of all rows."""
+
     @classmethod
     @torch.no_grad()
-    def of_draws(cls, z: Tensor, means: Tensor, counts: Sequence[int] = COMPONENTS) -> Self:
+    def of_draws(
+        cls,
+        z: Tensor,
+        means: Tensor,
+        counts: Sequence[int] = COUNTS,
+        held_out: int | None = None,
+    ) -> Self:
         """Fits it; torch's random state says where the search for components starts.
 
         Args:
             z: One draw of q(z | x_n) for each of some rows in random order, ``(N, *event)``.
             means: The mean of each q(z | x_n), ``(N, *event)``.
             counts: How many components are tried.
+            held_out: See :func:`mmgen.latent.em.best_mixture`.
         """
         event = z.shape[1:]
         z, means = z.flatten(1), means.flatten(1)
@@ -135,13 +168,37 @@ class FittedPrior(nn.Module):
         shift = (variance + z.mean(0).square() - 1 - variance.log()) / 2
         informed = means.var(0, correction=0) > INFORMED
         (active,) = (informed | (shift > SHIFTED)).nonzero(as_tuple=True)
-        mixture = best_mixture(z[:, active], counts)
+        mixture = best_mixture(z[:, active], counts, held_out=held_out)
         assert mixture.log_weights is not None
         components = mixture.components
         assert isinstance(components, FullGaussian)
         each = (components.loc, components.innovation, components.coupling)
         found = (active, mixture.log_weights, *each)
         return cls(event, dict(zip(cls.TENSORS, found, strict=True)))
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[tuple[float, Self]]) -> Self:
+        """Makes one mixture of several; a dimension is active that is in one of them.
+
+        Args:
+            parts: Each with its weight, which sum to one.
+        """
+        (_, first), every = parts[0], [part.tensors() for _, part in parts]
+        active = torch.cat([own["active"] for own in every]).unique()
+        found: dict[str, list[Tensor]] = {name: [] for name in cls.TENSORS}
+        for (weight, _), own in zip(parts, every, strict=True):
+            at, means = torch.searchsorted(active, own["active"]), own["means"]
+            shape = (len(means), len(active))
+            one = torch.eye(len(active), dtype=means.dtype, device=means.device)
+            coupling = one.repeat(len(means), 1, 1)
+            coupling[:, at.unsqueeze(1), at] = own["couplings"]
+            found["log_weights"].append(own["log_weights"] + math.log(weight))
+            found["means"].append(means.new_zeros(shape).index_copy(1, at, means))
+            innovations = own["innovations"]
+            found["innovations"].append(means.new_ones(shape).index_copy(1, at, innovations))
+            found["couplings"].append(coupling)
+        found["active"] = [active]
+        return cls(first.event_shape, {name: torch.cat(each) for name, each in found.items()})
 
     @classmethod
     def stored(cls, event_shape: Sequence[int], tensors: Mapping[str, Tensor]) -> Self:

@@ -28,7 +28,9 @@ HELD_OUT = 10
 
 
 @torch.no_grad()
-def best_mixture(points: Tensor, counts: Iterable[int], symbol: str = "q(z)") -> Mixture:
+def best_mixture(
+    points: Tensor, counts: Iterable[int], symbol: str = "q(z)", *, held_out: int | None = None
+) -> Mixture:
     """Fits mixtures of several numbers of components; returns the one likeliest on held-out points.
 
     Args:
@@ -36,12 +38,16 @@ def best_mixture(points: Tensor, counts: Iterable[int], symbol: str = "q(z)") ->
         counts: How many components are tried; those with fewer than :data:`LEAST` points for each
             are left out, but for the smallest.
         symbol: Of the result.
+        held_out: How many of the first points are held out; of none, the fewest components are.
     """
     first, *others = sorted(counts)
-    judging, fitted = points.tensor_split([len(points) // HELD_OUT])
-    tried = [first, *(count for count in others if count * LEAST <= len(fitted))]
-    if len(tried) == 1:
-        return fit_mixture(points, first, symbol)
+    judging, fitted = points.tensor_split(
+        [len(points) // HELD_OUT if held_out is None else held_out]
+    )
+    tried = [first, *(count for count in others if len(judging) and count * LEAST <= len(fitted))]
+    if len(tried) == 1:  # nothing is compared here, but perhaps by the caller
+        alone = held_out is None or not len(fitted)
+        return fit_mixture(points if alone else fitted, first, symbol)
     mixtures = [fit_mixture(fitted, count, symbol) for count in tried]
     return max(mixtures, key=lambda q: float(_densities(q, judging).logsumexp(-1).mean()))
 

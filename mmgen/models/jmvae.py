@@ -187,6 +187,10 @@ class JMVAEKL(JointlyEncoded):
             sampling_prior: What z is drawn from given nothing: prior, N(0, I), as in the paper; or
                 fitted, a mixture of Gaussians that after training is fitted to the posteriors of
                 training rows. Training and likelihoods have N(0, I).
+            sampling_posterior: What z is drawn from given a subset: encoder, q(z|x_S), as in the
+                paper; or fitted, where many training rows have the same x_S, such as a class, a
+                mixture of Gaussians that after training is fitted to their posteriors. Training and
+                likelihoods have q(z|x_S).
             subsets: Which subsets of the modalities get an encoder: all, 2^K − 2 of them; single,
                 each modality; none; or a list such as ["image", "image+label"].
             subset_encoder: How q(z|x_S) is computed: separate, as in the paper, each subset by nets
@@ -213,6 +217,7 @@ class JMVAEKL(JointlyEncoded):
             flow_widths: Of subset_posterior = flow: widths of the nets in each.
         """
 
+        sampling_posterior: Literal["encoder", "fitted"] = "encoder"
         subsets: Literal["none", "single", "all"] | tuple[str, ...] = "all"
         subset_encoder: Literal["separate", "shared", "product"] = "separate"
         subsets_per_step: Size | None = None
@@ -229,6 +234,7 @@ class JMVAEKL(JointlyEncoded):
     def __init__(self, modalities: Mapping[str, Modality], settings: "JMVAEKL.Settings") -> None:
         super().__init__(modalities, settings)
         self.fits_prior = settings.sampling_prior == "fitted"
+        self.fits_posteriors = settings.sampling_posterior == "fitted"
         self.alpha, self.subset_gradient = settings.alpha, settings.subset_gradient
         self.subsets = chosen(self.names, settings.subsets)
         self.subsets_per_step = settings.subsets_per_step

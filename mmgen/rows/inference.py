@@ -92,7 +92,7 @@ def encode(
     parts: list[Part] = []
     for numbers, had in groups(x, rows):
         given = had.select(usable(model, had))
-        q = infer(model, given) if iterations is None or not given else None
+        q = infer(model, given, fitted=False) if iterations is None or not given else None
         if q is None:
             T = iterations or ITERATIONS
             with shared_noise(model.like.device, len(numbers), CHAINS, seed):

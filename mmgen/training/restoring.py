@@ -1,5 +1,6 @@
 """Stored tensors ↔ a training: whether all of them fit, known before any of it is changed."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,11 @@ from mmgen import seeding
 from mmgen.batch import Batch
 from mmgen.errors import listed
 from mmgen.files.tensors import Stored, TensorFile
-from mmgen.latent.aggregate import FittedPrior
+from mmgen.latent.aggregate import FittedMixture
+from mmgen.latent.alike import FittedPosterior
 from mmgen.model import Model
 from mmgen.nets.by_modality import ByModality
+from mmgen.subsets import name as subset_name
 from mmgen.training import execution
 from mmgen.training.loop import Training
 from mmgen.training.ranks import Ranks, of_rank
@@ -82,24 +85,71 @@ def check_weights(module: nn.Module, tensors: TensorFile, prefix: str) -> None:
             raise ValueError(f"{name!r} is not finite")
 
 
-PRIOR = "prior/"
-"""What the names of a fitted prior's tensors begin with, beside a model's weights."""
+PRIOR, POSTERIORS = "prior/", "posteriors/"
+"""What the names of tensors begin with that z is drawn by, beside a model's weights."""
+
+MEMBERS = "members"
+"""Of fitted posteriors: which modalities each subset has, ``(n, K)``; then the tensors of each."""
 
 
-def fitted_prior(model: Model, tensors: TensorFile) -> FittedPrior | None:
-    """Reads what was fitted for a model to draw z from, to its device; ``None`` if nothing was.
+def fitted_prior(model: Model, tensors: TensorFile) -> FittedMixture | None:
+    """Reads what was fitted for a model to draw z from given nothing; ``None`` if nothing was.
 
     Raises:
         ValueError: If it is damaged.
     """
-    stored = [n.removeprefix(PRIOR) for n in tensors if n.startswith(PRIOR)]
+    stored = _below(PRIOR, tensors)
     if not stored:
         return None
-    if {*stored} != {*FittedPrior.TENSORS}:
-        raise ValueError(f"a fitted prior has {listed(FittedPrior.TENSORS)}, not {listed(stored)}")
+    if {*stored} != {*FittedMixture.TENSORS}:
+        raise ValueError(
+            f"a fitted prior has {listed(FittedMixture.TENSORS)}, not {listed(stored)}"
+        )
     event = model.prior(Batch({})).event_shape
-    each = {name: tensors[PRIOR + name] for name in stored}
-    return FittedPrior.stored(event, each).to(model.like.device)
+    return FittedMixture.stored(event, stored).to(model.like.device)
+
+
+def posterior_tensors(model: Model) -> dict[str, Tensor]:
+    """Returns the tensors of a model's fitted posteriors, by the names that they are stored by."""
+    every = [*model.fitted_posteriors.items()]
+    members = torch.zeros(len(every), len(model.names), dtype=torch.int64)
+    stored = {POSTERIORS + MEMBERS: members}
+    for number, (subset, fitted) in enumerate(every):
+        for n in subset.split("+"):
+            members[number, model.names.index(n)] = 1
+        assert isinstance(fitted, FittedPosterior)
+        stored |= {f"{POSTERIORS}{number}/{n}": t for n, t in fitted.tensors().items()}
+    return stored
+
+
+def fitted_posteriors(model: Model, tensors: TensorFile) -> ByModality[nn.Module]:
+    """Reads what was fitted for a model to draw z from given subsets, by their names.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    stored = _below(POSTERIORS, tensors)
+    members = stored.pop(MEMBERS, torch.zeros(0, len(model.names)))
+    if members.shape[1:] != (len(model.names),) or len(members) > len(stored):
+        raise ValueError(f"{MEMBERS!r} are not subsets of {len(model.names)} modalities")
+    event = model.prior(Batch({})).event_shape
+    found: dict[str, nn.Module] = {}
+    used = 0
+    for number, row in enumerate(members.tolist()):
+        S = tuple(n for n, has in zip(model.names, row, strict=True) if has)
+        if not S or subset_name(S) in found or model.posterior(model.blank(S)) is None:
+            raise ValueError(f"{MEMBERS!r} are not subsets that have encoders")
+        prefix, width = f"{number}/", sum(math.prod(model.modalities[n].shape) for n in S)
+        own = {n.removeprefix(prefix): t for n, t in stored.items() if n.startswith(prefix)}
+        used += len(own)
+        found[subset_name(S)] = FittedPosterior.stored(event, width, own).to(model.like.device)
+    if used != len(stored):
+        raise ValueError(f"there are mixtures of no subset among {MEMBERS!r}")
+    return ByModality(found)
+
+
+def _below(prefix: str, tensors: TensorFile) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): tensors[n] for n in tensors if n.startswith(prefix)}
 
 
 def finite(tensors: TensorFile, name: str) -> bool:

@@ -7,7 +7,7 @@ A run folder holds all that reproduces and explains a run:
     environment.json     versions, plugins, data set, command
     metrics.jsonl        one line an epoch
     last.safetensors     the checkpoint: all that resuming needs, in one file
-    best.safetensors     the weights with the lowest validation loss, and a prior fitted for them
+    best.safetensors     the weights with the lowest validation loss, and what z is drawn from
     figures/             pictures
     report.html          the page to show
     quality.json         what the page says of how good the run is
@@ -35,7 +35,6 @@ from mmgen.files.holding import LOCK
 from mmgen.files.locks import writing
 from mmgen.files.reading import Reader, exists
 from mmgen.files.tensors import TensorFile, open_tensors, write_tensors
-from mmgen.latent.aggregate import FittedPrior
 from mmgen.model import Model
 from mmgen.training import execution, records, restoring
 from mmgen.training.loop import Epoch, Training
@@ -188,13 +187,12 @@ def save_weights(path: Path, training: Training, epoch: int) -> None:
     _save(path / BEST, training, tensors, {"epoch": epoch})
 
 
-def save_prior(path: Path, model: Model, prior: FittedPrior) -> None:
-    """Adds to ``best.safetensors`` what was fitted to draw z from given nothing.
+def save_fitted(path: Path, model: Model) -> None:
+    """Adds to ``best.safetensors`` what was fitted to draw z from.
 
     Args:
         path: The run folder.
-        model: Of its best weights.
-        prior: What was fitted.
+        model: Of its best weights, with what was fitted.
 
     Raises:
         RunError: If there are no such weights.
@@ -203,18 +201,23 @@ def save_prior(path: Path, model: Model, prior: FittedPrior) -> None:
     with opened(path / BEST, records.WeightsHeader) as (_, header):
         epoch = header.epoch
     tensors = {f"model/{n}": t for n, t in model.state_dict().items()}
-    tensors |= {f"{restoring.PRIOR}{n}": t for n, t in prior.tensors().items()}
+    if model.fitted_prior is not None:
+        prior = model.fitted_prior.tensors()
+        tensors |= {f"{restoring.PRIOR}{n}": t for n, t in prior.items()}
+    if model.fits_posteriors:
+        tensors |= restoring.posterior_tensors(model)
     _write(path / BEST, tensors, {"epoch": epoch})
 
 
-def has_prior(path: Path) -> bool:
-    """Returns whether something was fitted for the best weights to draw z from given nothing.
+def has_fitted(path: Path, model: Model) -> bool:
+    """Returns whether all that a model has fitted to draw z from was, for the best weights.
 
     Raises:
         RunError: If there are no such weights, or they are damaged.
     """
+    wanted = [restoring.PRIOR] * model.fits_prior + [restoring.POSTERIORS] * model.fits_posteriors
     with opened(path / BEST, records.WeightsHeader) as (tensors, _):
-        return any(name.startswith(restoring.PRIOR) for name in tensors)
+        return all(any(name.startswith(prefix) for name in tensors) for prefix in wanted)
 
 
 def resume(path: Path, training: Training, batches: int | None = None) -> None:
@@ -287,11 +290,13 @@ def load_weights(path: Path, model: Model, which: str = "best") -> None:
     with opened(file, records.WeightsHeader, model) as (tensors, _):
         _check(restoring.check_weights, file, model, tensors)
         tensors.read_module(model, "model/")
-        if model.fits_prior:
-            try:
+        try:
+            if model.fits_prior:
                 model.fitted_prior = restoring.fitted_prior(model, tensors)
-            except ValueError as error:
-                raise _FILES.wrong(file, f"what z is drawn from is damaged: {error}") from None
+            if model.fits_posteriors:
+                model.fitted_posteriors = restoring.fitted_posteriors(model, tensors)
+        except ValueError as error:
+            raise _FILES.wrong(file, f"what z is drawn from is damaged: {error}") from None
 
 
 def check_shapes(path: Path, sketch: nn.Module, which: str = "best") -> None:

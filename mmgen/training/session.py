@@ -23,7 +23,7 @@ from mmgen.experiment import EXPERIMENT, Experiment
 from mmgen.files.atomic import write
 from mmgen.files.holding import LostError, check
 from mmgen.files.reading import Reader, exists
-from mmgen.inference.aggregate import fit_prior
+from mmgen.inference.aggregate import Draws, fit_posteriors, fit_prior
 from mmgen.modality import Modality
 from mmgen.registry.loading import Registry
 from mmgen.seeding import random_state
@@ -40,7 +40,7 @@ WHERE = {"train.device", "train.parallel", "train.tensorboard", "data.path", "da
 SAME = {"train.epochs", "train.early_stopping", "train.benchmark", "name"} | WHERE
 """Settings in which one experiment may differ from itself."""
 
-AFTERWARDS = {"model.sampling_prior"}
+AFTERWARDS = {"model.sampling_prior", "model.sampling_posterior"}
 """Settings of what is done when training has ended, which may change then."""
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -205,8 +205,8 @@ def resume(prepared: Prepared, out: Path) -> bool:
     """Puts the training back to the run's last checkpoint; before the first one, to the start.
 
     Returns:
-        Whether anything is left to train. If not, nothing is written but a prior to draw z from
-        given nothing, where the model has one fitted and it is not there yet.
+        Whether anything is left to train. If not, nothing is written but what z is drawn from,
+        where the model has it fitted and it is not there yet.
 
     Raises:
         RunError: If the run is another experiment's, or on other data; or if settings are changed
@@ -251,7 +251,7 @@ def resume(prepared: Prepared, out: Path) -> bool:
                 f"  To train further, {_further(prepared.training)}"
             )
         if not left:
-            _fit_prior(prepared, out)
+            _fit(prepared, out)
         ranks.meet()  # all have read what is written now
         if ranks.main and (left or AFTERWARDS & {*different}):
             _note_changes(prepared, out, trained, different)
@@ -318,8 +318,8 @@ def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
     """Trains and saves: metrics, best weights and checkpoint after every epoch.
 
     Of several processes all do the same, and the main one writes. At the end, a model that has
-    what z is drawn from given nothing fitted has it fitted, once, for its best weights; a caller
-    that stops before has p(z).
+    what z is drawn from fitted has it fitted, once, for its best weights; a caller that stops
+    before has p(z) and encoders.
 
     Yields:
         The items of :func:`mmgen.training.loop.fit`, each after it was saved. A caller that stops
@@ -349,21 +349,26 @@ def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
                             board.add_scalar(f"{term}/{split}", value, item.epoch)
                     board.flush()
             yield item
-        _fit_prior(prepared, out)
+        _fit(prepared, out)
 
 
-def _fit_prior(prepared: Prepared, out: Path) -> None:
-    """Fits what z is drawn from given nothing, where the model wants it and it is not there."""
+def _fit(prepared: Prepared, out: Path) -> None:
+    """Fits what z is drawn from to the best weights, where the model wants it and it lacks."""
     training, seed = prepared.training, prepared.experiment.train.seed
-    if not training.ranks.main or not training.model.fits_prior or run_folder.has_prior(out):
+    if not training.ranks.main or run_folder.has_fitted(out, training.model):
         return
     with random_state(training.device, seed):
         model = build.model(
             prepared.experiment, prepared.modalities, training.device, prepared.registry
         )
         run_folder.load_weights(out, model)
-        prior = fit_prior(model.eval(), prepared.train.epoch(seed, 0))
-    run_folder.save_prior(out, model, prior)
+        model.eval()
+        draws = Draws(model, prepared.train.epoch(seed, 0))
+        if model.fits_prior:
+            model.fitted_prior = fit_prior(draws)
+        if model.fits_posteriors:
+            model.fitted_posteriors = fit_posteriors(model, draws)
+    run_folder.save_fitted(out, model)
 
 
 def save(prepared: Prepared, out: Path) -> None:

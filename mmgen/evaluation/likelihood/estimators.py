@@ -193,6 +193,7 @@ def _monte_carlo(
                 samples,
                 temperature=budget.temperature if set(given) < set(model.names) else 1.0,
                 iterations=budget.iterations,
+                fitted=False,
             )
         for n, log_likelihood in log_likelihoods(model, x, z, names, budget.chunk).items():
             total[n] = log_likelihood.sum(0) + total[n]
