@@ -12,6 +12,7 @@ from benchmarks import peers
 from benchmarks.measuring import OURS, Measured, Options, Section, alternate, timed
 from benchmarks.training import CLASSES, NETS
 from mmgen import build
+from mmgen.batch import Batch
 from mmgen.data.split import Split
 from mmgen.evaluation.likelihood.estimates import SamplingBudget
 from mmgen.evaluation.likelihood.estimators import likelihoods
@@ -40,7 +41,7 @@ def measure(options: Options) -> Section:
     model = build.model(experiment, modalities, device, registry).eval()
     stored = dataset.splits["train"].take(torch.arange(ROWS))
     # Pixels of 0 or 1, so that observing them draws nothing: both see the same.
-    stored["image"] = (stored["image"] > 127).to(torch.uint8) * 255
+    stored = Batch({**stored, "image": (stored["image"] > 127).to(torch.uint8) * 255})
     x = {n: m.observe(stored[n]).flatten(1) for n, m in modalities.items()}
     budget = SamplingBudget(samples=0, importance=SAMPLES)
     estimates: dict[str, float] = {}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import generation, peers, reading, replicated, training, writing
+from benchmarks import generation, likelihood, peers, reading, replicated, training, writing
 from benchmarks.measuring import OURS, Measured, Options, Section, alternate, machine, timed
 
 CPU = Options(rounds=1, device=torch.device("cpu"), peer=None)
@@ -74,6 +74,14 @@ def test_generation_and_reading_do_the_same_as_what_they_are_compared_with(monke
     monkeypatch.setattr(reading, "ROWS", 200)
     assert {"nets alone", OURS} == {*generation.measure(CPU).lines[1].seconds}
     assert {"DataLoader", OURS} <= {*reading.measure(CPU).lines[0].seconds}
+
+
+def test_the_likelihood_is_estimated_and_said(monkeypatch):
+    monkeypatch.setattr(likelihood, "ROWS", 2)
+    monkeypatch.setattr(likelihood, "SAMPLES", 3)
+    section = likelihood.measure(CPU)
+    assert [line.what for line in section.lines] == ["2 rows × 3 z"]
+    assert "nats, which must agree: -5" in section.about
 
 
 def test_a_peer_answers_through_a_pipe_and_its_end_is_told(tmp_path, monkeypatch):

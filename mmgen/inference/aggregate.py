@@ -188,5 +188,5 @@ class _Values:
             before = len(self._known)
             number = self._known.setdefault(key, before)
             if number < before:
-                self.seen.setdefault(number, x[row])
+                self.seen.setdefault(number, x[row].clone())  # not a view of all rows
             self.numbers.append(number)
