@@ -20,7 +20,7 @@ install: .venv/installed
 	@touch $@
 
 demo: install data/glyphs/dataset.json
-	$(BIN)/mmgen train data/glyphs train.epochs=10 train.learning_rate=2e-3 train.precision=auto --out runs/demo --force
+	$(BIN)/mmgen train data/glyphs train.epochs=10 train.learning_rate=2e-3 --out runs/demo --force
 	$(BIN)/mmgen generate runs/demo --given label=A attributes=bold,italic --targets image -n 16 -o runs/demo/bold-italic-A.png
 	@echo "Open runs/demo/figures: what was generated from what."
 

@@ -231,7 +231,7 @@ def test_who_asks_for_products_has_their_family(mmgen, data):
 
 @pytest.mark.parametrize(("rows", "epochs"), [(40, 300), (6_000, 250), (100_000, 30)])
 def test_small_data_sets_are_seen_more_often(rows, epochs):
-    assert training_of(rows) == {"epochs": epochs, "schedule": "cosine"}
+    assert training_of(rows) == {"epochs": epochs, "schedule": "cosine", "precision": "auto"}
 
 
 def pictures(folder):
