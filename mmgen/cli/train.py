@@ -139,7 +139,7 @@ def _run(prepared: "Prepared", out: Path, *, resuming: bool, force: bool) -> boo
 
     left = True
     if resuming:
-        left = session.resume(prepared, out)
+        left = session.resume(prepared, out, stderr.print)
     else:
         session.start(prepared, out, force=force)
     if left:
@@ -255,7 +255,7 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
 
         tell(training.epoch, training.batch)
         since, steps = time.perf_counter(), 0
-        for item in session.train(prepared, folder):
+        for item in session.train(prepared, folder, stderr.print):
             steps += 1
             rate = steps * prepared.train.batch_size / (time.perf_counter() - since)
             if isinstance(item, Step):
@@ -264,9 +264,6 @@ def _loop(prepared: "Prepared", folder: Path) -> None:
                 loss = shown.number((item.validation or item.train)["loss"])
                 tell(item.epoch, 0, loss=f"loss {loss}")
                 stderr.print(shown.line(item, epochs, told))
-                fits = training.model.fits_prior or training.model.fits_posteriors
-                if training.finished and fits:
-                    stderr.print("fitting what z is drawn from ...")
                 since, steps = time.perf_counter(), 0
             if ranks.stops(bool(interrupted)) and not training.finished:
                 if not isinstance(item, Epoch):

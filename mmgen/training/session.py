@@ -201,8 +201,13 @@ def _measure(prepared: Prepared) -> None:
         execution.apply(training.model, training.execution)
 
 
-def resume(prepared: Prepared, out: Path) -> bool:
+def resume(prepared: Prepared, out: Path, say: Callable[[str], object] = plan.quiet) -> bool:
     """Puts the training back to the run's last checkpoint; before the first one, to the start.
+
+    Args:
+        prepared: What goes on.
+        out: The run folder.
+        say: Is told what is being done, in words for people who wait.
 
     Returns:
         Whether anything is left to train. If not, nothing is written but what z is drawn from,
@@ -251,7 +256,7 @@ def resume(prepared: Prepared, out: Path) -> bool:
                 f"  To train further, {_further(prepared.training)}"
             )
         if not left:
-            _fit(prepared, out)
+            _fit(prepared, out, say)
         ranks.meet()  # all have read what is written now
         if ranks.main and (left or AFTERWARDS & {*different}):
             _note_changes(prepared, out, trained, different)
@@ -314,12 +319,19 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -
     return keys
 
 
-def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
+def train(
+    prepared: Prepared, out: Path, say: Callable[[str], object] = plan.quiet
+) -> Iterator[Step | Epoch]:
     """Trains and saves: metrics, best weights and checkpoint after every epoch.
 
     Of several processes all do the same, and the main one writes. At the end, a model that has
     what z is drawn from fitted has it fitted, once, for its best weights; a caller that stops
     before has p(z) and encoders.
+
+    Args:
+        prepared: What is trained.
+        out: The run folder.
+        say: Is told what is being done when training has ended.
 
     Yields:
         The items of :func:`mmgen.training.loop.fit`, each after it was saved. A caller that stops
@@ -349,14 +361,15 @@ def train(prepared: Prepared, out: Path) -> Iterator[Step | Epoch]:
                             board.add_scalar(f"{term}/{split}", value, item.epoch)
                     board.flush()
             yield item
-        _fit(prepared, out)
+        _fit(prepared, out, say)
 
 
-def _fit(prepared: Prepared, out: Path) -> None:
+def _fit(prepared: Prepared, out: Path, say: Callable[[str], object]) -> None:
     """Fits what z is drawn from to the best weights, where the model wants it and it lacks."""
     training, seed = prepared.training, prepared.experiment.train.seed
     if not training.ranks.main or run_folder.has_fitted(out, training.model):
         return
+    say("fitting what z is drawn from ...")
     with random_state(training.device, seed):
         model = build.model(
             prepared.experiment, prepared.modalities, training.device, prepared.registry
