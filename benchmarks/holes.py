@@ -1,13 +1,15 @@
 """What rows with holes are worth: models trained on MNIST of which cells are missing.
 
     python -m benchmarks.holes OUT --mnist FOLDER [--epochs 30] [--seeds 1] [--jobs 2]
+    python -m benchmarks.holes OUT --data DATA --split validation --no-experts
 
-Picture, digit and attributes of 12,000 rows. Of each row, each cell is missing with the same
-probability, at random, but never all three. Compared on the same complete test rows, by the same
-classifiers: the default model trained on all cells, on rows with holes, on those of the rows alone
-that are complete for as many steps; and the models of experts on rows with holes, for as long as
-the default model took. Direction by direction: what is generated from each modality alone, from z
-that is sampled. What is done already is kept: the same command goes on. Writes OUT/holes.md.
+Picture, digit and attributes of 12,000 rows of MNIST, or any other data set of mmgen. Of each row,
+each cell is missing with the same probability, at random, but never all of them. Compared on the
+same complete rows, by the same classifiers: the default model trained on all cells, on rows with
+holes, on those of the rows alone that are complete for as many steps, and on rows with holes with
+the weights of complete rows; and the models of experts on rows with holes, for as long as the
+default model took. Direction by direction: what is generated from each modality alone, from z that
+is sampled. What is done already is kept: the same command goes on. Writes OUT/holes.md.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from benchmarks.quality import mmgen
 from mmgen.batch import Batch
 from mmgen.data.split import Split
 from mmgen.data.store import Dataset, read_dataset, write_dataset
+from mmgen.template import model_of
 
 ROWS = {"train": 12_000, "validation": 2000, "test": 2000}
 
@@ -69,8 +72,8 @@ class Trial:
         file = self.where.with_suffix(".json")
         return json.loads(file.read_text()) if file.exists() else None
 
-    def run(self, complete: Path) -> None:
-        """Trains and measures."""
+    def run(self, complete: Path, split: str) -> None:
+        """Trains, and measures on a split of rows without holes."""
         words = ("train", self.data, *self.settings, f"train.seed={self.seed}", "--no-figures")
         epochs = self.epochs
         if self.like is not None:
@@ -82,7 +85,8 @@ class Trial:
         resume = ("--resume",) if self.where.exists() else ()
         used = mmgen(*words, f"train.epochs={epochs}", "--out", self.where, *resume)
         table = self.where.with_name(f"{self.where.name}-coherence.json")
-        mmgen("coherence", self.where, "--data", complete, "-n", 5, "--out", table)
+        rows = ("--data", complete, "--split", split)
+        mmgen("coherence", self.where, *rows, "-n", 5, "--out", table)
         found = json.loads(table.read_text())
         measured = {"epochs": epochs, "seconds": used, **directions(found)}
         self.where.with_suffix(".json").write_text(json.dumps(measured))
@@ -100,23 +104,28 @@ def directions(coherence: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str
     }
 
 
-def make(out: Path, mnist: Path) -> dict[str, Path]:
+def make(out: Path, mnist: Path | None, data: Path | None = None) -> dict[str, Path]:
     """Makes the data sets, unless they are there: complete, with holes, and without rows of these.
+
+    Args:
+        out: The folder of all.
+        mnist: The folder of ``MNIST/raw``.
+        data: A data set to take rows of, instead.
 
     Returns:
         The folders by name.
     """
     folders = {name: out / "data" / name for name in ("complete", *MISSING, "whole-rows")}
     if not folders["complete"].exists():
-        every = out / "data" / "mnist"
+        every = data or out / "data" / "mnist"
         if not every.exists():
             mmgen("data", "mnist", mnist, "--out", every)
-        mnist_rows = read_dataset(every)
+        rows = read_dataset(every)
         first = {
-            split: {name: value[:count] for name, value in mnist_rows.splits[split].load().items()}
+            split: {name: value[:count] for name, value in rows.splits[split].load().items()}
             for split, count in ROWS.items()
         }
-        _write(folders["complete"], mnist_rows, first)
+        _write(folders["complete"], rows, first)
     complete = read_dataset(folders["complete"])
     for name, share in MISSING.items():
         if not folders[name].exists():
@@ -154,12 +163,20 @@ def _write(folder: Path, like: Dataset, chunks: Mapping[str, Mapping[str, Tensor
 def trials(folders: Mapping[str, Path], options: argparse.Namespace) -> Iterator[list[Trial]]:
     """Yields trials that can be run side by side."""
     rows = {name: read_dataset(folder).splits["train"].count for name, folder in folders.items()}
+    whole = model_of({tuple(read_dataset(folders["complete"]).modalities): 1})
+    usual = tuple(f"model.{key}={whole[key]}" for key in ("alpha", "prediction"))
     for seed in range(options.seeds):
         first = [
             Trial(name, folder, (), seed, epochs=round(options.epochs * rows["complete"] / n))
             for (name, folder), n in zip(folders.items(), rows.values(), strict=True)
         ]
         yield first
+        yield [
+            Trial(f"{name}-as-complete", folders[name], usual, seed, epochs=options.epochs)
+            for name in MISSING
+        ]
+        if not options.experts:
+            continue
         of = {trial.name: trial for trial in first}
         yield [
             Trial(f"{kind}-{name}", folders[name], (f"model.kind={kind}",), seed, of[name])
@@ -189,19 +206,23 @@ def main(words: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.holes", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("out", type=Path, help="the folder of data, runs and the table")
-    parser.add_argument("--mnist", type=Path, required=True, help="the folder of MNIST/raw")
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--mnist", type=Path, help="the folder of MNIST/raw")
+    data.add_argument("--data", type=Path, help="a data set, instead")
+    parser.add_argument("--split", default="test", help="what is measured on")
+    parser.add_argument("--no-experts", dest="experts", action="store_false")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="how many runs at once, a core each")
     options = parser.parse_args(words)
-    folders = make(options.out.resolve(), options.mnist)
+    folders = make(options.out.resolve(), options.mnist, options.data)
     measured: dict[str, list[dict[str, float]]] = {}
     for group in trials(folders, options):
         waiting = [trial for trial in group if trial.done() is None]
 
         def work(trial: Trial) -> None:
             trial.where.parent.mkdir(parents=True, exist_ok=True)
-            trial.run(folders["complete"])
+            trial.run(folders["complete"], options.split)
             print(f"{trial.where}: {trial.done()}", file=sys.stderr)
 
         with ThreadPoolExecutor(options.jobs) as pool:

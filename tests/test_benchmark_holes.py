@@ -46,7 +46,17 @@ def test_trials_take_as_many_steps_or_as_long(tmp_path):
         some = {n: each[:count] for n, each in values.items()}
         write_dataset(folders[name], name="n", about="", modalities=kinds, splits={"train": some})
     assert read_dataset(folders["whole-rows"]).splits["train"].count == 20
-    first, experts = holes.trials(folders, argparse.Namespace(epochs=30, seeds=1))
+    options = argparse.Namespace(epochs=30, seeds=1, experts=True)
+    first, plain, experts = holes.trials(folders, options)
+    assert [(t.name, t.epochs) for t in plain] == [
+        ("half-as-complete", 30),
+        ("most-as-complete", 30),
+    ]
+    assert plain[0].settings == ("model.alpha=0.5", "model.prediction=0.3")
+    assert (
+        len([*holes.trials(folders, argparse.Namespace(**{**vars(options), "experts": False}))])
+        == 2
+    )
     assert {t.name: t.epochs for t in first} == {
         "complete": 30,
         "half": 30,
