@@ -153,6 +153,11 @@ def test_values_are_no_more_than_are_compared_with(monkeypatch):
     assert len(Draws(Known(), [Known.rows(1000)]).fitted(("class",))) == 1
 
 
+def test_no_more_subsets_are_asked_than_there_is_time_for(monkeypatch, draws):
+    monkeypatch.setattr(aggregate, "MOST_SUBSETS", 0)
+    assert [*fit_posteriors(Known(), draws)] == []
+
+
 # What is drawn from.
 
 

@@ -5,7 +5,7 @@ Of all rows, what it is drawn from given nothing; of rows with the same x_S, wha
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from itertools import chain, combinations
+from itertools import chain, combinations, islice
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,11 @@ LEAST = 200
 COMPONENTS = (1, 5, 10)
 """How many Gaussians are tried for them."""
 
+MOST_SUBSETS = 256
+"""The most subsets that are asked for an encoder, the smallest first: there are 2^K of them."""
+
 ABSENT = -1
+"""The number of an observation that a row lacks."""
 
 
 class Draws:
@@ -145,8 +149,9 @@ def fit_posteriors(model: Model, draws: Draws) -> ByModality[nn.Module]:
     """
     common = draws.common()
     sizes = range(1, min(len(common), len(model.names) - 1) + 1)
+    subsets = chain.from_iterable(combinations(common, size) for size in sizes)
     fitted: dict[str, nn.Module] = {}
-    for S in chain.from_iterable(combinations(common, size) for size in sizes):
+    for S in islice(subsets, MOST_SUBSETS):
         if model.posterior(model.blank(S)) is None:
             continue
         found = []
