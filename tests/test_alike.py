@@ -164,12 +164,18 @@ def test_no_more_subsets_are_asked_than_there_is_time_for(monkeypatch, draws):
 @pytest.fixture
 def alike():
     torch.manual_seed(0)
-    parts = [
-        FittedMixture.of_draws(0.2 * torch.randn(900, 3) + shift, torch.randn(900, 3), (2,))()
-        for shift in (torch.tensor([5.0, 0, 0]), torch.tensor([0, -4.0, 0]))
-    ]
+    twice = 2.0 * (torch.rand(900, 1) < 0.3)  # two places, and a dimension that says nothing
+    parts = []
+    for place, count in (([5.0, 0.0, 0.0], 2), ([0.0, -4.0, 0.0], 3)):
+        z = torch.randn(900, 3) * torch.tensor([0.2, 0.3, 1.0]) + torch.tensor(place)
+        z[:, :1] += twice
+        parts.append(FittedMixture.of_draws(z, 0 * z, (count,)))
+    assert not all(2 in part.active for part in parts)
+    fitted = FittedPosterior(torch.tensor([[0.0], [1.0]]), parts)
     q = DiagonalGaussian(torch.randn(4, 3), 0.5 + torch.rand(4, 3), "q(z | class)")
-    return Alike(q, parts, torch.tensor([1, -1, 0, 1]))
+    drawn = fitted(torch.tensor([[1.0], [7.0], [0.0], [1.0]]), q)
+    assert drawn.which.tolist() == [1, -1, 0, 1]
+    return drawn
 
 
 def test_rows_with_a_value_of_their_own_are_drawn_from_it_and_others_from_the_encoder(alike):
@@ -177,7 +183,7 @@ def test_rows_with_a_value_of_their_own_are_drawn_from_it_and_others_from_the_en
     assert z.shape == (20_000, 4, 3)
     torch.testing.assert_close(z.mean(0), alike.mean, atol=0.03, rtol=0)
     torch.testing.assert_close(z.var(0), alike.variance, atol=0.05, rtol=0.05)
-    own = {0: alike.own[1], 2: alike.own[0], 3: alike.own[1]}
+    own = {row: alike.fitted.of_value(value) for row, value in ((0, 1), (2, 0), (3, 1))}
     found = alike.log_prob(z[:50])
     for row in range(4):
         if row in own:
@@ -192,17 +198,24 @@ def test_rows_with_a_value_of_their_own_are_drawn_from_it_and_others_from_the_en
 def test_it_can_be_tempered(alike):
     torch.testing.assert_close(sample(alike, 0.0), alike.mean)
     cold = alike.tempered(0.5).rsample((20_000,))
-    for row, q in ((0, alike.own[1].tempered(0.5)), (1, alike.q.tempered(0.5))):
+    for row, q in ((0, alike.fitted.of_value(1).tempered(0.5)), (1, alike.q.tempered(0.5))):
         variance = q.variance if row == 0 else q.variance[row]
         torch.testing.assert_close(cold[:, row].var(0), variance, atol=0.03, rtol=0.06)
 
 
-def test_draws_of_noise_are_those_of_the_distribution(alike):
-    p = alike.own[0]
+def test_components_are_drawn_as_often_as_they_weigh_and_where_they_are(alike, monkeypatch):
+    monkeypatch.setattr(FittedPosterior, "DRAWN", 999)  # in several parts
+    p = alike.fitted.of_value(1)
     torch.manual_seed(1)
-    z = p.of_noise(torch.rand(20_000), torch.randn(20_000, 3))
-    torch.testing.assert_close(z.mean(0), p.mean, atol=0.03, rtol=0)
-    torch.testing.assert_close(z.var(0), p.variance, atol=0.03, rtol=0.05)
+    z = alike.fitted.moved(torch.tensor([1]), torch.rand(20_000, 1), torch.randn(20_000, 1, 3), 1.0)
+    nearest = (p.mixture.components.log_prob(z[..., p.active]) + p.mixture.log_weights).argmax(-1)
+    shares = nearest.bincount(minlength=3) / len(z)
+    torch.testing.assert_close(shares, p.mixture.log_weights.exp(), atol=0.03, rtol=0)
+    own = p.rsample((20_000,))
+    torch.testing.assert_close(z[:, 0].T.cov(), own.T.cov(), atol=0.03, rtol=0.05)
+    assert p.log_prob(z[:, 0]).mean().item() == pytest.approx(
+        p.log_prob(own).mean().item(), abs=0.05
+    )
 
 
 def test_what_a_row_is_drawn_depends_on_no_other_row():

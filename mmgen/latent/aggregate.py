@@ -78,23 +78,6 @@ class Aggregate(Latent):
         z = (self.temperature * flat).index_copy(-1, self.active, drawn)
         return z.reshape(*sample_shape, *self.event_shape)
 
-    def of_noise(self, place: Tensor, noise: Tensor) -> Tensor:
-        """Returns the z ``(..., *event)`` that given noise leads to, as :meth:`rsample` draws it.
-
-        Args:
-            place: Uniform on [0, 1], by which the component is chosen, ``(...)``.
-            noise: u ~ N(0, I), ``(..., *event)``.
-        """
-        components, log_weights = self.mixture.components, self.mixture.log_weights
-        assert log_weights is not None
-        assert isinstance(components, FullGaussian)
-        below = log_weights.exp().cumsum(0)[:-1]
-        chosen = (place.unsqueeze(-1) > below).sum(-1)
-        flat = noise.flatten(noise.dim() - len(self.event_shape))
-        drawn = components.pick(chosen, flat.index_select(-1, self.active))
-        z = (self.temperature * flat).index_copy(-1, self.active, drawn)
-        return z.reshape(noise.shape)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log q(z) of z ``(..., *event)``, in nats."""
         flat = value.flatten(value.dim() - len(self.event_shape))

@@ -81,16 +81,9 @@ class FullGaussian(Gaussian):
         """Draws z = mean + U⁻ᵀ (innovation · u)."""
         return self._of(self.loc.new_empty(*sample_shape, *self.loc.shape).normal_())
 
-    def pick(self, chosen: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Draws z of chosen ones: see :meth:`mmgen.latent.gaussian.Gaussian.pick`.
-
-        Args:
-            chosen: See there.
-            noise: u ~ N(0, I) of the shape of z, to be drawn by; drawn if left out.
-        """
-        if noise is None:
-            noise = self.loc.new_empty(*chosen.shape, *self.event_shape).normal_()
-        return _picked(self, chosen, noise)
+    def pick(self, chosen: Tensor) -> Tensor:
+        """Draws z of chosen ones: see :meth:`mmgen.latent.gaussian.Gaussian.pick`."""
+        return _picked(self, chosen, self.loc.new_empty(*chosen.shape, *self.event_shape).normal_())
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log N(z; mean, Σ), ``(...)``."""
