@@ -3,6 +3,7 @@
 Of all rows, what it is drawn from given nothing; of rows with the same x_S, what it is given that.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import chain, combinations, islice
@@ -112,15 +113,17 @@ class Draws:
 def fit_prior(draws: Draws) -> FittedMixture:
     """Fits what z is drawn from given nothing to where the posteriors of all rows are.
 
-    A mixture of Gaussians, or, of a modality of which most observations are those of many rows, the
-    mixture of what was fitted to each, Σ_v p(x_k = v) q(z | x_k = v): whichever is likeliest on the
-    rows that are held out.
+    Of a modality of which most observations are those of many rows, the mixture of what was fitted
+    to each, Σ_v p(x_k = v) q(z | x_k = v), of the modality with which it is likeliest on the rows
+    that are held out; a mixture that knows of no modality if there is none, or if it is likelier.
 
     Returns:
         What is to be the model's :attr:`mmgen.model.Model.fitted_prior`.
     """
     rows = torch.arange(len(draws.z))
-    candidates = [draws.mixture(rows[: draws.held_out + OF_ALL], FittedMixture.COUNTS)]
+    judging = draws.z[: draws.held_out]
+    of_all = draws.mixture(rows[: draws.held_out + OF_ALL], FittedMixture.COUNTS)
+    of_values = []
     for n in draws.common():
         parts = [*draws.fitted((n,))]
         rest = torch.ones(len(rows), dtype=torch.bool)
@@ -131,9 +134,12 @@ def fit_prior(draws: Draws) -> FittedMixture:
         if bool(rest.any()):
             others = rows[rest]
             parts.append((others, draws.mixture(others, COMPONENTS)))
-        candidates.append(FittedMixture.of_parts([(len(m) / len(rows), q) for m, q in parts]))
-    judging = draws.z[: draws.held_out]
-    return max(candidates, key=lambda q: float(q().log_prob(judging).mean()) if len(judging) else 0)
+        of_values.append(FittedMixture.of_parts([(len(m) / len(rows), q) for m, q in parts]))
+    if not of_values:
+        return of_all
+    best = max(of_values, key=lambda q: float(q().log_prob(judging).mean()))
+    # Of two that are as likely, what comes of that of classes agrees more often.
+    return of_all if _surely(of_all().log_prob(judging) - best().log_prob(judging)) else best
 
 
 @torch.no_grad()
@@ -161,12 +167,17 @@ def fit_posteriors(model: Model, draws: Draws) -> ByModality[nn.Module]:
             assert q is not None, "asked above"
             z = draws.z[rows[rows < draws.held_out]]
             gain = mixture().log_prob(z) - q.log_prob(z.unsqueeze(1)).squeeze(1)
-            if len(gain) > 1 and gain.mean() > gain.std() / len(gain) ** 0.5:
+            if _surely(gain):
                 found.append((model.flattened(x)[0], mixture))
         if found:
             values, mixtures = zip(*found, strict=True)
             fitted[name(S)] = FittedPosterior(torch.stack(values), mixtures)
     return ByModality(fitted)
+
+
+def _surely(gain: Tensor) -> bool:
+    """Tells whether the mean of gains ``(n,)`` is above 0 by more than its standard error."""
+    return len(gain) > 1 and bool(gain.mean() > gain.std() / math.sqrt(len(gain)))
 
 
 class _Values:

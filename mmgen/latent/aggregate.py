@@ -125,7 +125,7 @@ class FittedMixture(nn.Module):
         """Returns what it is made of, by name."""
         return {name: self.get_buffer(name) for name in self.TENSORS}
 
-    COUNTS = (1, 10, 50)
+    COUNTS = (1, 10, 20, 40)
     """How many Gaussians are tried, of all rows."""
 
     @classmethod
