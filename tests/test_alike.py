@@ -18,6 +18,7 @@ from mmgen.gallery.about import about
 from mmgen.inference import aggregate
 from mmgen.inference.aggregate import Draws, fit_posteriors, fit_prior
 from mmgen.inference.sample import infer, sample_latent
+from mmgen.latent import aggregate as aggregates
 from mmgen.latent.aggregate import FittedMixture
 from mmgen.latent.alike import Alike, FittedPosterior
 from mmgen.latent.base import sample
@@ -183,7 +184,7 @@ def test_rows_with_a_value_of_their_own_are_drawn_from_it_and_others_from_the_en
     assert z.shape == (20_000, 4, 3)
     torch.testing.assert_close(z.mean(0), alike.mean, atol=0.03, rtol=0)
     torch.testing.assert_close(z.var(0), alike.variance, atol=0.05, rtol=0.05)
-    own = {row: alike.fitted.of_value(value) for row, value in ((0, 1), (2, 0), (3, 1))}
+    own = {row: alike.own[value] for row, value in ((0, 1), (2, 0), (3, 1))}
     found = alike.log_prob(z[:50])
     for row in range(4):
         if row in own:
@@ -198,16 +199,16 @@ def test_rows_with_a_value_of_their_own_are_drawn_from_it_and_others_from_the_en
 def test_it_can_be_tempered(alike):
     torch.testing.assert_close(sample(alike, 0.0), alike.mean)
     cold = alike.tempered(0.5).rsample((20_000,))
-    for row, q in ((0, alike.fitted.of_value(1).tempered(0.5)), (1, alike.q.tempered(0.5))):
+    for row, q in ((0, alike.own[1].tempered(0.5)), (1, alike.q.tempered(0.5))):
         variance = q.variance if row == 0 else q.variance[row]
         torch.testing.assert_close(cold[:, row].var(0), variance, atol=0.03, rtol=0.06)
 
 
 def test_components_are_drawn_as_often_as_they_weigh_and_where_they_are(alike, monkeypatch):
-    monkeypatch.setattr(FittedPosterior, "DRAWN", 999)  # in several parts
-    p = alike.fitted.of_value(1)
+    monkeypatch.setattr(aggregates, "GATHERED", 9999)  # in several parts
+    p = alike.own[1]
     torch.manual_seed(1)
-    z = alike.fitted.moved(torch.tensor([1]), torch.rand(20_000, 1), torch.randn(20_000, 1, 3), 1.0)
+    z = p.of_noise(torch.rand(20_000, 1), torch.randn(20_000, 1, 3))
     nearest = (p.mixture.components.log_prob(z[..., p.active]) + p.mixture.log_weights).argmax(-1)
     shares = nearest.bincount(minlength=3) / len(z)
     torch.testing.assert_close(shares, p.mixture.log_weights.exp(), atol=0.03, rtol=0)

@@ -33,6 +33,9 @@ LEAST = 200
 COMPONENTS = (1, 5, 10)
 """How many Gaussians are tried for them."""
 
+LARGEST = 1 << 26
+"""The most numbers of the matrices of a mixture that is made of several."""
+
 MOST_SUBSETS = 256
 """The most subsets that are asked for an encoder, the smallest first: there are 2^K of them."""
 
@@ -134,7 +137,8 @@ def fit_prior(draws: Draws) -> FittedMixture:
         if bool(rest.any()):
             others = rows[rest]
             parts.append((others, draws.mixture(others, COMPONENTS)))
-        of_values.append(FittedMixture.of_parts([(len(m) / len(rows), q) for m, q in parts]))
+        if sum(len(q.tensors()["means"]) for _, q in parts) * draws.z[0].numel() ** 2 <= LARGEST:
+            of_values.append(FittedMixture.of_parts([(len(m) / len(rows), q) for m, q in parts]))
     if not of_values:
         return of_all
     best = max(of_values, key=lambda q: float(q().log_prob(judging).mean()))

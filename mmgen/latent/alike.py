@@ -6,7 +6,7 @@ it is given nothing, where all rows are alike. What is fitted serves to draw z; 
 those of the encoder.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from mmgen.latent.aggregate import Aggregate, FittedMixture
 from mmgen.latent.base import Latent
-from mmgen.latent.correlated import FullGaussian
 
 MOST_VALUES = 256
 """Of one subset: each is compared with every row that is drawn for."""
@@ -25,27 +24,27 @@ class Alike(Latent):
 
     Args:
         q: The encoder's, of batch shape ``(B,)``.
-        fitted: The mixtures.
-        which: The number of each row's value among theirs, ``(B,)``; −1 where it has none.
-        temperature: τ of the mixtures.
+        own: Of batch shape ``()``, by value.
+        which: The number of each row's value, ``(B,)``; −1 where it has none.
     """
 
-    def __init__(
-        self, q: Latent, fitted: "FittedPosterior", which: Tensor, temperature: float = 1.0
-    ) -> None:
-        self.q, self.fitted, self.which, self.temperature = q, fitted, which, temperature
-        self._rows = (which >= 0).nonzero().squeeze(1)
+    def __init__(self, q: Latent, own: Sequence[Aggregate], which: Tensor) -> None:
+        self.q, self.own, self.which = q, own, which
+        # One wait for the device, whatever is drawn then.
+        numbers = [number for number in which.unique().tolist() if number >= 0]
+        self._rows = [(own[n], (which == n).nonzero().squeeze(1)) for n in numbers]
         super().__init__(q.batch_shape, q.event_shape, q.symbol)
 
     @property
     def mean(self) -> Tensor:
         """``(B, *event)``."""
-        return self._replaced(self.q.mean, lambda p: p.mean)
+        return self._replaced(self.q.mean, lambda p, rows: p.mean.expand(len(rows), *p.event_shape))
 
     @property
     def variance(self) -> Tensor:
         """``(B, *event)``."""
-        return self._replaced(self.q.variance, lambda p: p.variance)
+        own = self.q.variance
+        return self._replaced(own, lambda p, rows: p.variance.expand(len(rows), *p.event_shape))
 
     @property
     def stddev(self) -> Tensor:
@@ -58,45 +57,30 @@ class Alike(Latent):
         # Noise of all rows, so that that of a row is the same whatever the others are.
         noise = torch.randn_like(z)
         place = torch.rand_like(z.flatten(at + 1)[..., 0])
-        drawn = self.fitted.moved(
-            self.which[self._rows],
-            place.index_select(at, self._rows),
-            noise.index_select(at, self._rows).flatten(at + 1),
-            self.temperature,
-        )
-        own = drawn.reshape(*drawn.shape[:-1], *self.event_shape)
-        return z.index_copy(at, self._rows, own.to(z.dtype))
+
+        def moved(p: Aggregate, rows: Tensor) -> Tensor:
+            return p.of_noise(place.index_select(at, rows), noise.index_select(at, rows))
+
+        return self._replaced(z, moved, at)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns the log density of z ``(..., B, *event)``, in nats."""
         at = value.dim() - 1 - len(self.event_shape)
         out = self.q.log_prob(value)
-        for number, p in self._own():
-            rows = (self.which == number).nonzero().squeeze(1)
-            out = out.index_copy(at, rows, p.log_prob(value.index_select(at, rows)).to(out.dtype))
-        return out
+        return self._replaced(out, lambda p, rows: p.log_prob(value.index_select(at, rows)), at)
 
     def tempered(self, temperature: float) -> Self:
         """Returns the same of distributions that are tempered."""
-        both = temperature * self.temperature
-        return type(self)(self.q.tempered(temperature), self.fitted, self.which, both)
+        own = [p.tempered(temperature) for p in self.own]
+        return type(self)(self.q.tempered(temperature), own, self.which)
 
-    def _own(self) -> Iterator[tuple[int, Aggregate]]:
-        """Yields the numbers of values that rows have, and their distributions."""
-        for number in self.which[self._rows].unique().tolist():
-            yield number, self.fitted.of_value(number).tempered(self.temperature)
-
-    def _replaced(self, values: Tensor, of: Callable[[Aggregate], Tensor]) -> Tensor:
-        """Returns values ``(B, *event)``, with those of rows that have a mixture put in."""
-        for number, p in self._own():
-            values = torch.where(
-                _over(self.which == number, values), of(p).to(values.dtype), values
-            )
+    def _replaced(
+        self, values: Tensor, of: Callable[[Aggregate, Tensor], Tensor], at: int = 0
+    ) -> Tensor:
+        """Returns values of the encoder's, with those of rows that have their own put in."""
+        for p, rows in self._rows:
+            values = values.index_copy(at, rows, of(p, rows).to(values.dtype))
         return values
-
-
-def _over(mask: Tensor, values: Tensor) -> Tensor:
-    return mask.view(-1, *[1] * (values.dim() - 1))
 
 
 class FittedPosterior(nn.Module):
@@ -109,65 +93,19 @@ class FittedPosterior(nn.Module):
 
     VALUES = "values"
 
-    DRAWN = 10_000
-    """How many z are drawn at a time: a matrix is gathered for each."""
-
     def __init__(self, values: Tensor, mixtures: Sequence[FittedMixture]) -> None:
         super().__init__()
+        self.register_buffer(self.VALUES, values, persistent=False)
         self.mixtures = nn.ModuleList(mixtures)
-        every = FittedMixture.of_parts([(1.0, mixture) for mixture in mixtures])().mixture
-        components = every.components
-        assert isinstance(components, FullGaussian)
-        counts = torch.tensor([len(mixture.tensors()["means"]) for mixture in mixtures])
-        # Of each value, where in [0, 1] one component ends and the next begins; 2 is beyond all.
-        ends = values.new_full((len(counts), int(counts.max())), 2.0)
-        for number, mixture in enumerate(mixtures):
-            shares = mixture.tensors()["log_weights"].exp()
-            ends[number, : len(shares) - 1] = shares.cumsum(0)[:-1]
-        active = torch.cat([mixture.tensors()["active"] for mixture in mixtures]).unique()
-        buffers = {
-            self.VALUES: values,
-            "active": active,
-            "means": components.loc,
-            "factors": components.factor,
-            "ends": ends,
-            "first": (counts.cumsum(0) - counts).to(values.device),
-        }
-        for name, tensor in buffers.items():
-            self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, x: Tensor, q: Latent) -> Latent:
         """Returns what z of rows ``(B, D)`` is drawn from; the encoder's ``q`` if none is alike."""
         which = torch.full((len(x),), -1, device=x.device)
         for number, value in enumerate(self.get_buffer(self.VALUES)):
             which.masked_fill_((x == value).all(1), number)
-        return Alike(q, self, which) if bool((which >= 0).any()) else q
-
-    def of_value(self, number: int) -> Aggregate:
-        """Returns what was fitted to the rows of one value."""
-        mixture: Aggregate = self.mixtures[number]()
-        return mixture
-
-    def moved(self, which: Tensor, place: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        """Returns the z ``(..., n, Z)``, flattened, that noise leads to.
-
-        Args:
-            which: The number of each row's value, ``(n,)``.
-            place: Uniform in [0, 1], by which a component is chosen, ``(..., n)``.
-            noise: u ~ N(0, I), ``(..., n, Z)``.
-            temperature: τ.
-        """
-        active, means, factors, ends, first = map(
-            self.get_buffer, ("active", "means", "factors", "ends", "first")
-        )
-        chosen = first[which] + (place.unsqueeze(-1) > ends[which]).sum(-1)
-        own = noise.index_select(-1, active).flatten(0, -2)
-        drawn = [
-            means[c] + temperature * (factors[c] @ u.unsqueeze(-1)).squeeze(-1)
-            for c, u in zip(chosen.flatten().split(self.DRAWN), own.split(self.DRAWN), strict=True)
-        ]
-        values = torch.cat(drawn).reshape(*noise.shape[:-1], len(active))
-        return (temperature * noise).index_copy(-1, active, values)
+        if not bool((which >= 0).any()):
+            return q
+        return Alike(q, [mixture() for mixture in self.mixtures], which)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns what it is made of, by name: ``"values"``, ``"0/means"``."""
