@@ -171,7 +171,7 @@ class Run(OneLine):
         rows: Any,
         targets: str | Sequence[str] | None = None,
         *,
-        samples: int = inference.SAMPLES,
+        samples: int | None = None,
         iterations: int | None = None,
         seed: int = 0,
         chunk: int = CHUNK,
@@ -182,7 +182,8 @@ class Run(OneLine):
             rows: As of :meth:`encode`. What they have of the targets is not looked at.
             targets: What to predict; all that the rows have no column of if left out.
             samples: How many z of each row are averaged over; 0 takes the mean of z, which is
-                faster, and surer than it should be.
+                faster, and surer than it should be. If left out, 16, and 512 given no more than
+                classes or a few attributes.
             iterations: As of :meth:`encode`.
             seed: Of the noise, which is the same for every row.
             chunk: How many rows are read at a time.
@@ -196,7 +197,8 @@ class Run(OneLine):
         """
         known = self._rows(rows, seed)
         wanted = self.targets([n for n in known.columns if n not in _names(targets or [])], targets)
-        samples = _whole("samples", samples, least=0, most=2**31 - 1)
+        if samples is not None:
+            samples = _whole("samples", samples, least=0, most=2**31 - 1)
         found = []
         for start, x in known.chunks(_whole("chunk", chunk, least=1, most=2**31 - 1)):
             here, given = min(chunk, known.count - start), x.select({*x} - {*wanted})

@@ -271,3 +271,61 @@ def test_two_rows_at_a_time_are_never_taken_for_samples():
     for row in range(inference.SAMPLES):
         one = inference.moments(model, x.slice(row, row + 1), 1, ["b"])["b"][0]
         torch.testing.assert_close(both[row : row + 1], one, atol=1e-5, rtol=1e-4)
+
+
+# What can be few things.
+
+
+@pytest.fixture(scope="module")
+def glyphs(trained):
+    return mmgen.load(trained, device="cpu")
+
+
+def decoded(run, monkeypatch):
+    """Counts the z that are decoded."""
+    counts, decode = [], run.model.decode
+
+    def counted(z, *rest, **more):
+        counts.append(z.shape[:-1].numel())
+        return decode(z, *rest, **more)
+
+    monkeypatch.setattr(run.model, "decode", counted)
+    return counts
+
+
+def test_given_a_class_rows_share_many_draws(glyphs, monkeypatch):
+    counts = decoded(glyphs, monkeypatch)
+    many = glyphs.predict({"label": ["A", "B", "A"] * 30}, "attributes")["attributes"]
+    assert sum(counts) == 2 * inference.OF_FEW
+    counts.clear()
+    alone = glyphs.predict({"label": ["B"]}, "attributes")["attributes"]
+    assert sum(counts) == inference.OF_FEW
+    torch.testing.assert_close(alone.mean[0], many.mean[1], atol=1e-5, rtol=1e-4)
+    assert torch.equal(many.mean[0], many.mean[89 - 2])
+    assert not torch.equal(many.mean[0], many.mean[1])
+
+
+def test_given_a_picture_or_a_number_of_draws_each_row_has_its_own(glyphs, monkeypatch):
+    counts = decoded(glyphs, monkeypatch)
+    pictures = glyphs.model.blank(["image"])["image"].repeat(2, *[1] * 3)
+    x = Batch({"image": pictures})
+    inference.moments(glyphs.model, x, 2, ["label"])
+    assert sum(counts) == 2 * inference.SAMPLES
+    counts.clear()
+    x = Batch({"label": glyphs.model.blank(["label"])["label"].repeat(2, 1)})
+    inference.moments(glyphs.model, x, 2, ["image"], samples=7)
+    assert sum(counts) == 7  # they are alike
+
+
+def test_what_can_be_many_things_is_not_few(glyphs, monkeypatch):
+    model = glyphs.model
+    assert inference._possible(model, []) == 1
+    assert inference._possible(model, ["label"]) == len(glyphs.modalities["label"].choices())
+    attributes = len(glyphs.modalities["attributes"].switches())
+    both = inference._possible(model, ["label", "attributes"])
+    assert both == len(glyphs.modalities["label"].choices()) * 2**attributes
+    assert inference._possible(model, ["image", "label"]) == math.inf
+    monkeypatch.setattr(inference, "FEW", 1)
+    counts = decoded(glyphs, monkeypatch)
+    glyphs.predict({"label": ["A", "A"]}, "attributes")
+    assert sum(counts) == 2 * inference.SAMPLES

@@ -48,7 +48,7 @@ def fill(
         bool,
         typer.Option("--skip-bad", help="Copy rows that cannot be used as they are, and go on."),
     ] = False,
-    draws: rows.Draws = 16,
+    draws: rows.Draws = None,
     iterations: common.Iterations = None,
     weights: common.Weights = "best",
     seed: common.Seed = 0,

@@ -29,12 +29,13 @@ Encoding = Annotated[
     str, typer.Option(help="How a table's text is encoded, such as utf-8 or cp932.")
 ]
 Draws = Annotated[
-    int,
+    int | None,
     typer.Option(
         min=0,
         max=MOST,
         help="How many z of each row predictions are averaged over; 0 takes the mean of z: faster, "
         "and surer than it should be.",
+        show_default="16; 512 given no more than classes or a few attributes",
     ),
 ]
 

@@ -38,13 +38,14 @@ class Filling(OneLine):
     """How to fill.
 
     Attributes:
-        samples: How many z of each row predictions are averaged over; 0 takes the mean of z.
+        samples: How many z of each row predictions are averaged over; 0 takes the mean of z; if
+            left out, see :func:`mmgen.rows.inference.moments`.
         imputations: How many draws of each row there are, instead of what is most probable.
         iterations: T of iterative sampling, see :func:`mmgen.rows.inference.encode`.
         seed: Of all that is drawn.
     """
 
-    samples: int = inference.SAMPLES
+    samples: int | None = None
     imputations: int | None = None
     iterations: int | None = None
     seed: int = 0

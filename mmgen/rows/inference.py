@@ -17,7 +17,7 @@ from mmgen.batch import Batch
 from mmgen.errors import GenerationError, listed
 from mmgen.inference.importance import proposers
 from mmgen.inference.iterative import ITERATIONS, iterate
-from mmgen.inference.sample import infer, sample_latent
+from mmgen.inference.sample import infer, inferred, sample_latent
 from mmgen.latent.base import Latent
 from mmgen.model import Model, log_likelihoods
 from mmgen.rows.gathered import Drawn, Part
@@ -26,6 +26,11 @@ from mmgen.subsets import Subset, ordered
 
 SAMPLES = 16
 """Draws of z over which predictions are averaged: half of them mirror the others."""
+
+FEW, OF_FEW = 1024, 512
+"""Where x_S can be no more than so many things, so many draws. A class leaves z to be in many
+places, and rows with the same x_S share what is computed. Of MNIST's digit from five attributes,
+and the other way round, 16 draws had calibration errors of 7.6 and 5.6 %, 128 of 5.1 and 4.2 %."""
 
 CHAINS = 32
 """Chains of iterative sampling from which q(z | x_S) is known where S has no encoder."""
@@ -109,7 +114,7 @@ def moments(
     rows: int,
     targets: Sequence[str],
     *,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     iterations: int | None = None,
     seed: int = 0,
 ) -> dict[str, tuple[Tensor, Tensor]]:
@@ -123,7 +128,8 @@ def moments(
         given: Observations ``(rows, *shape)`` of S.
         rows: How many.
         targets: Which modalities.
-        samples: How many z, the same noise for every row; 0 takes the mean of z.
+        samples: How many z, the same noise for every row; 0 takes the mean of z;
+            :data:`SAMPLES` or :data:`OF_FEW` if left out.
         iterations: See :func:`encode`.
         seed: Of the noise.
 
@@ -131,6 +137,26 @@ def moments(
         ``(rows, *shape)`` each, by target.
     """
     x = given.select(usable(model, given))
+    few = _possible(model, x) <= FEW and iterations is None and inferred(model, x) is not None
+    if samples is None:
+        samples = OF_FEW if few else SAMPLES
+    if not few:
+        return _moments(model, x, rows, targets, samples, iterations, seed)
+    numbers, first = _distinct(x, rows)
+    some = Batch({n: value[first] for n, value in x.items()})
+    each = _moments(model, some, len(first), targets, samples, iterations, seed)
+    return {n: (mean[numbers], deviation[numbers]) for n, (mean, deviation) in each.items()}
+
+
+def _moments(
+    model: Model,
+    x: Batch,
+    rows: int,
+    targets: Sequence[str],
+    samples: int,
+    iterations: int | None,
+    seed: int,
+) -> dict[str, tuple[Tensor, Tensor]]:
     found: dict[str, list[tuple[Tensor, Tensor]]] = {n: [] for n in targets}
     count, temperature = (samples, 1.0) if samples else (1, 0.0)
     for start, stop in _pieces(model, rows, count):
@@ -152,6 +178,27 @@ def moments(
         else (empty[n], empty[n])
         for n, each in found.items()
     }
+
+
+def _possible(model: Model, S: Iterable[str]) -> float:
+    """Counts what x_S can be, of modalities that say what they can be."""
+    possible = 1.0
+    for n in S:
+        modality = model.modalities[n]
+        switches, choices = len(modality.switches()), len(modality.choices())
+        possible *= 2.0**switches if switches else choices or math.inf
+    return possible
+
+
+def _distinct(x: Batch, rows: int) -> tuple[Tensor, Tensor]:
+    """Returns which of the different x_S each row has, and the number of a row of each."""
+    if not x:
+        return torch.zeros(rows, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    flat = torch.cat([value.flatten(1) for value in x.values()], 1)
+    different, numbers = flat.unique(dim=0, return_inverse=True)
+    order = torch.arange(rows, device=flat.device)
+    first = order.new_full((len(different),), rows).scatter_reduce(0, numbers, order, "amin")
+    return numbers, first
 
 
 @torch.no_grad()
