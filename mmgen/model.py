@@ -35,6 +35,7 @@ from mmgen.brief import OneLine
 from mmgen.errors import ConfigError, listed
 from mmgen.latent.aggregate import FittedMixture
 from mmgen.latent.base import Latent
+from mmgen.latent.resampled import Resampled
 from mmgen.modality import Modality
 from mmgen.nets.by_modality import ByModality
 from mmgen.nets.unflattened import unflattened
@@ -228,16 +229,25 @@ class Model(nn.Module, ABC):
         """
         return self.prior(given) if self.fitted_prior is None else self.fitted_prior()
 
-    def sampling_posterior(self, x: Batch) -> Latent | None:
-        """Returns what z is drawn from given x_S: q(z | x_S), unless of this x_S one was fitted.
+    def sampling_posterior(self, x: Batch, *, resampled: bool = True) -> Latent | None:
+        """Returns what z is drawn from given x_S: q(z | x_S), unless more was fitted.
 
-        To draw from alone, as :meth:`sampling_prior` is.
+        Where something was fitted to this x_S, that; else, where a prior was, draws of q(z | x_S)
+        that are moved to where that has z. To draw from alone, as :meth:`sampling_prior` is.
+
+        Args:
+            x: Observations of S.
+            resampled: Whether draws are moved.
         """
-        q, subset = self.posterior(x), subset_name(ordered(self.names, x))
+        q, S = self.posterior(x), ordered(self.names, x)
         # Where some rows lack a part of S, it is not x_S that they are alike in.
-        if q is None or subset not in self.fitted_posteriors or x.having(x) is not None:
+        if q is None or not self.fits_posteriors or self.names == S or x.having(x) is not None:
             return q
-        drawn: Latent = self.fitted_posteriors[subset](self.flattened(x), q)
+        if resampled and self.fitted_prior is not None:
+            q = Resampled(q, self.fitted_prior(), self.prior(Batch({})))
+        if subset_name(S) not in self.fitted_posteriors:
+            return q
+        drawn: Latent = self.fitted_posteriors[subset_name(S)](self.flattened(x), q)
         return drawn
 
     def flattened(self, x: Batch) -> Tensor:

@@ -252,7 +252,7 @@ def test_parts_make_one_mixture():
 def drawn_far_away():
     """A model that for the first observation of "colour" draws z far from its encoder's."""
     torch.manual_seed(0)
-    model = made("jmvae-kl", MODALITIES, latent=3).eval()
+    model = made("jmvae-kl", MODALITIES, latent=3, sampling_posterior="fitted").eval()
     x = observations(MODALITIES, 4)
     z = 50 + torch.randn(200, 3)
     far = FittedPosterior(

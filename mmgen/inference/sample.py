@@ -14,7 +14,9 @@ from mmgen.latent.base import Latent, sample
 from mmgen.model import Model
 
 
-def infer(model: Model, given: Batch, *, fitted: bool = True) -> Latent | None:
+def infer(
+    model: Model, given: Batch, *, fitted: bool = True, resampled: bool = True
+) -> Latent | None:
     """Returns what z is drawn from given some modalities: of batch shape ``(B,)``, or ``()``.
 
     q(z | x_S) if S has an encoder, p(z) given nothing, p(z | x_C) of a conditional model given x_C,
@@ -24,11 +26,15 @@ def infer(model: Model, given: Batch, *, fitted: bool = True) -> Latent | None:
         model: In eval mode.
         given: Observations of S.
         fitted: Whether what was fitted counts: not where the model itself is measured.
+        resampled: Whether draws of an encoder are moved to where a fitted prior has z, which takes
+            many candidates for each.
     """
     known = model.directions.given if model.directions else ()
     if {*given} == {*known}:
         return model.sampling_prior(given) if fitted else model.prior(given)
-    return model.sampling_posterior(given) if fitted else model.posterior(given)
+    if not fitted:
+        return model.posterior(given)
+    return model.sampling_posterior(given, resampled=resampled)
 
 
 @torch.no_grad()
@@ -41,6 +47,7 @@ def sample_latent(
     iterations: int | None = None,
     start: Start = "zero",
     fitted: bool = True,
+    resampled: bool = True,
 ) -> Tensor:
     """Draws z given any subset of modalities.
 
@@ -54,6 +61,7 @@ def sample_latent(
             is one, and T = 50 if not.
         start: Where missing values start: ``"zero"``, or ``"prior"``.
         fitted: See :func:`infer`.
+        resampled: See there.
 
     Returns:
         z ``(samples, B, *event)``, or ``(samples, *event)`` given nothing.
@@ -63,7 +71,8 @@ def sample_latent(
             and another is asked for.
     """
     check_temperature(temperature)
-    q = infer(model, given, fitted=fitted) if iterations is None or not given else None
+    encoded = iterations is None or not given
+    q = infer(model, given, fitted=fitted, resampled=resampled) if encoded else None
     if q is not None:
         # A prior that is the same for all rows is drawn for each of them.
         shared = given and not q.batch_shape

@@ -162,7 +162,8 @@ def _moments(
     for start, stop in _pieces(model, rows, count):
         part = x.slice(start, stop)
         with shared_noise(model.like.device, stop - start, count, seed):
-            z = _draw(model, part, stop - start, count, temperature, iterations)
+            # An expectation over 16 z, or 512, would take 32 candidates for each of them.
+            z = _draw(model, part, stop - start, count, temperature, iterations, resampled=False)
             for n, p in model.decode(z, part, targets).items():
                 mean = p.mean
                 try:
@@ -243,11 +244,23 @@ def draw(
 
 
 def _draw(
-    model: Model, x: Batch, rows: int, samples: int, temperature: float, iterations: int | None
+    model: Model,
+    x: Batch,
+    rows: int,
+    samples: int,
+    temperature: float,
+    iterations: int | None,
+    *,
+    resampled: bool = True,
 ) -> Tensor:
     """Draws z ``(samples, rows, *event)``, given nothing too."""
     z = sample_latent(
-        model, x, samples if x else samples * rows, temperature=temperature, iterations=iterations
+        model,
+        x,
+        samples if x else samples * rows,
+        temperature=temperature,
+        iterations=iterations,
+        resampled=resampled,
     )
     return z if x else z.unflatten(0, (samples, rows))
 
