@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from conftest import ROOT, small
+from torch.distributions import Normal
 from toys import made, observations, toy_modalities
 
 from mmgen.batch import Batch
@@ -243,6 +244,24 @@ def test_parts_make_one_mixture():
     log_p = torch.stack([math.log(0.3) + first().log_prob(z), math.log(0.7) + second().log_prob(z)])
     torch.testing.assert_close(q().log_prob(z), log_p.logsumexp(0), atol=1e-4, rtol=1e-4)
     FittedMixture.stored((4,), q.tensors())
+
+
+def test_its_density_is_that_of_the_mixture_and_of_what_is_beside_it(alike):
+    for p in (*alike.own, alike.own[0].tempered(0.5)):
+        z = 2 * torch.randn(7, 5, 3)
+        beside = [d for d in range(3) if d not in p.active]
+        rest = Normal(0.0, p.temperature).log_prob(z[..., beside]).sum(-1)
+        expected = p.mixture.log_prob(z[..., p.active]) + rest
+        torch.testing.assert_close(p.log_prob(z), expected, atol=1e-3, rtol=1e-5)
+
+
+def test_where_no_dimension_is_active_it_is_standard_normal():
+    torch.manual_seed(0)
+    p = FittedMixture.of_draws(torch.randn(20_000, 3), torch.zeros(20_000, 3), (1,))()
+    assert len(p.active) == 0
+    z = torch.randn(4, 3)
+    torch.testing.assert_close(p.log_prob(z), Normal(0.0, 1.0).log_prob(z).sum(-1))
+    assert torch.equal(p.of_noise(torch.rand(4), z), z)
 
 
 # A model.

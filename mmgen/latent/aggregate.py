@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from mmgen.latent.base import Latent
 from mmgen.latent.correlated import FullGaussian
 from mmgen.latent.em import best_mixture
+from mmgen.latent.gaussian import full_precision
 from mmgen.latent.mixture import Mixture
 
 INFORMED = 0.2
@@ -111,12 +112,34 @@ class Aggregate(Latent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log q(z) of z ``(..., *event)``, in nats."""
-        flat = value.flatten(value.dim() - len(self.event_shape))
-        rest = torch.ones_like(flat[..., :1]).expand_as(flat).index_fill(-1, self.active, 0)
+        flat = value.reshape(-1, self.event_shape.numel())
+        rest = torch.ones_like(flat[:1]).index_fill(1, self.active, 0)
         log_constant = math.log(self.temperature * math.sqrt(2 * math.pi))
         each = -(flat / self.temperature).square() / 2 - log_constant
-        own: Tensor = self.mixture.log_prob(flat.index_select(-1, self.active))
-        return own + (rest * each).sum(-1)
+        log_p = self._log_mixture(flat.index_select(1, self.active)) + (rest * each).sum(1)
+        return log_p.reshape(value.shape[: value.dim() - len(self.event_shape)])
+
+    def _log_mixture(self, x: Tensor) -> Tensor:
+        """Returns the log density of the active dimensions ``(n, A)``: by one product for all."""
+        matrix, shift, constants = self._standardising
+        count = len(constants)
+        with full_precision(x.device):
+            u = (x @ matrix - shift).unflatten(1, (count, x.shape[1]))
+        log_p: Tensor = (constants - u.square().sum(-1) / 2).logsumexp(1)
+        return log_p
+
+    @cached_property
+    def _standardising(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What standardises by every component: ``(A, C A)`` and ``(C A,)``; and log constants."""
+        components, log_weights = self.mixture.components, self.mixture.log_weights
+        assert isinstance(components, FullGaussian)
+        assert log_weights is not None
+        size = components.loc.shape[-1]
+        with full_precision(components.loc.device):
+            each = components.coupling / components.innovation.unsqueeze(-2)  # (C, A, A)
+            shift = (components.loc.unsqueeze(-2) @ each).flatten()
+        log_volume = components.innovation.log().sum(-1) + size * math.log(math.sqrt(2 * math.pi))
+        return each.movedim(0, 1).flatten(1), shift, log_weights - log_volume
 
     def tempered(self, temperature: float) -> Self:
         """Returns the mixture of components tempered, and the other dimensions tempered."""
