@@ -232,8 +232,8 @@ class Model(nn.Module, ABC):
     def sampling_posterior(self, x: Batch, *, resampled: bool = True) -> Latent | None:
         """Returns what z is drawn from given x_S: q(z | x_S), unless more was fitted.
 
-        Where something was fitted to this x_S, that; else, where a prior was, draws of q(z | x_S)
-        that are moved to where that has z. To draw from alone, as :meth:`sampling_prior` is.
+        Where something was fitted to this x_S, that takes its place; where a prior was, draws are
+        moved to where that has z. To draw from alone, as :meth:`sampling_prior` is.
 
         Args:
             x: Observations of S.
@@ -241,14 +241,13 @@ class Model(nn.Module, ABC):
         """
         q, S = self.posterior(x), ordered(self.names, x)
         # Where some rows lack a part of S, it is not x_S that they are alike in.
-        if q is None or not self.fits_posteriors or self.names == S or x.having(x) is not None:
+        if q is None or not self.fits_posteriors or S == self.names or x.having(x) is not None:
             return q
-        if resampled and self.fitted_prior is not None:
-            q = Resampled(q, self.fitted_prior(), self.prior(Batch({})))
-        if subset_name(S) not in self.fitted_posteriors:
+        if subset_name(S) in self.fitted_posteriors:
+            q = self.fitted_posteriors[subset_name(S)](self.flattened(x), q)
+        if not resampled or self.fitted_prior is None:
             return q
-        drawn: Latent = self.fitted_posteriors[subset_name(S)](self.flattened(x), q)
-        return drawn
+        return Resampled(q, self.fitted_prior(), self.prior(Batch({})))
 
     def flattened(self, x: Batch) -> Tensor:
         """Returns the numbers of each row's observations one after the other, ``(B, D)``."""
