@@ -241,7 +241,7 @@ class Model(nn.Module, ABC):
         """
         q, S = self.posterior(x), ordered(self.names, x)
         # Where some rows lack a part of S, it is not x_S that they are alike in.
-        if q is None or not self.fits_posteriors or S == self.names or x.having(x) is not None:
+        if q is None or not self.fits_posteriors or self.names == S or x.having(x) is not None:
             return q
         if subset_name(S) in self.fitted_posteriors:
             q = self.fitted_posteriors[subset_name(S)](self.flattened(x), q)
