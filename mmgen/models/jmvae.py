@@ -189,9 +189,8 @@ class JMVAEKL(JointlyEncoded):
                 training rows. Training and likelihoods have N(0, I).
             sampling_posterior: What z is drawn from given a subset: encoder, q(z|x_S), as in the
                 paper; or fitted, where many training rows have the same x_S, such as a class, a
-                mixture of Gaussians that after training is fitted to their posteriors, else draws
-                of q(z|x_S) chosen by where the fitted prior has z. Training and likelihoods have
-                q(z|x_S).
+                mixture of Gaussians that after training is fitted to their posteriors, and draws
+                chosen by where a fitted prior has z. Training and likelihoods have q(z|x_S).
             subsets: Which subsets of the modalities get an encoder: all, 2^K − 2 of them; single,
                 each modality; none; or a list such as ["image", "image+label"].
             subset_encoder: How q(z|x_S) is computed: separate, as in the paper, each subset by nets
