@@ -246,7 +246,8 @@ def test_parts_make_one_mixture():
     FittedMixture.stored((4,), q.tensors())
 
 
-def test_its_density_is_that_of_the_mixture_and_of_what_is_beside_it(alike):
+def test_its_density_is_that_of_the_mixture_and_of_what_is_beside_it(alike, monkeypatch):
+    monkeypatch.setattr(aggregates, "AT_ONCE", {"cpu": 40})  # in several parts
     for p in (*alike.own, alike.own[0].tempered(0.5)):
         z = 2 * torch.randn(7, 5, 3)
         beside = [d for d in range(3) if d not in p.active]

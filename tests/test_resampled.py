@@ -70,19 +70,6 @@ def test_it_has_a_centre_and_no_density():
     torch.testing.assert_close(cold.std(0), 0.1 * q.scale, atol=0.01, rtol=0.2)
 
 
-def test_a_part_at_a_time_is_weighed_and_layers_too(monkeypatch):
-    q = DiagonalGaussian(torch.randn(3, 4), torch.rand(3, 4) + 0.1)
-    r = DiagonalGaussian(torch.zeros(4), torch.full((4,), 0.5))
-    p = standard_normal(4, like=torch.zeros(()))
-    found = []
-    for weighed in (2000, 4):
-        monkeypatch.setattr(resampled, "WEIGHED", weighed)
-        torch.manual_seed(0)
-        found.append(Resampled(q, r, p).rsample((2, 5)))
-    assert found[0].shape == (2, 5, 3, 4)
-    torch.testing.assert_close(*found)
-
-
 def test_a_row_is_drawn_the_same_whatever_the_others_are():
     torch.manual_seed(0)
     q = DiagonalGaussian(torch.randn(3, 2), torch.rand(3, 2) + 0.1)

@@ -37,6 +37,10 @@ that others need: of MNIST, picture and label from nothing agreed in 77 % with 6
 GATHERED = 1 << 24
 """Numbers of matrices that are gathered at a time, one matrix for each z."""
 
+AT_ONCE = {"cpu": 1 << 19}
+"""Numbers that z are standardised to at a time: on a CPU no more than its cache holds, which takes
+an eighth of the time of 2,000 z of 35 dimensions by 185 components at once."""
+
 SHIFTED = 0.01
 """So is one whose draws are farther from N(0, 1) than this, in nats, as a Gaussian is that has
 their mean and variance."""
@@ -122,10 +126,14 @@ class Aggregate(Latent):
     def _log_mixture(self, x: Tensor) -> Tensor:
         """Returns the log density of the active dimensions ``(n, A)``: by one product for all."""
         matrix, shift, constants = self._standardising
-        count = len(constants)
+        at_once = max(1, AT_ONCE.get(x.device.type, GATHERED) // max(1, matrix.shape[1]))
         with full_precision(x.device):
-            u = (x @ matrix - shift).unflatten(1, (count, x.shape[1]))
-        log_p: Tensor = (constants - u.square().sum(-1) / 2).logsumexp(1)
+            parts = [
+                torch.addmm(shift, part, matrix, beta=-1).unflatten(1, (len(constants), x.shape[1]))
+                for part in x.split(at_once)
+            ]
+        squared = torch.cat([torch.linalg.vector_norm(u, dim=-1).square() for u in parts])
+        log_p: Tensor = (constants - squared / 2).logsumexp(1)
         return log_p
 
     @cached_property

@@ -19,9 +19,6 @@ from mmgen.latent.base import Latent
 CANDIDATES = 32
 """Draws of which one is chosen."""
 
-WEIGHED = 2000
-"""How many z are weighed at a time: a mixture has values for each of its components."""
-
 
 class Resampled(Latent):
     """q(z) r(z) / p(z) up to a factor, by draws: of several of q, one is chosen by r / p.
@@ -64,7 +61,5 @@ class Resampled(Latent):
 
     def _score(self, z: Tensor) -> Tensor:
         """Returns log r(z) / p(z) and Gumbel noise: the largest is chosen with its probability."""
-        rows = z.reshape(-1, *self.event_shape)
-        parts = [self.r.log_prob(each) - self.p.log_prob(each) for each in rows.split(WEIGHED)]
-        log_w = torch.cat(parts).reshape(z.shape[: z.dim() - len(self.event_shape)])
+        log_w = self.r.log_prob(z) - self.p.log_prob(z)
         return log_w - torch.empty_like(log_w).exponential_().log()
