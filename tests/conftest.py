@@ -88,6 +88,15 @@ def trained(small_glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
+def copied(run: Path, out: Path) -> Path:
+    """Copies the files of a run folder, but for its figures."""
+    out.mkdir()
+    for file in run.iterdir():
+        if file.is_file():
+            (out / file.name).write_bytes(file.read_bytes())
+    return out
+
+
 def small(data: Path, epochs: int = 2) -> list[str]:
     """Overrides that make any glyphs-like experiment train in a second."""
     nets = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, small
+from conftest import ROOT, copied, small
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from toys import JOINT, made, observations, toy_modalities
 
@@ -256,14 +256,6 @@ def run(prepare, tmp_path_factory):
 def has_prior(run):
     with open_tensors(run / "best.safetensors", Reader(RunError)) as tensors:
         return any(name.startswith("prior/") for name in tensors)
-
-
-def copied(run, out):
-    out.mkdir()
-    for file in run.iterdir():
-        if file.is_file():
-            (out / file.name).write_bytes(file.read_bytes())
-    return out
 
 
 def test_a_training_ends_with_one_beside_the_best_weights(run):

@@ -14,15 +14,13 @@ from torch import Tensor, nn
 from mmgen.batch import Batch
 from mmgen.latent.aggregate import FittedMixture
 from mmgen.latent.alike import MOST_VALUES, FittedPosterior
+from mmgen.latent.em import HELD_OUT
 from mmgen.model import Model
 from mmgen.nets.by_modality import ByModality
 from mmgen.subsets import Subset, name
 
 ROWS = 50_000
 """The most rows that are encoded."""
-
-HELD_OUT = 10
-"""One row in so many judges what was fitted to the others."""
 
 OF_ALL = 18_000
 """The most rows that a mixture of all is fitted to: it has the most components."""

@@ -16,7 +16,8 @@ from mmgen.latent.aggregate import Aggregate, FittedMixture
 from mmgen.latent.base import Latent
 
 MOST_VALUES = 256
-"""Of one subset: each is compared with every row that is drawn for."""
+"""Of one subset in a file, and of all together where they are fitted: each is compared with every
+row that is drawn for."""
 
 
 class Alike(Latent):
@@ -39,17 +40,6 @@ class Alike(Latent):
     def mean(self) -> Tensor:
         """``(B, *event)``."""
         return self._replaced(self.q.mean, lambda p, rows: p.mean.expand(len(rows), *p.event_shape))
-
-    @property
-    def variance(self) -> Tensor:
-        """``(B, *event)``."""
-        own = self.q.variance
-        return self._replaced(own, lambda p, rows: p.variance.expand(len(rows), *p.event_shape))
-
-    @property
-    def stddev(self) -> Tensor:
-        """``(B, *event)``."""
-        return self.variance.sqrt()
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Draws z ``(*sample_shape, B, *event)``."""
