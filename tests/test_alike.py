@@ -362,6 +362,7 @@ def test_rows_are_drawn_from_them_and_likelihoods_are_not(run):
 def test_the_report_says_so(run):
     loaded = load(run, device="cpu")
     facts = about(loaded, registry.load(), {}).facts
+    assert facts["z given a part"] == "one of 32 draws, chosen by where q(z) has z"
     for subset, fitted in loaded.model.fitted_posteriors.items():
         names = subset.replace("+", ", ")
         count = len(fitted.values)

@@ -12,6 +12,7 @@ from mmgen.gallery.groups import FITTED, likelihood
 from mmgen.inference.iterative import ITERATIONS
 from mmgen.inference.sample import inferred
 from mmgen.latent.alike import FittedPosterior
+from mmgen.latent.resampled import CANDIDATES
 from mmgen.model import Model
 from mmgen.objective import Term
 from mmgen.registry.loading import Registry
@@ -49,8 +50,11 @@ class About(OneLine):
 
 
 def _drawn_from(model: Model) -> dict[str, str]:
-    """Says of which values z is drawn from what was fitted to the rows that have them."""
+    """Says how z given a part is drawn otherwise than from its encoder."""
     facts = {}
+    if model.fits_posteriors and model.fitted_prior is not None:
+        where = model.fitted_prior().symbol
+        facts["z given a part"] = f"one of {CANDIDATES} draws, chosen by where {where} has z"
     for subset, fitted in model.fitted_posteriors.items():
         names = ", ".join(subset.split("+"))
         count = len(fitted.get_buffer(FittedPosterior.VALUES))
